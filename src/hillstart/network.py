@@ -1,0 +1,339 @@
+"""The whole theory: S networks as explicit tensors, their gradient by hand, and gradient descent.
+
+The symbols are those of Nielsen, *Neural Networks and Deep Learning*, chapters 2 and 3.
+
+=======================  ===================================================  ============================
+symbol                   meaning                                              shape
+=======================  ===================================================  ============================
+S, B                     starts; pictures in a mini-batch
+n_in, n_out              nodes in the layer before; in this layer
+x = a^0                  pictures, shared by all starts                       (B, n_in)
+y                        wanted outputs, 1 for the right class, else 0        (B, n_out)
+w^l, b^l                 weights, biases of layer l                           (S, n_in, n_out), (S, n_out)
+z^l = a^(l-1) w^l + b^l  weighted input                                       (S, B, n_out)
+a^l = sigma(z^l)         activation                                           (S, B, n_out)
+C                        cost, mean over the pictures                         (S,)
+delta^l = dC/dz^l        error of layer l                                     (S, B, n_out)
+eta, mu, lmbda           learning rate, momentum, L2 strength                 a number, or (S,)
+n                        pictures in the training set, which divides lmbda    a number
+=======================  ===================================================  ============================
+
+Departures from the book: a picture is a row, not a column, so that w is (n_in, n_out) and z = a w + b; the lists `w`
+and `b` hold layer 1 at index 0; every tensor carries the start axis S, and one network is S = 1.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+X = Float[Tensor, "B n_in"]
+Y = Float[Tensor, "B n_out"]
+Before = Float[Tensor, "S B n_in"]
+Here = Float[Tensor, "S B n_out"]
+Weights = Float[Tensor, "S n_in n_out"]
+PerStart = float | Float[Tensor, " S"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """sigma beside its derivative, which is expressed in the stored activation: derivative(sigma(z)) = sigma'(z)."""
+
+    value: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+
+
+ACTIVATIONS = {
+    "sigmoid": Activation(torch.sigmoid, lambda a: a * (1 - a)),  # Nielsen ch. 1, eq. 3
+    "tanh": Activation(torch.tanh, lambda a: 1 - a * a),  # ch. 3, eq. 109
+    "relu": Activation(torch.relu, lambda a: (a > 0).to(a.dtype)),  # ch. 3, eq. 112
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of each picture, (S, B), beside delta^L = dC/dz^L, with the activation of the last layer it is made for.
+
+    The value is written in z, by softplus and logsumexp, so that it stays finite where a has rounded to 0 or 1.
+    """
+
+    output: Callable[[Tensor], Tensor]
+    value: Callable[[Tensor, Tensor], Tensor]
+    delta: Callable[[Tensor, Tensor], Tensor]
+
+
+COSTS = {
+    "quadratic": Cost(  # 1/2 |a - y|^2: Nielsen ch. 1, eq. 6; ch. 2, eq. 30
+        output=torch.sigmoid,
+        value=lambda z, y: 0.5 * (torch.sigmoid(z) - y).square().sum(-1),
+        delta=lambda a, y: (a - y) * a * (1 - a),
+    ),
+    "cross_entropy": Cost(  # -sum(y ln a + (1 - y) ln(1 - a)): ch. 3, eq. 63 and 66
+        output=torch.sigmoid,
+        value=lambda z, y: (softplus(z) - y * z).sum(-1),
+        delta=lambda a, y: a - y,
+    ),
+    "log_likelihood": Cost(  # -ln a_y on softmax outputs: ch. 3, eq. 78, 80 and 84
+        output=lambda z: torch.softmax(z, -1),
+        value=lambda z, y: torch.logsumexp(z, -1) - (y * z).sum(-1),
+        delta=lambda a, y: a - y,
+    ),
+}
+
+
+# ---------------------------------------------------------------- where a start begins
+
+
+def unit_normal(n_in: int, n_out: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Weights and biases of mean 0 and standard deviation 1. Nielsen ch. 1."""
+    return torch.randn(n_in, n_out, generator=g), torch.randn(n_out, generator=g)
+
+
+def scaled_normal(n_in: int, n_out: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Weights of standard deviation 1/sqrt(n_in), so that no node starts saturated. Nielsen ch. 3."""
+    return torch.randn(n_in, n_out, generator=g) / math.sqrt(n_in), torch.randn(n_out, generator=g)
+
+
+def glorot(n_in: int, n_out: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Weights uniform within sqrt(6 / (n_in + n_out)), biases 0. Glorot and Bengio 2010, eq. 16."""
+    limit = math.sqrt(6 / (n_in + n_out))
+    return (torch.rand(n_in, n_out, generator=g) * 2 - 1) * limit, torch.zeros(n_out)
+
+
+STARTS = {"unit_normal": unit_normal, "scaled_normal": scaled_normal, "glorot": glorot}
+
+
+# ---------------------------------------------------------------- the networks
+
+
+class Network:
+    """S networks of the same shape, each at its own place on the hill.
+
+    `w[l]` is (S, n_in, n_out) and `b[l]` is (S, n_out). Behind its shape, w[0] lies in memory as (n_in, S, n_out):
+    all starts see the same x, so the first layer of all of them is one wide product (B, n_in) @ (n_in, S n_out).
+
+    Args:
+        w, b: the weights and biases, layer 1 first.
+        activation: of the hidden layers, a key of `ACTIVATIONS`.
+        cost: a key of `COSTS`; it decides the activation of the last layer.
+    """
+
+    def __init__(self, w: Sequence[Tensor], b: Sequence[Tensor], activation: str = "sigmoid", cost: str = "quadratic"):
+        self.w = [w[0].transpose(0, 1).contiguous().transpose(0, 1), *(wl.contiguous() for wl in w[1:])]
+        self.b = [bl.contiguous() for bl in b]
+        self.activation, self.cost = activation, cost
+        self._sigma, self._cost = ACTIVATIONS[activation], COSTS[cost]
+
+    @classmethod
+    def start(
+        cls,
+        sizes: Sequence[int],
+        seeds: Sequence[int],
+        activation: str = "sigmoid",
+        cost: str = "quadratic",
+        start: str = "unit_normal",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Network":
+        """One start for each seed, drawn on the CPU by a generator of its own: bit-equal on any device, in any company.
+
+        Args:
+            sizes: nodes of each layer, the pictures' n_in first, the classes last.
+            start: the starting distribution, a key of `STARTS`.
+        """
+        layers = list(itertools.pairwise(sizes))
+        # In the layout that the first layer is kept in, so that a large population is never held twice.
+        w = [torch.empty(n_in, len(seeds), n_out, dtype=dtype).transpose(0, 1) for n_in, n_out in layers]
+        b = [torch.empty(len(seeds), n_out, dtype=dtype) for _, n_out in layers]
+        for s, seed in enumerate(seeds):
+            g = torch.Generator().manual_seed(seed)
+            for l, (n_in, n_out) in enumerate(layers):
+                w[l][s], b[l][s] = STARTS[start](n_in, n_out, g)
+        return cls([wl.to(device) for wl in w], [bl.to(device) for bl in b], activation, cost)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Nodes of each layer, the inputs first."""
+        return [self.w[0].shape[1], *(wl.shape[2] for wl in self.w)]
+
+    @property
+    def starts(self) -> int:
+        """S."""
+        return self.w[0].shape[0]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All weights, then all biases."""
+        return [*self.w, *self.b]
+
+    # -------------------------------------------------------- forward
+
+    def weighted_input(self, l: int, a: X | Before) -> Here:
+        """z^l = a^(l-1) w^l + b^l, equation 25; a^0 = x has no start axis, for all starts share it."""
+        w, b = self.w[l], self.b[l]
+        if a.dim() == 3:
+            return torch.baddbmm(b.unsqueeze(1), a, w)
+        return _apart(torch.addmm(b.flatten(), a, _together(w)), self.starts)
+
+    def outputs(self, x: X) -> Here:
+        """z^L, the weighted input of the last layer: what a cost is computed from."""
+        a = x
+        for l in range(len(self.w) - 1):
+            a = self._sigma.value(self.weighted_input(l, a))
+        return self.weighted_input(len(self.w) - 1, a)
+
+    def forward(self, x: X) -> list[Tensor]:
+        """[a^0, a^1, ..., a^L]: every activation from the pictures x to the outputs; all but x are (S, B, n_out)."""
+        a = [x]
+        for l in range(len(self.w)):
+            z = self.weighted_input(l, a[l])
+            a.append(self._cost.output(z) if l == len(self.w) - 1 else self._sigma.value(z))
+        return a
+
+    def evaluate(self, x: X, y: Y) -> tuple[Float[Tensor, "S B"], Here]:
+        """The cost of each picture, without the L2 term, and the outputs a^L."""
+        z = self.outputs(x)
+        return self._cost.value(z, y), self._cost.output(z)
+
+    # -------------------------------------------------------- backward
+
+    def errors(self, a: Sequence[Tensor], y: Y, scale: PerStart) -> Iterator[tuple[int, Here]]:
+        """(l, scale * delta^l), the last layer first: backpropagation, BP1 and BP2.
+
+        BP2 is linear in delta, so a factor on delta^L arrives at every layer below. w[l] may be changed as soon as
+        (l, delta) has been handed out: what BP2 needs of it has been read by then.
+
+        Args:
+            a: the activations, as `forward` returns them.
+            scale: 1/B for the gradient of the mean cost, eta/B for a step of descent.
+        """
+        delta = self._cost.delta(a[-1], y)  # BP1
+        delta = delta * _per_start(scale, 3)
+        for l in reversed(range(len(self.w))):
+            back = torch.bmm(delta, self.w[l].transpose(1, 2)) if l else None
+            yield l, delta
+            if back is not None:
+                delta = self._sigma.derivative(a[l]).mul_(back)  # BP2
+
+    def gradient(self, x: X, y: Y, lmbda: PerStart = 0.0, n: int = 1) -> tuple[list[Tensor], list[Tensor]]:
+        """nabla_w and nabla_b of C = mean cost + lmbda/(2n) sum w^2, shaped like `w`, `b`: BP3, BP4, ch. 3 eq. 88."""
+        nabla_w, nabla_b = [torch.zeros_like(w) for w in self.w], [torch.zeros_like(b) for b in self.b]
+        a = self.forward(x)
+        for l, delta in self.errors(a, y, 1 / len(x)):
+            _add_product(nabla_w[l], a[l], delta, keep=1.0, sign=1)  # BP4
+            _add_scaled(nabla_w[l], self.w[l], lmbda / n)
+            nabla_b[l] += delta.sum(1)  # BP3
+        return nabla_w, nabla_b
+
+    def put_gradient(self, x: X, y: Y, lmbda: PerStart = 0.0, n: int = 1) -> None:
+        """Lay `gradient` into `.grad` of every parameter, for an optimiser of torch.optim to step.
+
+        An optimiser that works element by element (SGD, Adam, RMSprop ...) treats each start as if it were alone.
+        """
+        for p, nabla in zip(self.parameters, [g for part in self.gradient(x, y, lmbda, n) for g in part], strict=True):
+            p.grad = nabla
+
+    # -------------------------------------------------------- descent
+
+    def descend(
+        self,
+        x: X,
+        y: Y,
+        eta: PerStart,
+        mu: PerStart = 0.0,
+        lmbda: PerStart = 0.0,
+        n: int = 1,
+        velocity: "Network | None" = None,
+    ) -> None:
+        """One step of gradient descent on a mini-batch, in place; the step is part of the matrix product.
+
+        Without a velocity, w <- (1 - eta lmbda/n) w - eta/B a^T delta (Nielsen ch. 3, eq. 93) is one in-place product
+        a layer, and no gradient is ever stored. With one, the same product goes into it: v <- mu v - eta nabla C and
+        then w <- w + v (eq. 107 and 108). Biases are not decayed (eq. 94).
+
+        Args:
+            eta, mu, lmbda: learning rate, momentum, L2 strength.
+            n: pictures in the training set.
+            velocity: `at_rest()` before the first step; `mu` acts only where it is given.
+        """
+        a = self.forward(x)
+        decay = eta * lmbda / n
+        for l, delta in self.errors(a, y, eta / len(x)):
+            if velocity is None:
+                _add_product(self.w[l], a[l], delta, keep=1.0 if _is_zero(lmbda) else 1 - decay, sign=-1)
+                self.b[l] -= delta.sum(1)
+            else:
+                v_w, v_b = velocity.w[l], velocity.b[l]
+                _add_product(v_w, a[l], delta, keep=mu, sign=-1)
+                _add_scaled(v_w, self.w[l], -decay)
+                self.w[l] += v_w
+                v_b.mul_(_per_start(mu, 2)).sub_(delta.sum(1))
+                self.b[l] += v_b
+
+    def at_rest(self) -> "Network":
+        """The velocity before the first step: 0 for every weight and bias."""
+        return Network(
+            [torch.zeros_like(w) for w in self.w], [torch.zeros_like(b) for b in self.b], self.activation, self.cost
+        )
+
+    # -------------------------------------------------------- starts in and out
+
+    def pick(self, starts: Sequence[int]) -> "Network":
+        """A copy of some of the starts, in the order given."""
+        i = torch.as_tensor(starts, dtype=torch.long, device=self.w[0].device)
+        return Network([w[i] for w in self.w], [b[i] for b in self.b], self.activation, self.cost)
+
+    @classmethod
+    def join(cls, networks: Sequence["Network"]) -> "Network":
+        """The starts of several networks of the same shape as one network."""
+        first = networks[0]
+        w = [torch.cat(layer) for layer in zip(*(network.w for network in networks), strict=True)]
+        b = [torch.cat(layer) for layer in zip(*(network.b for network in networks), strict=True)]
+        return cls(w, b, first.activation, first.cost)
+
+
+# ---------------------------------------------------------------- products over all starts
+
+
+def _together(t: Float[Tensor, "S k n_out"]) -> Float[Tensor, "k wide"]:
+    """All starts as one wide matrix: a view of whatever lies in memory as w[0] does, else a copy."""
+    return t.transpose(0, 1).flatten(1)
+
+
+def _apart(z: Float[Tensor, "B wide"], S: int) -> Here:
+    """The way back from `_together`."""
+    return z.unflatten(1, (S, -1)).transpose(0, 1)
+
+
+def _add_product(target: Weights, a: X | Before, delta: Here, keep: PerStart, sign: int) -> None:
+    """target <- keep target + sign a^T delta, in place and without a temporary of the target's size."""
+    if isinstance(keep, Tensor):  # the product's own factor is one number for all starts
+        target *= _per_start(keep, 3)
+        keep = 1.0
+    if a.dim() == 3:
+        target.baddbmm_(a.transpose(1, 2), delta, beta=keep, alpha=sign)
+    else:
+        wide = target.transpose(0, 1).view(target.shape[1], -1)  # raises rather than copy: a copy would be lost
+        wide.addmm_(a.t(), _together(delta), beta=keep, alpha=sign)
+
+
+def _add_scaled(target: Weights, w: Weights, factor: PerStart) -> None:
+    """target <- target + factor w, in place."""
+    if isinstance(factor, Tensor):
+        target.addcmul_(w, factor.view(-1, 1, 1))
+    elif factor:
+        target.add_(w, alpha=factor)
+
+
+def _per_start(value: PerStart, dims: int) -> PerStart | Tensor:
+    """A value for each start, shaped to meet a tensor of so many dimensions whose first is S."""
+    return value.view(-1, *[1] * (dims - 1)) if isinstance(value, Tensor) else value
+
+
+def _is_zero(value: PerStart) -> bool:
+    return not isinstance(value, Tensor) and value == 0

@@ -1,0 +1,251 @@
+"""The gradient first: hand-written against autograd, against finite differences; then known answers; then descent."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
+
+SHAPES = [[5, 3], [7, 4, 3], [6, 5, 4, 3], [4, 3, 5, 4, 2]]
+
+
+def network(sizes: list[int], S: int = 3, activation: str = "sigmoid", cost: str = "quadratic") -> Network:
+    return Network.start(sizes, range(S), activation, cost, dtype=torch.float64)
+
+
+def pictures(sizes: list[int], B: int = 6) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(B, sizes[0], generator=g, dtype=torch.float64)
+    y = torch.eye(sizes[-1], dtype=torch.float64)[torch.arange(B) % sizes[-1]]
+    return x, y
+
+
+def reference_cost(
+    net: Network, w: list[Tensor], b: list[Tensor], x: Tensor, y: Tensor, lmbda: Tensor, n: int
+) -> Tensor:
+    """C of each start written a second time, plainly and without the start axis' layout: for autograd to take apart."""
+    costs = []
+    for s in range(net.starts):
+        a = x
+        for l in range(len(w)):
+            z = a @ w[l][s] + b[l][s]
+            a = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[net.activation](z)
+        C = {
+            "quadratic": lambda z: 0.5 * ((1 / (1 + torch.exp(-z)) - y) ** 2).sum(1),
+            "cross_entropy": lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z, y, reduction="none").sum(
+                1
+            ),
+            "log_likelihood": lambda z: torch.nn.functional.cross_entropy(z, y, reduction="none"),
+        }[net.cost](z).mean()
+        costs.append(C + lmbda[s] / (2 * n) * sum((wl[s] ** 2).sum() for wl in w))
+    return torch.stack(costs)
+
+
+@pytest.mark.parametrize("lmbda", [[0.0] * 3, [0.7] * 3, [0.0, 0.3, 5.0]], ids=["no L2", "L2", "L2 per start"])
+@pytest.mark.parametrize("S", [1, 3])
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("sizes", SHAPES, ids=str)
+def test_the_gradient_is_autograds(sizes: list[int], activation: str, cost: str, S: int, lmbda: list[float]) -> None:
+    net, (x, y), n = network(sizes, S, activation, cost), pictures(sizes), 20
+    strength = torch.tensor(lmbda[:S], dtype=torch.float64)
+    w, b = ([p.clone().requires_grad_() for p in part] for part in (net.w, net.b))
+    expected = torch.autograd.grad(reference_cost(net, w, b, x, y, strength, n).sum(), [*w, *b])
+    by_hand = [nabla for part in net.gradient(x, y, strength, n) for nabla in part]
+    names = [f"{kind} of layer {l + 1}" for kind in "wb" for l in range(len(w))]
+    for name, hand, auto in zip(names, by_hand, expected, strict=True):
+        for s in range(S):
+            error = ((hand[s] - auto[s]).abs().max() / auto[s].abs().max()).item()
+            assert error < 1e-12, (
+                f"{name}, start {s}: by hand {hand[s].flatten()[:3]}, autograd {auto[s].flatten()[:3]}"
+            )
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_the_gradient_is_the_slope_of_the_hill(activation: str, cost: str) -> None:
+    sizes, h = [4, 3, 3], 1e-5
+    net, (x, y) = network(sizes, 2, activation, cost), pictures(sizes)
+    by_hand = [nabla for part in net.gradient(x, y) for nabla in part]
+    for nabla, p in zip(by_hand, net.parameters, strict=True):
+        for i in itertools.product(*map(range, p.shape)):
+            was = p[i].item()
+            p[i] = was + h
+            up = net.evaluate(x, y)[0].mean(1)[i[0]]
+            p[i] = was - h
+            down = net.evaluate(x, y)[0].mean(1)[i[0]]
+            p[i] = was
+            assert ((up - down) / (2 * h)).item() == pytest.approx(nabla[i].item(), abs=1e-9)
+
+
+def test_a_saturated_network_still_has_its_gradient() -> None:
+    """Written in a, the cost has log(0) here, and autograd of it gives nan; a - y is exactly right."""
+    net = Network([torch.full((1, 1, 1), 1000.0)], [torch.zeros(1, 1)], cost="cross_entropy")
+    x, y = torch.ones(1, 1), torch.zeros(1, 1)
+    assert net.evaluate(x, y)[0].item() == 1000
+    assert net.gradient(x, y)[0][0].item() == 1
+
+
+# ---------------------------------------------------------------- known answers
+
+
+def test_the_known_neuron() -> None:
+    """Inputs 0.5, 0.9, 0.1; weights 2, 0.2, 1; bias 1: 1.28, then 2.28, then 0.907."""
+    x, w = torch.tensor([[0.5, 0.9, 0.1]]), torch.tensor([2.0, 0.2, 1.0]).view(1, 3, 1)
+    assert Network([w], [torch.zeros(1, 1)]).weighted_input(0, x).item() == pytest.approx(1.28)
+    neuron = Network([w], [torch.ones(1, 1)])
+    assert neuron.weighted_input(0, x).item() == pytest.approx(2.28)
+    assert neuron.forward(x)[1].item() == pytest.approx(0.907, abs=5e-4)
+
+
+def test_a_network_worked_by_hand() -> None:
+    """2-2-1, quadratic cost, x = (1, 0), y = 1; every number below follows from the one above it on paper."""
+    w1, b1 = torch.tensor([[[math.log(3), 0.0], [5.0, 5.0]]]), torch.tensor([[0.0, -math.log(3)]])
+    w2, b2 = torch.tensor([[[2 * math.log(3)], [2 * math.log(3)]]]), torch.tensor([[-2 * math.log(3)]])
+    net = Network([w1, w2], [b1, b2])
+    x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0]])
+    _, hidden, out = net.forward(x)
+    assert hidden.flatten().tolist() == pytest.approx([3 / 4, 1 / 4])  # sigma(ln 3), sigma(-ln 3)
+    assert out.item() == pytest.approx(1 / 2)  # z = 2 ln 3 (3/4 + 1/4 - 1) = 0
+    nabla_w, nabla_b = net.gradient(x, y)
+    assert nabla_b[1].item() == pytest.approx(-1 / 8)  # (1/2 - 1) * 1/2 * 1/2
+    assert nabla_w[1].flatten().tolist() == pytest.approx([-3 / 32, -1 / 32])
+    step = -1 / 8 * 2 * math.log(3) * 3 / 16  # delta^2 w^2 a (1 - a), the same for both hidden nodes
+    assert nabla_b[0].flatten().tolist() == pytest.approx([step, step])
+    assert nabla_w[0].flatten().tolist() == pytest.approx([step, step, 0, 0])
+
+
+def test_xor_is_learned_by_most_starts() -> None:
+    x, y = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]), torch.tensor([[0.0], [1], [1], [0]])
+    net = Network.start([2, 3, 1], range(16), cost="cross_entropy")
+    for _ in range(2000):
+        net.descend(x, y, eta=2.0)
+    learned = (net.forward(x)[-1].round() == y).all(dim=(1, 2))
+    assert learned.sum() >= 9, f"only {int(learned.sum())} of 16 starts"
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_eight_pictures_are_learned_by_heart(cost: str) -> None:
+    x = torch.rand(8, 64, generator=torch.Generator().manual_seed(0))
+    y = torch.eye(4)[torch.arange(8) % 4]
+    net = Network.start([64, 12, 4], range(4), cost=cost, start="scaled_normal")
+    velocity = net.at_rest()
+    for _ in range(1000):
+        net.descend(x, y, eta=1.0, mu=0.5, velocity=velocity)
+    assert (net.forward(x)[-1].argmax(-1) == y.argmax(-1)).all()
+    assert net.evaluate(x, y)[0].max() < 0.05
+
+
+# ---------------------------------------------------------------- descent
+
+ETAS = {"eta": 0.3, "eta per start": torch.tensor([0.3, 0.1, 0.02], dtype=torch.float64)}
+LMBDAS = {"no L2": 0.0, "L2": 0.7, "L2 per start": torch.tensor([0.0, 0.3, 5.0], dtype=torch.float64)}
+MUS = {"no momentum": 0.0, "momentum": 0.9, "momentum per start": torch.tensor([0.0, 0.5, 0.9], dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("mu", MUS)
+@pytest.mark.parametrize("lmbda", LMBDAS)
+@pytest.mark.parametrize("eta", ETAS)
+@pytest.mark.parametrize("sizes", SHAPES[:3], ids=str)
+def test_the_fused_step_is_the_written_out_step(sizes: list[int], eta: str, lmbda: str, mu: str) -> None:
+    n = 20
+    net, (x, y) = network(sizes), pictures(sizes)
+    velocity = None if mu == "no momentum" else net.at_rest()
+    p = [q.clone() for q in net.parameters]
+    v = [torch.zeros_like(q) for q in p]
+
+    def every(value: float | Tensor, like: Tensor) -> Tensor:
+        return torch.as_tensor(value, dtype=torch.float64).expand(3).view(-1, *[1] * (like.dim() - 1))
+
+    for _ in range(5):
+        written_out = Network(p[: len(net.w)], p[len(net.w) :], net.activation, net.cost)
+        nabla = [g for part in written_out.gradient(x, y, LMBDAS[lmbda], n) for g in part]
+        v = [every(MUS[mu], q) * vq - every(ETAS[eta], q) * g for q, vq, g in zip(p, v, nabla, strict=True)]
+        p = [q + vq for q, vq in zip(p, v, strict=True)]
+        net.descend(x, y, ETAS[eta], MUS[mu], LMBDAS[lmbda], n, velocity)
+    for fused, plain in zip(net.parameters, p, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-12, atol=1e-13)
+
+
+def test_a_step_stores_no_gradient() -> None:
+    """The largest tensor made in a step is smaller than the first layer's weights: the claim behind the speed."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    made = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and not any(out.data_ptr() == p.data_ptr() for p in known):
+                made.append(out.numel())
+            return out
+
+    net = Network.start([100, 20, 5], range(4))
+    velocity = net.at_rest()
+    known = [*net.parameters, *velocity.parameters]
+    x, y = torch.rand(3, 100), torch.eye(5)[:3]
+    with Watch():
+        net.descend(x, y, 0.1, lmbda=1.0, n=10)
+        net.descend(x, y, 0.1, 0.9, 1.0, 10, velocity)
+    assert 0 < max(made) < net.w[0].numel() / 2
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop])
+def test_an_optimiser_of_torch_steps_each_start_as_if_alone(optimiser: type[torch.optim.Optimizer]) -> None:
+    sizes = [7, 4, 3]
+    x, y = pictures(sizes)
+    together, alone = network(sizes), [Network.start(sizes, [s], dtype=torch.float64) for s in range(3)]
+    for net in [together, *alone]:
+        steps = optimiser(net.parameters, lr=0.01)
+        for _ in range(10):
+            net.put_gradient(x, y, 0.5, 20)
+            steps.step()
+    for one, all_ in zip(Network.join(alone).parameters, together.parameters, strict=True):
+        torch.testing.assert_close(all_, one, rtol=1e-10, atol=1e-12)
+    assert not torch.equal(together.w[0], network(sizes).w[0])
+
+
+# ---------------------------------------------------------------- starts
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_begins_bit_equal_in_any_company(start: str) -> None:
+    alone = Network.start([9, 5, 3], [7], start=start)
+    company = Network.start([9, 5, 3], [3, 12, 7, 5], start=start).pick([2])
+    for p, q in zip(alone.parameters, company.parameters, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_starting_distributions_have_the_stated_spread() -> None:
+    spread = {start: Network.start([400, 50, 2], range(5), start=start).w[0].std().item() for start in STARTS}
+    assert spread["unit_normal"] == pytest.approx(1, rel=0.01)
+    assert spread["scaled_normal"] == pytest.approx(1 / 20, rel=0.01)
+    assert spread["glorot"] == pytest.approx(math.sqrt(2 / 450), rel=0.01)
+
+
+@pytest.mark.parametrize("S", [1, 7, 64])
+def test_alone_and_in_company_stay_together(S: int) -> None:
+    """Sums of products may be ordered differently in a larger product; after 200 steps the difference is bounded."""
+    x, y = torch.rand(10, 30, generator=torch.Generator().manual_seed(0)), torch.eye(5).repeat(2, 1)
+    company, alone = Network.start([30, 10, 5], range(S)), Network.start([30, 10, 5], [S - 1])
+    for _ in range(200):
+        company.descend(x, y, 0.5)
+        alone.descend(x, y, 0.5)
+    for p, q in zip(company.pick([S - 1]).parameters, alone.parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=5e-4)
+
+
+@pytest.mark.gpu
+def test_a_step_on_cuda_is_the_step_on_the_cpu() -> None:
+    sizes = [7, 4, 3]
+    (x, y), cpu = pictures(sizes), network(sizes)
+    cuda = Network.start(sizes, range(3), device="cuda", dtype=torch.float64)
+    for net in (cpu, cuda):
+        velocity, device = net.at_rest(), net.w[0].device
+        for _ in range(20):
+            net.descend(x.to(device), y.to(device), 0.3, 0.9, 0.7, 20, velocity)
+    for p, q in zip(cpu.parameters, cuda.parameters, strict=True):
+        torch.testing.assert_close(q.cpu(), p, rtol=1e-10, atol=1e-12)
