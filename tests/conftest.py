@@ -4,7 +4,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("hillstart", "beartype.beartype")
+# The tower: a whole number is a float too, as in eta=3.
+install_import_hook("hillstart", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

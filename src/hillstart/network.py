@@ -156,6 +156,12 @@ class Network:
                 w[l][s], b[l][s] = STARTS[start](n_in, n_out, g)
         return cls([wl.to(device) for wl in w], [bl.to(device) for bl in b], activation, cost)
 
+    def to(self, device: torch.device | str) -> "Network":
+        """The same starts on another device; this network itself where it lies there already."""
+        if self.w[0].device == torch.device(device):
+            return self
+        return Network([w.to(device) for w in self.w], [b.to(device) for b in self.b], self.activation, self.cost)
+
     @property
     def sizes(self) -> list[int]:
         """Nodes of each layer, the inputs first."""

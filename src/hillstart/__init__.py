@@ -1,0 +1,4 @@
+"""Sigmoid networks as explicit tensor operations, trained from many random starts at once."""
+
+from hillstart.errors import InputError as InputError
+from hillstart.network import Network as Network

@@ -1,0 +1,106 @@
+"""What a user typed: the options of a resumed run, and a wrong option explained in one sentence."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hillstart.configuration import conf_folder
+from hillstart.errors import InputError
+
+USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
+"""What a wrong option raises; anything else is a fault of the program."""
+
+
+def with_resumed_options(arguments: list[str]) -> list[str]:
+    """Command-line options, preceded by those of the run that `resume=` names, which goes on in its own folder.
+
+    Raises:
+        InputError: `resume` names no run folder and no checkpoint in one.
+    """
+    named = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    if not named or named[-1] in ("", "null"):
+        return arguments
+    checkpoint = resumed_checkpoint(named[-1])
+    run = checkpoint.parent.parent
+    stored = run / ".hydra" / "overrides.yaml"
+    if not stored.is_file():
+        raise InputError(f"resume={named[-1]}: {stored} is missing, so this is not the folder of a run.")
+    before = [str(option) for option in OmegaConf.load(stored)]
+    before = [option for option in before if not re.match(r"(resume|hydra\.run\.dir)=", option)]
+    return [*before, *arguments, f"hydra.run.dir={_quoted(run)}"]
+
+
+def resumed_checkpoint(resume: str) -> Path:
+    """The checkpoint that `resume`, a run folder or a checkpoint in it, stands for.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(resume)
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not checkpoint.is_file():
+        raise InputError(
+            f"resume={resume}: there is no {checkpoint}; give a run folder (outputs/DATE/TIME) with a checkpoint in it."
+        )
+    return checkpoint.resolve()
+
+
+def explain(error: BaseException) -> str:
+    """A wrong option in one sentence: the key, what is wrong with it, and the nearest right one."""
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, InputError):
+            return str(cause)
+    if isinstance(error, MissingConfigException) and (found := re.search(r"find '([^']+)/([^'/]+)'", str(error))):
+        group, name = found.groups()
+        return f"{group}={name}: there is no such choice{_nearest(name, _choices(group))}."
+    if isinstance(error, ConfigCompositionException) and (found := re.search(r"override '([^']+)'", str(error))):
+        key = found[1]
+        owners = [f"{group}={name}" for group, name, keys in _keys() if key in keys and group]
+        if owners:
+            return f"{key}: the chosen {key.split('.')[0]} has no such key; it belongs to {', '.join(owners)}."
+        known = {k for _, _, keys in _keys() for k in keys} | {group for group, _, _ in _keys() if group}
+        return f"{key}: there is no such key{_nearest(key, sorted(known))}."
+    return " ".join(str(chain[-1]).split())
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _nearest(wrong: str, right: list[str]) -> str:
+    near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
+    return f"; the nearest is {near[0]}" if near else f"; there are {', '.join(right)}"
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+def _keys() -> Iterator[tuple[str, str, set[str]]]:
+    """(group, choice, keys) of every file of conf, the keys as a user writes them; train.yaml has the group ''."""
+    folder = conf_folder()
+    for path in sorted(folder.rglob("*.yaml")):
+        group = path.parent.relative_to(folder).as_posix().strip(".")
+        if group != "experiment":
+            yield group, path.stem, set(_flatten(OmegaConf.load(path), f"{group}." if group else ""))
+
+
+def _flatten(node: object, prefix: str) -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        for key in map(str, node):
+            if key not in ("defaults", "hydra") and not key.startswith("_"):
+                yield f"{prefix}{key}"
+                if not OmegaConf.is_interpolation(node, key):
+                    yield from _flatten(node[key], f"{prefix}{key}.")
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

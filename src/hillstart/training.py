@@ -1,0 +1,255 @@
+"""The LightningModule that trains a pack of starts, a chunk of mini-batches at a time, and its optimiser."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from hillstart.data.minibatches import MiniBatches, Sample
+from hillstart.data.pictures import PictureSet
+from hillstart.errors import InputError
+from hillstart.network import Network
+from hillstart.pack import Pack
+from hillstart.starts import Record
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
+"""The factor on eta when a share `done`, from 0 to 1, of all mini-batches lies behind."""
+
+# A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
+CHUNK_SECONDS = 0.3
+# ... by these deliberately rough rates; results do not depend on them, for they do not depend on the chunks.
+FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1e13}
+SECONDS_PER_STEP = 1e-4
+CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How starts roll downhill.
+
+    Args:
+        eta: learning rate, above 0.
+        batch_size: pictures in a mini-batch.
+        schedule: how eta changes over the whole training, a key of `SCHEDULES`.
+        momentum: mu, from 0 (none) to below 1.
+        lmbda: strength of the L2 term lmbda/(2n) sum w^2, 0 or more.
+        seed: of the order of the pictures and of augmentation; the same for all starts.
+        optimiser: makes an optimiser of torch.optim from parameters and lr, to step in place of gradient descent.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    eta: float
+    batch_size: int
+    schedule: str = "constant"
+    momentum: float = 0.0
+    lmbda: float = 0.0
+    seed: int = 0
+    optimiser: Callable[..., torch.optim.Optimizer] | None = None
+
+    def __post_init__(self) -> None:
+        for key, value, right, good in [
+            ("eta", self.eta, "a number above 0", lambda v: 0 < v < math.inf),
+            ("momentum", self.momentum, "a number from 0 to below 1", lambda v: 0 <= v < 1),
+            ("lmbda", self.lmbda, "0 or a number above it", lambda v: 0 <= v < math.inf),
+        ]:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not good(value):
+                raise InputError(f"descent.{key} is {value!r}; it must be {right}.")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"descent.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}.")
+
+
+class GradientDescent(torch.optim.Optimizer):
+    """What Lightning sees of the descent: its step rolls the whole pack through a chunk of mini-batches.
+
+    Lightning needs a stepped optimiser to count steps, to write checkpoints and to monitor the learning rate:
+    `param_groups[0]["lr"]` is eta after the schedule. Weights and velocities are saved by `Training`, start by start,
+    so that a checkpoint does not depend on how a pack is tiled; here there is nothing left to save but eta.
+    """
+
+    def __init__(self, parameters: list[Tensor], eta: float):
+        super().__init__(parameters, {"lr": eta})
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Run `closure`, which descends the chunk."""
+        if closure is not None:
+            closure()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lr": self.param_groups[0]["lr"]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.param_groups[0]["lr"] = state_dict["lr"]
+
+
+class Training(pl.LightningModule):
+    """Trains starts on pictures that lie on the device.
+
+    `global_step` counts mini-batches, not chunks: `max_steps` and the x axis of every logger mean the same whatever
+    the pack. After each epoch every start is measured on the validation pictures and on as many training pictures;
+    `best` holds each start as it was in its best epoch.
+
+    Args:
+        network: the starts at their starting points, on the CPU.
+        data: the pictures.
+        descent: how they roll downhill.
+        record: takes each epoch's costs.
+    """
+
+    best: Network
+    pack: Pack
+    batches: MiniBatches
+
+    def __init__(self, network: Network, data: PictureSet, descent: Descent, record: Record):
+        super().__init__()
+        self.automatic_optimization = False
+        self.network, self.data, self.descent, self.record = network, data, descent, record
+        self.was_restored = False
+
+    # ------------------------------------------------------------ what Lightning asks for
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
+        classes, S = len(data.classes), self.network.starts
+        self.best = self.network.to(device)
+        eta, mu, lmbda = (torch.full((S,), float(v)) for v in (descent.eta, descent.momentum, descent.lmbda))
+        self.pack = Pack(
+            self.best,
+            eta.to(device),
+            mu.to(device),
+            lmbda.to(device),
+            len(data.train.y),
+            descent.batch_size,
+            descent.optimiser,
+        )
+        self.batches = MiniBatches(
+            data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
+        )
+        self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
+        self._val = Sample(data.val, classes, data.preprocessing, device)
+
+    def configure_optimizers(self) -> GradientDescent:
+        return GradientDescent(self.pack.tiles[0].network.parameters, self.descent.eta)
+
+    def train_dataloader(self) -> "Chunks":
+        return Chunks(self)
+
+    def val_dataloader(self) -> range:
+        return range(1)
+
+    def training_step(self, size: int, index: int) -> None:
+        epoch, first = divmod(self.global_step, self.batches.per_epoch)
+        count = int(min(size, self.total_steps - self.global_step))
+        factor, total = SCHEDULES[self.descent.schedule], self.total_steps
+        schedule = [factor(min(1.0, (self.global_step + k) / total)) for k in range(count)]
+        x, y = self.batches.chunk(epoch, first, count)
+        optimiser = self.optimizers()
+        optimiser.param_groups[0]["lr"] = self.descent.eta * schedule[-1]  # type: ignore[union-attr]
+        optimiser.step(lambda: self.pack.descend(x, y, schedule))  # type: ignore[union-attr]
+        self._count(count - 1)
+
+    def validation_step(self, batch: int, index: int) -> None:
+        train_cost, _ = self.pack.measure(self._train.batches())
+        val_cost, val_accuracy = self.pack.measure(self._val.batches())
+        self.pack.copy_into(self.best, self.record.add(train_cost, val_cost, val_accuracy))
+        best = self.record.ranking()[0]
+        self.log_dict(
+            {
+                "val_cost": self.record.lowest()[best].float(),
+                "val_accuracy": val_accuracy[best].float(),
+                "median_val_cost": val_cost.median().float(),
+                "median_val_accuracy": val_accuracy.median().float(),
+                "step": float(self.global_step),
+            },
+            batch_size=1,
+        )
+
+    # ------------------------------------------------------------ where it stands
+
+    @property
+    def total_steps(self) -> int:
+        """Mini-batches in the whole training."""
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        by_epochs = epochs * self.batches.per_epoch if epochs is not None and epochs > 0 else math.inf
+        return int(min(by_epochs, steps if steps > 0 else math.inf))
+
+    @property
+    def chunk_steps(self) -> int:
+        """Mini-batches in a chunk of about `CHUNK_SECONDS` and at most `CHUNK_BYTES` of pictures."""
+        rate = FLOPS_PER_SECOND.get(self.pack.device.type, FLOPS_PER_SECOND["cuda"]) * self.pack.cores
+        by_time = CHUNK_SECONDS / max(SECONDS_PER_STEP, self.pack.step_flops / rate)
+        return max(1, int(min(by_time, CHUNK_BYTES / (4 * self.batches.batch_size * self.pack.sizes[0]))))
+
+    def _count(self, steps: int) -> None:
+        """Add to `global_step`: Lightning has counted the chunk as one step, however many mini-batches it held."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for counts in (progress.total, progress.current):
+            counts.ready += steps
+            counts.completed += steps
+
+    # ------------------------------------------------------------ what a checkpoint holds
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """Weights and biases, what moves them, and best epochs: `weights.w1`, `velocity.b2`, `best.w1` ..."""
+        state = self.pack.state() | {"best": self.best.parameters}
+        names = self._names()
+        return {f"{part}.{name}": t for part, ts in state.items() for name, t in zip(names, ts, strict=True)}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:  # type: ignore[override]
+        state: dict[str, list[Tensor]] = {}
+        for part in dict.fromkeys(key.split(".")[0] for key in state_dict):
+            state[part] = [state_dict[f"{part}.{name}"] for name in self._names()]
+        for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
+            target.copy_(source)
+        self.pack.load(state)
+
+    def _names(self) -> list[str]:
+        return [f"{kind}{l}" for kind in "wb" for l in range(1, len(self.pack.sizes))]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Plain data only: what is loaded with weights_only=True cannot run code.
+        checkpoint["hillstart"] = {
+            "sizes": self.pack.sizes,
+            "activation": self.best.activation,
+            "cost": self.best.cost,
+            "seeds": self.record.seeds,
+            "classes": list(self.data.classes),
+            "preprocessing": self.data.preprocessing.as_dict(),
+            "history": self.record.history,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint["hillstart"]
+        mine = {"network sizes": self.pack.sizes, "seeds": self.record.seeds, "classes": list(self.data.classes)}
+        for (what, here), there in zip(
+            mine.items(), (stored["sizes"], stored["seeds"], stored["classes"]), strict=True
+        ):
+            if here != there:
+                raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
+        self.record.history = stored["history"]
+        self.was_restored = True
+
+
+class Chunks:
+    """The rest of the epoch as sizes of chunks: all that Lightning passes on, for the pictures do not move."""
+
+    def __init__(self, training: Training):
+        self._training = training
+
+    def __iter__(self) -> Iterator[int]:
+        per_epoch, size = self._training.batches.per_epoch, self._training.chunk_steps
+        left = per_epoch - self._training.global_step % per_epoch
+        while left:
+            yield min(size, left)
+            left -= min(size, left)

@@ -1,0 +1,65 @@
+"""Small made-up data and trainings for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from hillstart.data.augment import Augment
+from hillstart.data.pictures import PictureSet, Split
+from hillstart.images import Preprocessing
+from hillstart.network import Network
+from hillstart.starts import Record
+from hillstart.training import Descent, Training
+
+
+def blobs(train: int = 103, size: int = 6, augment: str = "none") -> PictureSet:
+    """Three kinds of picture, each bright in a place of its own, under noise."""
+    g = torch.Generator().manual_seed(0)
+
+    def split(n: int) -> Split:
+        y = torch.arange(n) % 3
+        x = torch.randint(0, 160, (n, 1, size, size), generator=g, dtype=torch.uint8)
+        for k in range(3):
+            x[y == k, :, 2 * k : 2 * k + 2] += 60
+        return Split(x, y)
+
+    return PictureSet(
+        split(train),
+        split(40),
+        split(50),
+        ("a", "b", "c"),
+        Preprocessing(size, 1),
+        Augment.preset(augment, 32),
+        "made up",
+    )
+
+
+def training(starts: int = 3, data: PictureSet | None = None, hidden: int = 5, **descent: Any) -> Training:
+    data = data or blobs()
+    descent = {"eta": 0.5, "batch_size": 10} | descent
+    sizes = [data.train.x[0].numel(), hidden, 3]
+    return Training(
+        Network.start(sizes, range(starts)), data, Descent(**descent), Record(range(starts), [descent["eta"]] * starts)
+    )
+
+
+def trainer(folder: Path, **options: Any) -> pl.Trainer:
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints", filename="best", monitor="val_cost", save_last=True, enable_version_counter=False
+    )
+    defaults = {
+        "max_epochs": 3,
+        "accelerator": "cpu",
+        "logger": False,
+        "callbacks": [checkpoints],
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+        "default_root_dir": folder,
+    }
+    extra = options.pop("more_callbacks", [])
+    return pl.Trainer(**(defaults | {"callbacks": [checkpoints, *extra]} | options))
