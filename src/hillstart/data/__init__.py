@@ -1,0 +1,1 @@
+"""Labelled pictures to tensors, with fixed splits: one module per source."""

@@ -1,0 +1,145 @@
+"""What every source of data hands over: pictures with labels, split once and for all; and the checks they share."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from hillstart.data.augment import Augment
+from hillstart.errors import InputError
+from hillstart.images import MAX_SIZE, Preprocessing, read_picture
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures x, uint8 (N, C, H, W), and their classes y, int64 (N,): indices into `PictureSet.classes`."""
+
+    x: UInt8[Tensor, "N C H W"]
+    y: Int64[Tensor, " N"]
+
+    def take(self, indices: Int64[Tensor, " M"]) -> "Split":
+        return Split(self.x[indices], self.y[indices])
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A data set, ready to train on: choice among starts is by `val`; `test` is looked at once, for what was chosen.
+
+    `classes`: their names, in the order of the labels. `source`: one line on where the pictures came from.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    augment: Augment
+    source: str
+
+
+def stratified(
+    y: Int64[Tensor, " N"], fraction: float, seed: int, key: str = "data.val_fraction"
+) -> tuple[Int64[Tensor, " rest"], Int64[Tensor, " part"]]:
+    """Indices of two parts of y, both sorted: the rest, and a fraction of every class, drawn by its own seed.
+
+    Every class keeps at least one example on each side. Raises InputError, naming `key`, when a class has fewer than
+    two examples or the fraction is not between 0 and 1.
+    """
+    check_fraction(key, fraction)
+    generator = torch.Generator().manual_seed(seed)
+    rest, part = [], []
+    for k in y.unique().tolist():
+        members = (y == k).nonzero().squeeze(1)
+        if len(members) < 2:
+            raise InputError(f"{key}: class {k} has a single example and cannot be split; give at least two of each.")
+        members = members[torch.randperm(len(members), generator=generator)]
+        n = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        part.append(members[:n])
+        rest.append(members[n:])
+    if not rest:
+        raise InputError(f"{key}: there is nothing to split; give at least two examples of each class.")
+    return torch.cat(rest).sort().values, torch.cat(part).sort().values
+
+
+def pick_classes(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The wanted classes, in the order asked for, or all that are known when None.
+
+    Raises InputError for a name that is not known (with the nearest ones that are), one asked for twice, or fewer
+    than two.
+    """
+    if isinstance(wanted, str):
+        raise InputError(f"data.classes: {wanted!r} is one name; give a list such as [{', '.join(known[:2])}].")
+    names = tuple(known if wanted is None else wanted)
+    check_listed(names, known)
+    if len(names) < 2:
+        raise InputError(f"data.classes: {list(names)} is fewer than two classes; give at least two to tell apart.")
+    return names
+
+
+def check_listed(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise InputError for a name of `data.classes` that is not known, or that comes twice."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5) or list(known[:10])
+            raise InputError(f"data.classes: there is no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
+        if list(names).count(name) > 1:
+            raise InputError(f"data.classes: {name!r} is listed twice; list each class once.")
+
+
+def only_classes(split: Split, known: Sequence[str], names: Sequence[str]) -> Split:
+    """The pictures of the named classes, their labels renumbered in the order of `names`."""
+    if tuple(names) == tuple(known):
+        return split
+    new = torch.full((len(known),), -1)
+    for k, name in enumerate(names):
+        new[list(known).index(name)] = k
+    y = new[split.y]
+    return Split(split.x[y >= 0], y[y >= 0])
+
+
+def resized(x: UInt8[Tensor, "N C H W"], preprocessing: Preprocessing) -> UInt8[Tensor, "N C size size"]:
+    """Pictures brought to the size of `preprocessing` as `read_picture` does it, so that prediction agrees."""
+    if x.shape[2] == x.shape[3] == preprocessing.size:
+        return x
+    pictures = x.permute(0, 2, 3, 1).numpy()
+    return torch.stack([read_picture(picture, preprocessing) for picture in pictures])
+
+
+def assemble(
+    *,
+    train: Split,
+    val: Split,
+    test: Split,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    augment: str,
+    normalise: bool,
+    source: str,
+) -> PictureSet:
+    """The last step of every source: pictures standardised by the training split alone, augmentation by its name."""
+    chosen = Augment.preset(augment, preprocessing.size)
+    fitted = preprocessing.fitted(train.x) if normalise else preprocessing
+    return PictureSet(train, val, test, classes, fitted, chosen, source)
+
+
+def check_fraction(key: str, value: float) -> None:
+    """Raise InputError, naming the config key, unless the value is a number between 0 and 1, both excluded."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise InputError(f"{key}: {value!r} is not a share; give a number between 0 and 1, such as 0.2.")
+
+
+def check_whole(key: str, value: int, least: int = 1, most: int = 10**9) -> None:
+    """Raise InputError, naming the config key, unless the value is a whole number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InputError(f"{key}: {value!r} is not usable; give a whole number from {least} to {most}.")
+
+
+def check_common(*, size: int, augment: str, seed: int, val_fraction: float) -> None:
+    """Raise InputError, naming the key under `data`, before any picture is read, when a common key is unusable."""
+    check_whole("data.size", size, 4, MAX_SIZE)
+    check_whole("data.seed", seed, 0, 2**63 - 1)
+    check_fraction("data.val_fraction", val_fraction)
+    Augment.preset(augment, size)

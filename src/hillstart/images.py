@@ -1,0 +1,239 @@
+"""Picture file or array to tensor: the one preprocessing, for training and for prediction alike."""
+
+import io
+import math
+import os
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from hillstart.errors import InputError
+
+PICTURE_SUFFIXES = frozenset(
+    [".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
+# Only these decoders are tried: Pillow's others run programs (EPS) or read whole documents.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
+MAX_PIXELS = 100_000_000
+MAX_SIZE = 1024  # the side of the square that becomes the network's inputs
+NO_FOLDERS = frozenset({"__MACOSX"})  # left by archives; hidden folders such as .ipynb_checkpoints are skipped anyway
+
+PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+# warnings.catch_warnings changes the whole process, so one thread at a time reads headers; decoding runs in parallel.
+_reading_header = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to every picture, stored with the network, so that prediction does what training did.
+
+    `size`: side of the square in pixels. `channels`: 1 grey, 3 colour. `background`: grey level 0 to 255 on which
+    transparency is laid. `mean`, `std`: per channel, of pixel/255; left empty, 0 and 1, so that inputs lie in 0 to 1.
+    Raises InputError when one of them is out of its range.
+    """
+
+    size: int
+    channels: int
+    background: int = 255
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", self.mean or (0.0,) * self.channels)
+        object.__setattr__(self, "std", self.std or (1.0,) * self.channels)
+        if not 1 <= self.size <= MAX_SIZE:
+            raise InputError(f"preprocessing.size: {self.size} is not a side from 1 to {MAX_SIZE} pixels.")
+        if self.channels not in (1, 3):
+            raise InputError(f"preprocessing.channels: {self.channels} is neither 1 (grey) nor 3 (colour).")
+        if not 0 <= self.background <= 255:
+            raise InputError(f"preprocessing.background: {self.background} is not a grey level from 0 to 255.")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels or not all(map(math.isfinite, values)):
+                raise InputError(
+                    f"preprocessing.{name}: {values} is not {self.channels} finite numbers, one a channel."
+                )
+        if min(self.std) <= 0:
+            raise InputError(f"preprocessing.std: {self.std} holds a number that is not above 0.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python data, for JSON: `from_dict` reads it back equal."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `as_dict`. Raises InputError on a missing, unknown or unusable entry."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(plain, Mapping) or set(plain) != names:
+            raise InputError(f"preprocessing: {plain!r} does not hold exactly the entries {', '.join(sorted(names))}.")
+        for name in ("size", "channels", "background"):
+            if type(plain[name]) is not int:
+                raise InputError(f"preprocessing.{name}: {plain[name]!r} is not a whole number.")
+        for name in ("mean", "std"):
+            if not isinstance(plain[name], list | tuple) or not all(type(v) in (int, float) for v in plain[name]):
+                raise InputError(f"preprocessing.{name}: {plain[name]!r} is not a list of numbers.")
+        per_channel = {name: tuple(map(float, plain[name])) for name in ("mean", "std")}
+        return cls(size=plain["size"], channels=plain["channels"], background=plain["background"], **per_channel)
+
+    def fitted(self, x: UInt8[Tensor, "N C H W"]) -> "Preprocessing":
+        """The same, with the mean and standard deviation of x, which is to be the training split and nothing else."""
+        # Counting the 256 levels is exact and needs no copy of x in floating point.
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        mean, std = [], []
+        for channel in x.unbind(1):
+            share = torch.bincount(channel.flatten(), minlength=256).cpu() / channel.numel()
+            mean.append(float(share @ levels))
+            std.append(float(share @ (levels - mean[-1]).square()) ** 0.5)
+        # A channel without contrast carries nothing: dividing by 1 leaves it at zero.
+        return replace(self, mean=tuple(mean), std=tuple(s if s > 1e-6 else 1.0 for s in std))
+
+    def normalise(self, x: UInt8[Tensor, "N C H W"] | Float[Tensor, "N C H W"]) -> Float32[Tensor, "N inputs"]:
+        """((x / 255) - mean) / std, each picture flattened channel by channel: (N, C*H*W), on the device of x."""
+        shift, scale = _constants(self, x.device)
+        return (x.flatten(2) - shift).div_(scale).flatten(1).to(torch.float32)
+
+
+@lru_cache(maxsize=16)
+def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and std on the scale of pixels, kept on the device, since sending them at every step would stall it."""
+    pixel = torch.tensor([preprocessing.mean, preprocessing.std], dtype=torch.float64).unsqueeze(-1) * 255
+    shift, scale = pixel.to(device, torch.float32)
+    return shift, scale
+
+
+def read_picture(source: PictureSource, preprocessing: Preprocessing) -> UInt8[Tensor, "C H W"]:
+    """A picture as the network is to see it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
+
+    `source`: the path of a file, its bytes, a PIL image, or an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool.
+    Of an animation the first frame counts (of a PIL image, the current one). The whole file is decoded, so that a
+    damaged one is noticed. Colour profiles are ignored. Raises InputError, naming the file, for anything unusable.
+    """
+    if isinstance(source, np.ndarray):
+        return _square(_from_array(source), "the given array", preprocessing)
+    if isinstance(source, Image.Image):
+        return _square(source, "the given picture", preprocessing)
+    if isinstance(source, bytes):
+        return _decoded(io.BytesIO(source), "the given bytes", preprocessing)
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            return _decoded(file, str(path), preprocessing)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; give the path of a picture.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; give the path of a picture.") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}); give a picture that can be read.") from None
+
+
+def _decoded(file: BinaryIO, name: str, preprocessing: Preprocessing) -> Tensor:
+    too_large = f"{name}: the picture is too large; give one of at most {MAX_PIXELS // 10**6} million pixels."
+    try:
+        with _reading_header, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd headers; the checks below decide
+            image = Image.open(file, formats=FORMATS)
+            image.getexif()
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: is not a picture; give a file such as PNG, JPEG or WebP.") from None
+    except Image.DecompressionBombError:
+        raise InputError(too_large) from None
+    except Exception as error:
+        raise InputError(_damaged(name, error)) from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(too_large)
+        return _square(image, name, preprocessing)
+
+
+def _damaged(name: str, error: Exception) -> str:
+    return f"{name}: the picture is damaged ({error}); give a file that opens whole in a picture viewer."
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4) and array.dtype != np.uint16)):
+        raise InputError(
+            f"the given array: shape {array.shape} of {array.dtype} is not (H, W) or uint8 (H, W, 1 to 4)."
+        )
+    if array.dtype not in (np.uint8, np.uint16, np.bool_):
+        raise InputError(f"the given array: its type {array.dtype} has no known range; give uint8, uint16 or bool.")
+    if 0 in array.shape:
+        raise InputError("the given array: holds no pixels; give a picture of at least 1 x 1.")
+    return Image.fromarray(np.ascontiguousarray(array if array.dtype != np.bool_ else array * np.uint8(255)))
+
+
+def _square(image: Image.Image, name: str, preprocessing: Preprocessing) -> Tensor:
+    if 0 in image.size:
+        raise InputError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
+    try:
+        image = ImageOps.exif_transpose(image)  # loads, and so decodes, the whole picture
+    except Exception as error:  # what Pillow's decoders raise on damaged files has no common class
+        raise InputError(_damaged(name, error)) from error
+    image = _opaque(_eight_bit(image, name, preprocessing), preprocessing)
+    try:
+        image = image if image.mode in ("1", "L") else image.convert("RGB")
+    except ValueError:
+        raise InputError(f"{name}: pictures of mode {image.mode} are not read; save it as an RGB picture.") from None
+    image = image.convert("L" if preprocessing.channels == 1 else "RGB")
+    image = ImageOps.fit(image, (preprocessing.size, preprocessing.size), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def _eight_bit(image: Image.Image, name: str, preprocessing: Preprocessing) -> Image.Image:
+    """Deep grey scaled to 8 bit: Pillow's own conversion would clip all that is above 255 to white."""
+    if image.mode == "F":
+        raise InputError(f"{name}: holds floating-point pixels of unknown range; save it as 8 or 16 bit.")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    deep = np.asarray(image).astype(np.int64)
+    if deep.min() < 0 or deep.max() > 65535:
+        raise InputError(f"{name}: holds grey levels beyond 16 bit; save it as 8 or 16 bit.")
+    grey = ((deep + 128) // 257).astype(np.uint8)
+    if isinstance(image.info.get("transparency"), int):
+        grey[deep == image.info["transparency"]] = preprocessing.background
+    return Image.fromarray(grey)
+
+
+def _opaque(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    paper = Image.new("RGBA", image.size, (*(preprocessing.background,) * 3, 255))
+    paper.alpha_composite(image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA"))
+    return paper
+
+
+def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
+    """The pictures under a folder, by their suffix, and the other files, both sorted.
+
+    Hidden files and folders and `__MACOSX` are passed over; links are followed, each folder being read once.
+    """
+    pictures: list[Path] = []
+    others: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        about = Path(parent).stat()
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders[:] = sorted(name for name in folders if not is_passed_over(name))
+        for path in (Path(parent, name) for name in names if not is_passed_over(name)):
+            (pictures if path.suffix.lower() in PICTURE_SUFFIXES else others).append(path)
+    return sorted(pictures), sorted(others)
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is no part of one's pictures: hidden, or left by an archive."""
+    return name.startswith(".") or name in NO_FOLDERS
