@@ -91,7 +91,7 @@ class Preprocessing:
         levels = torch.arange(256, dtype=torch.float64) / 255
         mean, std = [], []
         for channel in x.unbind(1):
-            share = torch.bincount(channel.flatten(), minlength=256).cpu() / channel.numel()
+            share = torch.bincount(channel.flatten(), minlength=256).double().cpu() / channel.numel()
             mean.append(float(share @ levels))
             std.append(float(share @ (levels - mean[-1]).square()) ** 0.5)
         # A channel without contrast carries nothing: dividing by 1 leaves it at zero.
