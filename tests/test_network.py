@@ -1,12 +1,12 @@
 """The gradient first: hand-written against autograd, against finite differences; then known answers; then descent."""
 
-import itertools
 import math
 
 import pytest
 import torch
 from torch import Tensor
 
+from hillstart.gradient_check import autograd, check
 from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
 
 SHAPES = [[5, 3], [7, 4, 3], [6, 5, 4, 3], [4, 3, 5, 4, 2]]
@@ -23,27 +23,6 @@ def pictures(sizes: list[int], B: int = 6) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def reference_cost(
-    net: Network, w: list[Tensor], b: list[Tensor], x: Tensor, y: Tensor, lmbda: Tensor, n: int
-) -> Tensor:
-    """C of each start written a second time, plainly and without the start axis' layout: for autograd to take apart."""
-    costs = []
-    for s in range(net.starts):
-        a = x
-        for l in range(len(w)):
-            z = a @ w[l][s] + b[l][s]
-            a = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[net.activation](z)
-        C = {
-            "quadratic": lambda z: 0.5 * ((1 / (1 + torch.exp(-z)) - y) ** 2).sum(1),
-            "cross_entropy": lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z, y, reduction="none").sum(
-                1
-            ),
-            "log_likelihood": lambda z: torch.nn.functional.cross_entropy(z, y, reduction="none"),
-        }[net.cost](z).mean()
-        costs.append(C + lmbda[s] / (2 * n) * sum((wl[s] ** 2).sum() for wl in w))
-    return torch.stack(costs)
-
-
 @pytest.mark.parametrize("lmbda", [[0.0] * 3, [0.7] * 3, [0.0, 0.3, 5.0]], ids=["no L2", "L2", "L2 per start"])
 @pytest.mark.parametrize("S", [1, 3])
 @pytest.mark.parametrize("cost", COSTS)
@@ -52,10 +31,9 @@ def reference_cost(
 def test_the_gradient_is_autograds(sizes: list[int], activation: str, cost: str, S: int, lmbda: list[float]) -> None:
     net, (x, y), n = network(sizes, S, activation, cost), pictures(sizes), 20
     strength = torch.tensor(lmbda[:S], dtype=torch.float64)
-    w, b = ([p.clone().requires_grad_() for p in part] for part in (net.w, net.b))
-    expected = torch.autograd.grad(reference_cost(net, w, b, x, y, strength, n).sum(), [*w, *b])
+    expected = autograd(net, x, y, strength, n)
     by_hand = [nabla for part in net.gradient(x, y, strength, n) for nabla in part]
-    names = [f"{kind} of layer {l + 1}" for kind in "wb" for l in range(len(w))]
+    names = [f"{kind} of layer {l + 1}" for kind in "wb" for l in range(len(net.w))]
     for name, hand, auto in zip(names, by_hand, expected, strict=True):
         for s in range(S):
             error = ((hand[s] - auto[s]).abs().max() / auto[s].abs().max()).item()
@@ -67,18 +45,18 @@ def test_the_gradient_is_autograds(sizes: list[int], activation: str, cost: str,
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
 def test_the_gradient_is_the_slope_of_the_hill(activation: str, cost: str) -> None:
-    sizes, h = [4, 3, 3], 1e-5
-    net, (x, y) = network(sizes, 2, activation, cost), pictures(sizes)
-    by_hand = [nabla for part in net.gradient(x, y) for nabla in part]
-    for nabla, p in zip(by_hand, net.parameters, strict=True):
-        for i in itertools.product(*map(range, p.shape)):
-            was = p[i].item()
-            p[i] = was + h
-            up = net.evaluate(x, y)[0].mean(1)[i[0]]
-            p[i] = was - h
-            down = net.evaluate(x, y)[0].mean(1)[i[0]]
-            p[i] = was
-            assert ((up - down) / (2 * h)).item() == pytest.approx(nabla[i].item(), abs=1e-9)
+    net, (x, y) = network([4, 3, 3], 2, activation, cost), pictures([4, 3, 3])
+    checks = check(net, x, y, lmbda=0.7, n=20, samples=1000)
+    assert [(c.layer, c.parameter) for c in checks] == [(1, "w"), (1, "b"), (2, "w"), (2, "b")]
+    assert max(c.against_differences for c in checks) < 1e-8
+    assert max(c.against_autograd for c in checks) < 1e-12
+
+
+def test_a_wrong_gradient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, (x, y) = network([4, 3, 3]), pictures([4, 3, 3])
+    monkeypatch.setattr(net, "_sigma", ACTIVATIONS["tanh"])  # by hand it is now another network
+    net.activation = "sigmoid"
+    assert max(c.against_autograd for c in check(net, x, y)) > 1e-3
 
 
 def test_a_saturated_network_still_has_its_gradient() -> None:

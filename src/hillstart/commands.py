@@ -4,14 +4,22 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
 
 from hillstart import experiment
 from hillstart.configuration import build_trainer, build_training, conf_folder, how_many_to_keep
+from hillstart.data.minibatches import Sample
+from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
+from hillstart.network import Network
 from hillstart.options import USER_ERRORS, explain, resumed_checkpoint, with_resumed_options
 
 EXPECTED_WARNINGS = (
@@ -33,14 +41,45 @@ def _train(cfg: DictConfig) -> float:
     return float(summary["val_cost"])
 
 
-def train() -> None:
-    """`hillstart-train` and `scripts/train.py`."""
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """End with one sentence where the user's options are at fault; HYDRA_FULL_ERROR=1 shows the traceback instead."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them its own way
     try:
-        sys.argv[1:] = with_resumed_options(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(_train)()
+        yield
     except USER_ERRORS as error:
         if full:
             raise
         sys.exit(f"hillstart: {explain(error)}")
+
+
+def train() -> None:
+    """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for."""
+    with _one_sentence():
+        sys.argv[1:] = with_resumed_options(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(_train)()
+
+
+def check_gradients() -> None:
+    """`scripts/check_gradients.py`: the gradient of the configured network by hand, by autograd and by differences."""
+    with _one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = hydra.compose("train", ["starts=2", *sys.argv[1:]])
+        training = build_training(cfg)
+    data, B = training.data, 10
+    x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
+    net = training.network
+    net = Network([w.double() for w in net.w], [b.double() for b in net.b], net.activation, net.cost)
+    checks = check(net, x.double(), y.double(), training.descent.lmbda, len(data.train.y))
+    table = Table(
+        title=f"network {net.sizes}, {net.activation}, {net.cost}: {net.starts} starts, {B} pictures, float64"
+    )
+    for heading in ("layer", "", "largest gradient", "by hand - autograd", "by hand - differences"):
+        table.add_column(heading, justify="right")
+    for c in checks:
+        errors = (c.largest_gradient, c.against_autograd, c.against_differences)
+        table.add_row(str(c.layer), c.parameter, *(f"{error:.1e}" for error in errors))
+    Console().print(table, "Errors are the largest of a layer, relative to its largest gradient.")
+    if any(not (c.against_autograd < TOLERANCE and c.against_differences < DIFFERENCE_TOLERANCE) for c in checks):
+        sys.exit(f"hillstart: the gradient is wrong; autograd must agree to {TOLERANCE:g}, "
+                 f"differences to {DIFFERENCE_TOLERANCE:g}.")  # fmt: skip

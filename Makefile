@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+train: $(READY) ## train 16 starts on lions against ducks, choose the best, test it (under a minute)
+	$(BIN)/python scripts/train.py
+
+test: $(READY) ## the whole test suite: CPU, offline
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check-gradients: $(READY) ## the gradient by hand against autograd and finite differences
+	$(BIN)/python scripts/check_gradients.py
+
+bench: $(READY) ## how fast: ours and the machine's own limit, in one run
+	$(BIN)/python scripts/bench.py
+
+clean: ## remove the environment and caches; runs in outputs/ and multirun/ stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up .venv with the versions of constraints.txt: a few minutes and several GB, once."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+.PHONY: help train test lint check-gradients bench clean

@@ -1,0 +1,104 @@
+"""The gradient by hand against two that owe it nothing: torch.autograd, and the slope of the hill either side."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from hillstart.network import Network
+
+STEP = 1e-5
+"""How far a weight is moved each way; in float64 the central difference is then right to about 1e-10."""
+
+
+TOLERANCE, DIFFERENCE_TOLERANCE = 1e-12, 1e-6
+"""How far the others may be from the gradient by hand, relative to the largest gradient of the layer."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The largest error over the starts for one layer's weights or biases, relative to the largest gradient there."""
+
+    layer: int
+    parameter: str
+    largest_gradient: float
+    against_autograd: float
+    against_differences: float
+
+
+def check(
+    network: Network,
+    x: Float[Tensor, "B n_in"],
+    y: Float[Tensor, "B n_out"],
+    lmbda: float = 0.0,
+    n: int = 1,
+    samples: int = 20,
+) -> list[Check]:
+    """Compare all three gradients of C = mean cost + lmbda/(2n) sum w^2, layer by layer; everything in float64.
+
+    Args:
+        samples: in how many places of each weight or bias tensor differences are taken, at random from a fixed seed.
+    """
+    assert network.w[0].dtype == x.dtype == y.dtype == torch.float64
+    by_hand = [nabla for part in network.gradient(x, y, lmbda, n) for nabla in part]
+    by_autograd = autograd(network, x, y, lmbda, n)
+    layers = len(network.w)
+    checks = []
+    for i, (hand, auto) in enumerate(zip(by_hand, by_autograd, strict=True)):
+        largest = auto.abs().max().item()
+        differences = [abs(slope - hand[at].item()) for at, slope in slopes(network, i, x, y, lmbda, n, samples)]
+        errors = ((hand - auto).abs().max().item(), max(differences))
+        checks.append(Check(i % layers + 1, "wb"[i // layers], largest, *(error / largest for error in errors)))
+    return sorted(checks, key=lambda c: (c.layer, -ord(c.parameter)))
+
+
+def autograd(
+    network: Network,
+    x: Float[Tensor, "B n_in"],
+    y: Float[Tensor, "B n_out"],
+    lmbda: float | Float[Tensor, " S"] = 0.0,
+    n: int = 1,
+) -> list[Tensor]:
+    """The gradient of every parameter by torch.autograd, from the network written a second time, start by start."""
+    w, b = ([p.clone().requires_grad_() for p in part] for part in (network.w, network.b))
+    strength = torch.as_tensor(lmbda, dtype=x.dtype).expand(network.starts)
+    total = torch.zeros((), dtype=x.dtype)
+    for s in range(network.starts):
+        a = x
+        for l in range(len(w)):
+            z = a @ w[l][s] + b[l][s]
+            a = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[network.activation](z)
+        costs = {
+            "quadratic": lambda z: F.mse_loss(torch.sigmoid(z), y, reduction="sum") / 2,
+            "cross_entropy": lambda z: F.binary_cross_entropy_with_logits(z, y, reduction="sum"),
+            "log_likelihood": lambda z: F.cross_entropy(z, y, reduction="sum"),
+        }
+        squares = torch.stack([wl[s].square().sum() for wl in w]).sum()
+        total = total + costs[network.cost](z) / len(x) + strength[s] / (2 * n) * squares
+    return list(torch.autograd.grad(total, [*w, *b]))
+
+
+def slopes(
+    network: Network,
+    parameter: int,
+    x: Float[Tensor, "B n_in"],
+    y: Float[Tensor, "B n_out"],
+    lmbda: float,
+    n: int,
+    samples: int,
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Central differences (C(w + h) - C(w - h)) / 2h in some places of a parameter: (place, slope)."""
+    p = network.parameters[parameter]
+    g = torch.Generator().manual_seed(0)
+    for flat in torch.randperm(p.numel(), generator=g)[:samples].tolist():
+        at = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), p.shape))
+        was, costs = p[at].item(), []
+        for moved in (was + STEP, was - STEP):
+            p[at] = moved
+            cost = network.evaluate(x, y)[0][at[0]].mean()
+            costs.append(cost + lmbda / (2 * n) * torch.stack([w[at[0]].square().sum() for w in network.w]).sum())
+        p[at] = was
+        yield at, ((costs[0] - costs[1]) / (2 * STEP)).item()
