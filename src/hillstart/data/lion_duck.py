@@ -1,0 +1,60 @@
+"""The data set that needs no download: lions and ducks, drawn on the fly as people doodle them on paper."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from hillstart.data.ducks import duck
+from hillstart.data.lions import lion
+from hillstart.data.pen import Pen
+from hillstart.data.pictures import PictureSet, Split, assemble, check_common, check_whole
+from hillstart.images import Preprocessing
+
+CLASSES = ("lion", "duck")
+DOODLES: tuple[Callable[[Pen], None], ...] = (lion, duck)
+# Numbers of random streams: drawings of different splits can never be the same draw.
+TRAIN, VAL, TEST = range(3)
+
+
+def load(
+    *,
+    train: int = 4000,
+    test: int = 2000,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    size: int = 28,
+    augment: str = "none",
+    normalise: bool = True,
+) -> PictureSet:
+    """Equal halves of lions and ducks, grey, dark strokes on light paper; the same seed gives the same pictures.
+
+    `train`: drawings for training and validation together; `test`: for the test. Raises InputError naming the key.
+    """
+    check_whole("data.train", train, 8, 10**6)
+    check_whole("data.test", test, 2, 10**6)
+    check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
+    pairs = min(max(round(train * val_fraction / 2), 1), train // 2 - 1)
+    return assemble(
+        train=_drawn(train // 2 - pairs, seed, TRAIN, size),
+        val=_drawn(pairs, seed, VAL, size),
+        test=_drawn(test // 2, seed, TEST, size),
+        classes=CLASSES,
+        preprocessing=Preprocessing(size=size, channels=1),
+        augment=augment,
+        normalise=normalise,
+        source=f"lion_duck: {train} and {test} doodles drawn from seed {seed}",
+    )
+
+
+def _drawn(pairs: int, seed: int, stream: int, size: int) -> Split:
+    y = np.arange(2 * pairs) % 2
+    x = np.stack([draw(int(k), size, np.random.default_rng([seed, stream, i])) for i, k in enumerate(y)])
+    return Split(torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y))
+
+
+def draw(k: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """One doodle of class k (0 lion, 1 duck): uint8 (size, size), 255 white."""
+    pen = Pen(rng)
+    DOODLES[k](pen)
+    return pen.on_paper(size)

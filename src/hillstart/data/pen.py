@@ -1,0 +1,144 @@
+"""A clumsy hand with a pen: strokes in a plane, each a little off, put on paper as a photographed doodle would look."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Point = tuple[float, float]
+TURN = 2 * math.pi
+FINER = 4  # drawn this many times larger, then reduced, so that lines have soft edges
+
+
+class Pen:
+    """Collects strokes of one drawing. Coordinates are free, y grows downwards; `on_paper` fits them to the page."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+        self.clumsy = self.between(0.005, 0.05)
+        self.strokes: list[np.ndarray] = []
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * float(self.rng.random())
+
+    def chance(self, p: float) -> bool:
+        return bool(self.rng.random() < p)
+
+    def line(self, *points: Point) -> None:
+        """Straight pieces from point to point."""
+        self._add(_between_points(len(points)), points)
+
+    def curve(self, *points: Point, closed: bool = False) -> None:
+        """A smooth curve through the points."""
+        self._add(_spline(len(points), closed), points)
+
+    def oval(self, x: float, y: float, rx: float, ry: float, start: float | None = None, sweep: float = 1.0) -> None:
+        """An arc of `sweep` turns from the angle `start`, in turns; a whole one ends a little beside its beginning."""
+        if start is None:
+            start = self.between(0, 1)
+            sweep = sweep + self.between(-1, 2) * self.clumsy
+        angle = TURN * (start + sweep * np.linspace(0, 1, 8 if max(rx, ry) < 0.12 else 20))
+        swell = 1 + np.linspace(-1, 1, len(angle)) * self.between(-2, 2) * self.clumsy
+        x, y = x + self.between(-1, 1) * self.clumsy, y + self.between(-1, 1) * self.clumsy
+        self.strokes.append(np.stack([x + rx * np.cos(angle) * swell, y + ry * np.sin(angle) * swell], axis=1))
+
+    def circle(self, x: float, y: float, r: float) -> None:
+        self.oval(x, y, r, r)
+
+    def dot(self, x: float, y: float, r: float) -> None:
+        """A filled spot: a small spiral."""
+        angle = np.linspace(0, 2 * TURN, 10)
+        radius = r * np.linspace(0.2, 1, 10)
+        self.strokes.append(np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1))
+
+    def scribble(self, x: np.ndarray, y: np.ndarray) -> None:
+        """A stroke through ready points, as many as there are."""
+        self.strokes.append(np.stack([x, y], axis=1))
+
+    def _add(self, weights: np.ndarray, points: tuple[Point, ...]) -> None:
+        self.strokes.append(weights @ (np.array(points) + self.rng.normal(0, self.clumsy, (len(points), 2))))
+
+    def on_paper(self, size: int) -> np.ndarray:
+        """The drawing as grey levels, uint8 (size, size), dark on light: warped, placed, inked and photographed."""
+        strokes = self._sketched()
+        counts = [len(stroke) for stroke in strokes]
+        points = self._warped(np.concatenate(strokes), np.array(counts))
+        page = size * FINER
+        low, high = points.min(0), points.max(0)
+        extent = page * self.between(0.62, 0.94) / max(float((high - low).max()), 1e-6)
+        free = page - (high - low) * extent
+        place = free * np.clip(0.5 + self.rng.normal(0, 0.2, 2), 0.05, 0.95)
+        points = (points - low) * extent + place
+        image = Image.new("L", (page, page), 0)
+        draw = ImageDraw.Draw(image)
+        width = max(round(page / 28 * self.between(0.7, 2.0)), 1)
+        r = (width - 1) / 2
+        for stroke in np.split(points, np.cumsum(counts)[:-1]):
+            draw.line(stroke.ravel().tolist(), fill=255, width=width)
+            if width > 2:  # a round pen: without it, thick lines show notches where they bend
+                for x, y in stroke.tolist():
+                    draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
+        return self._photographed(np.asarray(image.reduce(FINER), dtype=np.float32) / 255)
+
+    def _sketched(self) -> list[np.ndarray]:
+        """Some draw every line twice, some lose one."""
+        rng, strokes = self.rng, self.strokes
+        if self.chance(0.12):
+            strokes = strokes + [s * rng.normal(1, 0.03) + rng.normal(0, 0.03, 2) for s in strokes if len(s) > 6]
+        lost = 0.08 if self.chance(0.5) else 0.0
+        return [s for s in strokes if not self.chance(lost)] or strokes
+
+    def _warped(self, points: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Mirrored or not, turned, stretched and leaning; space bent as a whole; every stroke trembling on its own."""
+        rng = self.rng
+        points = points - points.mean(0)
+        if self.chance(0.5):
+            points = points * np.array([-1.0, 1.0])
+        turn, lean, stretch = rng.normal(0, 0.13), rng.normal(0, 0.1), math.exp(rng.normal(0, 0.07))
+        c, s = math.cos(turn), math.sin(turn)
+        points = points @ np.array([[c * stretch, s], [-s + lean, c / stretch]])
+        for _ in range(2):
+            k, phase, bend = rng.normal(0, 1.6, 2), rng.random() * TURN, rng.normal(0, 0.07, 2)
+            points = points + np.sin(points @ k + phase)[:, None] * bend
+        along = np.arange(len(points)) * self.between(0.4, 1.0)
+        phases = np.repeat(rng.random((2, len(counts))) * TURN, counts, axis=1)
+        return points + np.sin(along + phases).T * (self.clumsy * self.between(0.2, 0.6))
+
+    def _photographed(self, ink: np.ndarray) -> np.ndarray:
+        """Half of the drawings are clean, as made on a screen; half lie on paper in some light, drawn with some pen."""
+        size = len(ink)
+        if self.chance(0.5):
+            return np.rint(255 * (1 - ink)).astype(np.uint8)
+        paper, dark = self.between(190, 255), self.between(0, 90)
+        slope = self.rng.normal(0, 12, 2) @ np.stack(np.meshgrid(*[np.linspace(-1, 1, size)] * 2)).reshape(2, -1)
+        light = paper + slope.reshape(size, size) + self.rng.normal(0, self.between(1, 7), (size, size))
+        return np.rint(np.clip(light * (1 - ink) + dark * ink, 0, 255)).astype(np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _between_points(n: int) -> np.ndarray:
+    """Weights (m, n) that turn n corners into points on the straight pieces between them."""
+    at = np.linspace(0, n - 1, 5 * (n - 1) + 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(n)))
+
+
+@lru_cache(maxsize=64)
+def _spline(n: int, closed: bool) -> np.ndarray:
+    """Weights (m, n) of a Catmull-Rom spline: a curve through n points, six steps from each to the next."""
+    pieces = n if closed else n - 1
+    rows = []
+    for i in range(pieces):
+        for t in np.arange(6) / 6:
+            rows.append(_catmull_rom(n, i, t, closed))
+    rows.append(_catmull_rom(n, pieces - 1, 1.0, closed))
+    return np.array(rows)
+
+
+def _catmull_rom(n: int, i: int, t: float, closed: bool) -> np.ndarray:
+    weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3)
+    row = np.zeros(n)
+    for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
+        j = i + offset
+        row[j % n if closed else min(max(j, 0), n - 1)] += weight / 2
+    return row
