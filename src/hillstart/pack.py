@@ -28,7 +28,7 @@ class Tile:
 
     def __init__(self, network: Network, eta: Tensor, mu: Tensor, lmbda: Tensor, n: int, optimiser: Optimiser | None):
         self.network, self.n = network, n
-        self.eta, self.mu, self.lmbda = _same(eta), _same(mu), _same(lmbda)
+        self.eta, self.mu, self.lmbda = (_same(v, network.w[0]) for v in (eta, mu, lmbda))
         self.optimiser = None if optimiser is None else optimiser(network.parameters, lr=self.eta)
         self.velocity = network.at_rest() if optimiser is None and bool(mu.any()) else None
 
@@ -169,9 +169,9 @@ def _measure(network: Network, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return cost.double().sum(1), right.double().sum(1)
 
 
-def _same(value: Float[Tensor, " S"]) -> PerStart:
+def _same(value: Float[Tensor, " S"], like: Tensor) -> PerStart:
     """A plain number where all starts have the same, for the fused step is fastest with one."""
-    return value[0].item() if bool((value == value[0]).all()) else value
+    return value[0].item() if bool((value == value[0]).all()) else value.to(like)
 
 
 @cache
