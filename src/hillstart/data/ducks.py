@@ -8,11 +8,11 @@ from hillstart.data.pen import Pen
 def duck(pen: Pen) -> None:
     """From the side in parts or in one line, a rubber duck, a head alone, or from the front."""
     kind = pen.between(0, 1)
-    if kind < 0.42:
+    if kind < 0.48:
         _duck_in_parts(pen)
-    elif kind < 0.68:
+    elif kind < 0.78:
         _duck_in_one_line(pen)
-    elif kind < 0.86:
+    elif kind < 0.9:
         _duck_head(pen)
     else:
         _duck_from_front(pen)

@@ -24,7 +24,7 @@ def load(
     val_fraction: float = 0.2,
     seed: int = 0,
     size: int = 28,
-    augment: str = "none",
+    augment: str = "doodle",
     normalise: bool = True,
 ) -> PictureSet:
     """Equal halves of lions and ducks, grey, dark strokes on light paper; the same seed gives the same pictures.

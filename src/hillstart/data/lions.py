@@ -10,9 +10,9 @@ from hillstart.data.pen import TURN, Pen
 def lion(pen: Pen) -> None:
     """A face with a mane, or a whole lion: from the side, or sitting."""
     kind = pen.between(0, 1)
-    if kind < 0.5:
+    if kind < 0.6:
         _lion_head(pen, 0, 0, 1.0)
-    elif kind < 0.85:
+    elif kind < 0.87:
         _lion_from_side(pen)
     else:
         _lion_sitting(pen)

@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 
 Point = tuple[float, float]
 TURN = 2 * math.pi
+SMALL, LARGE = np.linspace(0, 1, 8), np.linspace(0, 1, 20)  # points along ovals
+SPIRAL = np.array([(r * math.cos(TURN * 2 * r), r * math.sin(TURN * 2 * r)) for r in np.linspace(0.1, 1, 10)])
 FINER = 4  # drawn this many times larger, then reduced, so that lines have soft edges
 
 
@@ -38,8 +40,9 @@ class Pen:
         if start is None:
             start = self.between(0, 1)
             sweep = sweep + self.between(-1, 2) * self.clumsy
-        angle = TURN * (start + sweep * np.linspace(0, 1, 8 if max(rx, ry) < 0.12 else 20))
-        swell = 1 + np.linspace(-1, 1, len(angle)) * self.between(-2, 2) * self.clumsy
+        along = SMALL if max(rx, ry) < 0.12 else LARGE
+        angle = TURN * start + TURN * sweep * along
+        swell = 1 + (2 * along - 1) * self.between(-2, 2) * self.clumsy
         x, y = x + self.between(-1, 1) * self.clumsy, y + self.between(-1, 1) * self.clumsy
         self.strokes.append(np.stack([x + rx * np.cos(angle) * swell, y + ry * np.sin(angle) * swell], axis=1))
 
@@ -48,9 +51,7 @@ class Pen:
 
     def dot(self, x: float, y: float, r: float) -> None:
         """A filled spot: a small spiral."""
-        angle = np.linspace(0, 2 * TURN, 10)
-        radius = r * np.linspace(0.2, 1, 10)
-        self.strokes.append(np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1))
+        self.strokes.append(SPIRAL * r + (x, y))
 
     def scribble(self, x: np.ndarray, y: np.ndarray) -> None:
         """A stroke through ready points, as many as there are."""
@@ -66,9 +67,9 @@ class Pen:
         points = self._warped(np.concatenate(strokes), np.array(counts))
         page = size * FINER
         low, high = points.min(0), points.max(0)
-        extent = page * self.between(0.62, 0.94) / max(float((high - low).max()), 1e-6)
+        extent = page * self.between(0.8, 0.95) / max(float((high - low).max()), 1e-6)
         free = page - (high - low) * extent
-        place = free * np.clip(0.5 + self.rng.normal(0, 0.2, 2), 0.05, 0.95)
+        place = free * np.clip(0.5 + self.rng.normal(0, 0.12, 2), 0.1, 0.9)
         points = (points - low) * extent + place
         image = Image.new("L", (page, page), 0)
         draw = ImageDraw.Draw(image)
@@ -76,9 +77,9 @@ class Pen:
         r = (width - 1) / 2
         for stroke in np.split(points, np.cumsum(counts)[:-1]):
             draw.line(stroke.ravel().tolist(), fill=255, width=width)
-            if width > 2:  # a round pen: without it, thick lines show notches where they bend
-                for x, y in stroke.tolist():
-                    draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
+        if width > 2:  # a round pen: without it, thick lines show notches where they bend
+            for x, y in points[_bends(points)].tolist():
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
         return self._photographed(np.asarray(image.reduce(FINER), dtype=np.float32) / 255)
 
     def _sketched(self) -> list[np.ndarray]:
@@ -86,20 +87,20 @@ class Pen:
         rng, strokes = self.rng, self.strokes
         if self.chance(0.12):
             strokes = strokes + [s * rng.normal(1, 0.03) + rng.normal(0, 0.03, 2) for s in strokes if len(s) > 6]
-        lost = 0.08 if self.chance(0.5) else 0.0
+        lost = 0.08 if self.chance(0.3) else 0.0
         return [s for s in strokes if not self.chance(lost)] or strokes
 
     def _warped(self, points: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Mirrored or not, turned, stretched and leaning; space bent as a whole; every stroke trembling on its own."""
         rng = self.rng
         points = points - points.mean(0)
-        if self.chance(0.5):
+        if self.chance(0.25):
             points = points * np.array([-1.0, 1.0])
-        turn, lean, stretch = rng.normal(0, 0.13), rng.normal(0, 0.1), math.exp(rng.normal(0, 0.07))
+        turn, lean, stretch = rng.normal(0, 0.08), rng.normal(0, 0.06), math.exp(rng.normal(0, 0.05))
         c, s = math.cos(turn), math.sin(turn)
         points = points @ np.array([[c * stretch, s], [-s + lean, c / stretch]])
         for _ in range(2):
-            k, phase, bend = rng.normal(0, 1.6, 2), rng.random() * TURN, rng.normal(0, 0.07, 2)
+            k, phase, bend = rng.normal(0, 1.6, 2), rng.random() * TURN, rng.normal(0, 0.05, 2)
             points = points + np.sin(points @ k + phase)[:, None] * bend
         along = np.arange(len(points)) * self.between(0.4, 1.0)
         phases = np.repeat(rng.random((2, len(counts))) * TURN, counts, axis=1)
@@ -114,6 +115,14 @@ class Pen:
         slope = self.rng.normal(0, 12, 2) @ np.stack(np.meshgrid(*[np.linspace(-1, 1, size)] * 2)).reshape(2, -1)
         light = paper + slope.reshape(size, size) + self.rng.normal(0, self.between(1, 7), (size, size))
         return np.rint(np.clip(light * (1 - ink) + dark * ink, 0, 255)).astype(np.uint8)
+
+
+def _bends(points: np.ndarray) -> np.ndarray:
+    """Where a path turns by more than 20 degrees, and so also where one stroke ends and the next begins."""
+    steps = np.diff(points, axis=0)
+    ahead, behind = steps[1:], steps[:-1]
+    straight = (ahead * behind).sum(1) > math.cos(math.radians(20)) * np.hypot(*ahead.T) * np.hypot(*behind.T)
+    return np.flatnonzero(np.concatenate([[True], ~straight, [True]]))
 
 
 @lru_cache(maxsize=64)
