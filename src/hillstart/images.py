@@ -221,7 +221,8 @@ def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path
     """
     pictures: list[Path] = []
     others: list[Path] = []
-    seen: set[tuple[int, int]] = set()
+    # The folders above count as read: a link back to them would bring in what lies beside `folder`.
+    seen = {(about.st_dev, about.st_ino) for about in (path.stat() for path in Path(folder).resolve().parents)}
     for parent, folders, names in os.walk(folder, followlinks=True):
         about = Path(parent).stat()
         if (about.st_dev, about.st_ino) in seen:

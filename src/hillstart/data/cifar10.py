@@ -1,0 +1,79 @@
+"""CIFAR-10 through torchvision: ten classes, 32 x 32 in colour, 50,000 for training and an official test of 10,000.
+
+Source: Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hillstart.data.pictures import (
+    PictureSet,
+    Split,
+    assemble,
+    check_common,
+    only_classes,
+    pick_classes,
+    resized,
+    stratified,
+)
+from hillstart.errors import InputError
+from hillstart.images import Preprocessing
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+HOME = Path("data")  # where a download goes
+
+
+def load(
+    *,
+    root: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    size: int = 32,
+    augment: str = "photo",
+    normalise: bool = True,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+) -> PictureSet:
+    """The official splits; validation is taken from the training split by `seed`.
+
+    `root`: the folder that holds `cifar-10-batches-py`; None: ./data, downloaded when missing. Raises InputError naming
+    the key.
+    """
+    check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
+    names = pick_classes(CLASSES, classes)
+    preprocessing = Preprocessing(size=size, channels=3)
+    train, test = (
+        Split(resized(split.x, preprocessing), split.y)
+        for split in (only_classes(part, CLASSES, names) for part in _official(root))
+    )
+    rest, part = stratified(train.y, val_fraction, seed)
+    return assemble(
+        train=train.take(rest),
+        val=train.take(part),
+        test=test,
+        classes=names,
+        preprocessing=preprocessing,
+        augment=augment,
+        normalise=normalise,
+        source=f"cifar10 from {HOME if root is None else root}",
+    )
+
+
+def _official(root: str | Path | None) -> list[Split]:
+    import torchvision  # type: ignore[import-untyped]
+
+    splits = []
+    for train in (True, False):
+        try:
+            part = torchvision.datasets.CIFAR10(str(root or HOME), train=train, download=root is None)
+        except (OSError, RuntimeError) as error:
+            found = f"{root} does not hold CIFAR-10 whole" if root else f"CIFAR-10 cannot be fetched into ./{HOME}"
+            raise InputError(
+                f"data.root: {found} ({' '.join(str(error).split())}); give the folder that holds cifar-10-batches-py, "
+                "or null, online, to download it."
+            ) from error
+        x = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous()
+        splits.append(Split(x, torch.tensor(part.targets)))
+    return splits
