@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,13 +136,18 @@ def read_picture(source: PictureSource, preprocessing: Preprocessing) -> UInt8[T
         raise InputError(f"{path}: cannot be opened ({error.strerror}); give a picture that can be read.") from None
 
 
-def _decoded(file: BinaryIO, name: str, preprocessing: Preprocessing) -> Tensor:
+def _decoded(file: io.BytesIO | io.BufferedReader, name: str, preprocessing: Preprocessing) -> Tensor:
     too_large = f"{name}: the picture is too large; give one of at most {MAX_PIXELS // 10**6} million pixels."
     try:
         with _reading_header, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd headers; the checks below decide
             image = Image.open(file, formats=FORMATS)
-            image.getexif()
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(too_large)
+            if image.format != "PNG":  # whose metadata may lie behind the pixels, and would decode them here
+                image.getexif()
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(f"{name}: is not a picture; give a file such as PNG, JPEG or WebP.") from None
     except Image.DecompressionBombError:
@@ -150,8 +155,6 @@ def _decoded(file: BinaryIO, name: str, preprocessing: Preprocessing) -> Tensor:
     except Exception as error:
         raise InputError(_damaged(name, error)) from error
     with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(too_large)
         return _square(image, name, preprocessing)
 
 

@@ -67,13 +67,18 @@ def _official(root: str | Path | None) -> list[Split]:
     splits = []
     for train in (True, False):
         try:
-            part = torchvision.datasets.CIFAR10(str(root or HOME), train=train, download=root is None)
+            part = torchvision.datasets.CIFAR10(str(HOME if root is None else root), train=train, download=root is None)
         except (OSError, RuntimeError) as error:
-            found = f"{root} does not hold CIFAR-10 whole" if root else f"CIFAR-10 cannot be fetched into ./{HOME}"
-            raise InputError(
-                f"data.root: {found} ({' '.join(str(error).split())}); give the folder that holds cifar-10-batches-py, "
-                "or null, online, to download it."
-            ) from error
+            if root is not None:
+                wrong = (
+                    f"{root} does not hold CIFAR-10 whole; give the folder of cifar-10-batches-py, or null to fetch it"
+                )
+            else:
+                reason = " ".join(str(error).split()).rstrip(".")
+                wrong = (
+                    f"CIFAR-10 cannot be downloaded ({reason}); go online, or give the folder of cifar-10-batches-py"
+                )
+            raise InputError(f"data.root: {wrong}.") from error
         x = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous()
         splits.append(Split(x, torch.tensor(part.targets)))
     return splits

@@ -104,9 +104,10 @@ def _found_or_downloaded(name: str) -> Path | None:
     try:
         getattr(torchvision.datasets, FOLDER[name])(str(HOME), download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"data.root: {name} is not in ./{HOME} and cannot be downloaded ({' '.join(str(error).split())}); go online, "
-            "or give the folder that holds its four idx files."
+            f"data.root: {name} is not in ./{HOME} and cannot be downloaded ({reason}); go online, or give the folder "
+            "that holds its idx files."
         ) from error
     return _found(name, HOME)
 

@@ -1,0 +1,264 @@
+"""Odd pictures come out right or end in one sentence; training and prediction see the same numbers."""
+
+import io
+import json
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+
+from hillstart.errors import InputError
+from hillstart.images import MAX_PIXELS, Preprocessing, find_pictures, read_picture
+
+GREY, COLOUR = Preprocessing(size=8, channels=1), Preprocessing(size=8, channels=3)
+
+
+def saved(image: Image.Image, path: Path, **how: object) -> Path:
+    image.save(path, **how)
+    return path
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_a_picture_of_the_right_size_passes_unchanged(tmp_path: Path) -> None:
+    array = noise(0, 8, 8, 3)
+    path = saved(Image.fromarray(array), tmp_path / "a.png")
+    expected = torch.from_numpy(array).permute(2, 0, 1)
+    for source in (path, str(path), path.read_bytes(), Image.fromarray(array), array):
+        assert torch.equal(read_picture(source, COLOUR), expected)
+
+
+def test_the_centre_square_is_kept_and_reduced_with_soft_edges() -> None:
+    array = np.zeros((8, 24), np.uint8)
+    array[:, 8:16] = 200
+    assert (read_picture(array, GREY) == 200).all()
+    checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(
+        np.uint8
+    )  # single pixels: unsoftened, they would stay 0 or 255
+    middle = read_picture(checks, GREY)[0, 2:6, 2:6].float()
+    assert (middle - 127.5).abs().max() < 3
+
+
+def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
+    array = np.zeros((8, 8), np.uint8)
+    array[0] = 255  # a bright upper edge, which orientation 6 turns to the right
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(Image.fromarray(array), tmp_path / "a.png", exif=exif)
+    turned = read_picture(path, GREY)[0]
+    assert (turned[:, -1] == 255).all() and (turned[:, :-1] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_deep_grey_is_scaled_not_clipped(tmp_path: Path, mode: str) -> None:
+    deep = np.full((8, 8), 257 * 100, np.uint16)
+    deep[0, 0], deep[0, 1] = 0, 65535
+    image = Image.frombytes("I;16", (8, 8), deep.tobytes())
+    if mode == "I;16B":
+        image = Image.frombytes(mode, (8, 8), deep.astype(">u2").tobytes())
+    elif mode == "I":
+        image = Image.fromarray(deep.astype(np.int32))
+    assert image.mode == mode
+    path = saved(image, tmp_path / "a.tif")
+    for source in (path, image, deep):
+        for preprocessing in (GREY, COLOUR):
+            grey = read_picture(source, preprocessing)
+            assert (grey[:, 0, 0] == 0).all() and (grey[:, 0, 1] == 255).all() and (grey[:, 1:] == 100).all()
+
+
+def test_deep_grey_png_and_its_transparent_level(tmp_path: Path) -> None:
+    deep = np.full((8, 8), 257 * 100, np.uint16)
+    deep[0] = 257 * 7
+    image = Image.fromarray(deep)
+    assert (read_picture(saved(image, tmp_path / "a.png"), GREY)[0, 0] == 7).all()
+    image.info["transparency"] = 257 * 7
+    assert (read_picture(image, GREY)[0, 0] == 255).all()
+
+
+def test_grey_of_unknown_range_is_refused(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(np.ones((8, 8), np.float32)), tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif: holds floating-point pixels"):
+        read_picture(path, GREY)
+    path = saved(Image.fromarray(np.full((8, 8), 70000, np.int32)), tmp_path / "b.tif")
+    with pytest.raises(InputError, match=r"b\.tif: holds grey levels beyond 16 bit"):
+        read_picture(path, GREY)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "La", "RGBa"])
+def test_transparency_is_laid_on_the_background(mode: str) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 4, 8))
+    image = image.convert("LA").convert(mode) if mode in ("LA", "La") else image.convert(mode)
+    for background in (255, 90):
+        for channels in (1, 3):
+            x = read_picture(image, Preprocessing(size=8, channels=channels, background=background))
+            assert (x[..., :4] == 0).all() and (x[..., 4:] == background).all()
+
+
+def test_half_transparent_is_mixed() -> None:
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 127))
+    assert (read_picture(half, GREY) == 128).all()
+
+
+def test_palette_with_a_transparent_entry(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.paste(1, (0, 0, 4, 8))
+    for name, how in (("a.gif", {}), ("a.png", {}), ("b.png", {"transparency": b"\x00\xff"})):
+        x = read_picture(saved(image, tmp_path / name, **({"transparency": 0} | how)), COLOUR)
+        assert x[:, 0, 0].tolist() == [40, 50, 60] and x[:, 0, 7].tolist() == [255, 255, 255]
+
+
+def test_other_modes(tmp_path: Path) -> None:
+    assert (read_picture(saved(Image.new("1", (20, 20), 1), tmp_path / "a.png"), COLOUR) == 255).all()
+    cmyk = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path / "a.jpg", quality=100)
+    assert (read_picture(cmyk, COLOUR)[:, 0, 0].int() - torch.tensor([255, 0, 0])).abs().max() <= 2
+    assert read_picture(Image.new("HSV", (8, 8)), COLOUR).tolist() == torch.zeros(3, 8, 8, dtype=torch.uint8).tolist()
+
+
+def test_the_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
+    frames = [Image.new("L", (8, 8), level) for level in (50, 150, 250)]
+    for name in ("a.gif", "a.png", "a.webp"):
+        path = saved(frames[0], tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        assert (read_picture(path, GREY) == 50).all()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.tif", "a.bmp"])
+def test_a_cut_file_is_noticed(tmp_path: Path, name: str) -> None:
+    path = saved(Image.fromarray(noise(0, 64, 64, 3)), tmp_path / name)
+    read_picture(path, COLOUR)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 9 // 10])
+    with pytest.raises(InputError, match=rf"{name}: .*give a "):
+        read_picture(path, COLOUR)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_damaged_exif_gives_no_warning(tmp_path: Path) -> None:
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01\x03\x00\xff\x00\x00\x00"
+    path = saved(Image.new("L", (8, 8), 77), tmp_path / "a.jpg", exif=exif, quality=100, dpi=(72, 72))
+    assert (read_picture(path, GREY) == 77).all()
+
+
+def test_what_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("hello")
+    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "c.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    for name in ("a.png", "b.png", "c.eps"):
+        with pytest.raises(InputError, match=rf"{name}: is not a picture"):
+            read_picture(tmp_path / name, GREY)
+    with pytest.raises(InputError, match=r"none\.png: there is no such file"):
+        read_picture(tmp_path / "none.png", GREY)
+    with pytest.raises(InputError, match="is a folder"):
+        read_picture(tmp_path, GREY)
+    with pytest.raises(InputError, match="the given bytes: is not a picture"):
+        read_picture(b"hello", GREY)
+
+
+@pytest.mark.parametrize("size", [(9500, 10000), (12000, 10000), (20000, 20000)])
+def test_large_pictures_are_refused_by_their_head_without_a_warning(tmp_path: Path, size: tuple[int, int]) -> None:
+    head = io.BytesIO()
+    Image.new("1", (1, 1)).save(head, "PNG")
+    whole = bytearray(head.getvalue())
+    whole[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")
+    whole[29:33] = zlib.crc32(whole[12:29]).to_bytes(4, "big")
+    too_large = size[0] * size[1] > MAX_PIXELS
+    with pytest.raises(InputError, match="too large" if too_large else "damaged"):
+        read_picture(bytes(whole), GREY)
+
+
+def test_no_pixels() -> None:
+    for source in (Image.new("L", (0, 5)), np.zeros((0, 5), np.uint8), np.zeros((5, 0, 3), np.uint8)):
+        with pytest.raises(InputError, match="holds no pixels"):
+            read_picture(source, GREY)
+
+
+def test_arrays() -> None:
+    array = noise(1, 8, 8)
+    assert torch.equal(read_picture(array[..., None], GREY)[0], torch.from_numpy(array))
+    assert torch.equal(read_picture(array > 99, GREY)[0] == 255, torch.from_numpy(array > 99))
+    assert (read_picture(np.zeros((8, 8, 4), np.uint8), COLOUR) == 255).all()
+    for wrong in (
+        np.zeros((8, 8)),
+        np.zeros(8, np.uint8),
+        np.zeros((8, 8, 5), np.uint8),
+        np.zeros((3, 8, 8), np.uint8),
+    ):
+        with pytest.raises(InputError, match="the given array"):
+            read_picture(wrong, GREY)
+
+
+def test_filters_of_warnings_are_left_as_they_were(tmp_path: Path) -> None:
+    path = saved(Image.new("L", (8, 8)), tmp_path / "a.png")
+    before = list(warnings.filters)
+    read_picture(path, GREY)
+    assert warnings.filters == before
+
+
+def test_normalise_against_numpy() -> None:
+    x = torch.from_numpy(noise(2, 5, 3, 4, 4))
+    p = Preprocessing(size=4, channels=3).fitted(x)
+    as_double = x.numpy() / 255.0
+    assert np.allclose(p.mean, as_double.mean((0, 2, 3)), atol=1e-12)
+    assert np.allclose(p.std, as_double.std((0, 2, 3)), atol=1e-12)
+    mean, std = (np.array(v).reshape(3, 1, 1) for v in (p.mean, p.std))
+    expected = ((as_double - mean) / std).reshape(5, -1)
+    for given in (x, x.float()):
+        before = given.clone()
+        assert np.abs(p.normalise(given).numpy() - expected).max() < 1e-6
+        assert torch.equal(given, before)
+    plain = Preprocessing(size=4, channels=3).normalise(x)
+    assert plain.dtype == torch.float32 and torch.equal(plain, x.flatten(1) / 255)
+
+
+def test_no_contrast_does_not_divide_by_zero() -> None:
+    x = torch.full((3, 1, 4, 4), 99, dtype=torch.uint8)
+    p = Preprocessing(size=4, channels=1).fitted(x)
+    assert p.std == (1.0,) and p.normalise(x).abs().max() < 1e-6
+
+
+def test_preprocessing_as_plain_data() -> None:
+    p = Preprocessing(size=4, channels=3, background=7, mean=(0.1, 0.2, 0.3), std=(1.0, 0.5, 0.25))
+    assert Preprocessing.from_dict(json.loads(json.dumps(p.as_dict()))) == p
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"size": 0}, "size"),
+        ({"size": 10**6}, "size"),
+        ({"size": "8"}, "size"),
+        ({"size": True}, "size"),
+        ({"channels": 2}, "channels"),
+        ({"background": 256}, "background"),
+        ({"mean": [0.0, 0.0]}, "mean"),
+        ({"mean": [float("nan")]}, "mean"),
+        ({"mean": "0"}, "mean"),
+        ({"std": [0.0]}, "std"),
+        ({"std": [None]}, "std"),
+        ({"colour": 1}, "entries"),
+    ],
+)
+def test_unusable_preprocessing_is_named(wrong: dict[str, object], named: str) -> None:
+    plain = Preprocessing(size=8, channels=1).as_dict() | wrong
+    with pytest.raises(InputError, match=rf"^preprocessing.*{named}"):
+        Preprocessing.from_dict(plain)
+
+
+def test_find_pictures_passes_over_what_is_not_ones_own(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "deep/c.webp", ".hidden.png", "__MACOSX/a.png", ".ipynb_checkpoints/a.png", "x.txt"):
+        (tmp_path / "cat" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "cat" / name).touch()
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "d.png").touch()
+    (tmp_path / "cat" / "deep" / "loop").symlink_to(tmp_path / "cat")
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    pictures, others = find_pictures(tmp_path / "cat")
+    assert [str(p.relative_to(tmp_path / "cat")) for p in pictures] == ["a.png", "b.JPG", "deep/c.webp"]
+    assert [p.name for p in others] == ["x.txt"]
