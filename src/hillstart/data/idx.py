@@ -36,6 +36,7 @@ FOLDER = {"fashion_mnist": "FashionMNIST", "mnist": "MNIST"}  # torchvision's na
 HOME = Path("data")  # where a download goes
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}  # the package dataset-fashion-mnist
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+SIDE = 28
 MOST_BYTES = 10**9
 
 
@@ -118,6 +119,10 @@ def _read_split(folder: Path, images: str, labels: str) -> Split:
         raise InputError(
             f"{folder / labels}: holds {len(y)} labels for {len(x)} pictures; give files that belong together."
         )
+    if x.shape[1:] != (SIDE, SIDE):
+        raise InputError(
+            f"{folder / images}: pictures are {x.shape[1]} x {x.shape[2]}; give the original ones, {SIDE} x {SIDE}."
+        )
     if y.max() > 9:
         raise InputError(f"{folder / labels}: holds the label {y.max()}; give labels from 0 to 9.")
     return Split(torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y.astype(np.int64)))
@@ -138,11 +143,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             head = file.read(4 + 4 * dimensions)
-            shape = np.frombuffer(head[4:], dtype=">u4").tolist()
-            if head[:4] != bytes((0, 0, 8, dimensions)) or len(shape) != dimensions:
+            if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) != 4 + 4 * dimensions:
                 raise InputError(
                     f"{path}: is not an idx file of bytes in {dimensions} dimensions; give the original file."
                 )
+            shape = np.frombuffer(head[4:], dtype=">u4").tolist()
             length = int(np.prod([1, *shape], dtype=object))
             if not 0 < length <= MOST_BYTES:
                 raise InputError(f"{path}: says that it holds {length} bytes; give a file of 1 to {MOST_BYTES} bytes.")

@@ -64,6 +64,9 @@ def load(
     check_whole("data.per_class", per_class, 3, 10**6)
     if root is None:
         names = pick_classes(classes or (), classes)
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z .'-]*", name):  # it becomes part of a path
+                raise InputError(f"data.classes: Quick, Draw! has no class {name!r}; give one of its names.")
         files = [_file(HOME, name) or _downloaded(name) for name in names]
     else:
         names, files = _local(Path(root), classes)
@@ -119,8 +122,6 @@ def _read_bitmaps(path: Path, per_class: int) -> np.ndarray:
 
 def _downloaded(name: str) -> Path:
     """CLASS.npy, fetched whole before it takes its name, so that an interrupted download leaves nothing half done."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z .'-]*", name):  # it becomes part of a path
-        raise InputError(f"data.classes: Quick, Draw! has no class {name!r}; give one of its names.")
     url = f"{BITMAPS}/{urllib.parse.quote(name, safe='')}.npy"
     HOME.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=HOME, suffix=".part")

@@ -55,7 +55,7 @@ def rasterised(strokes: list[np.ndarray], side: int) -> np.ndarray:
     draw = ImageDraw.Draw(image)
     r = THICK * scale / 2
     for stroke in strokes:
-        path = (stroke - centre) * scale + page / 2
+        path = (stroke - centre) * scale + (page - 1) / 2
         draw.line(path.ravel().tolist(), fill=0, width=round(2 * r))
         for x, y in path.tolist():  # round corners and ends
             draw.ellipse((x - r, y - r, x + r, y + r), fill=0)

@@ -1,0 +1,155 @@
+"""One's own photos: any sensible layout is read, any odd one ends in a sentence that names it."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hillstart.data import folder
+from hillstart.errors import InputError
+from hillstart.images import Preprocessing, read_picture
+
+
+def fill(root: Path, name: str, n: int, level: int = 0) -> None:
+    """n pictures of a class, of different sizes, recognisable by their grey level: level, level + 1, ..."""
+    (root / name).mkdir(parents=True)
+    for i in range(n):
+        Image.new("RGB", (40 + i, 50), (level + i,) * 3).save(root / name / f"{i:03}.png")
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    for k, name in enumerate(("dog", "cat", "ant")):
+        fill(tmp_path, name, 10, 50 * k)
+    return tmp_path
+
+
+def levels(x: torch.Tensor) -> list[int]:
+    return sorted(x[:, 0, 0, 0].tolist())
+
+
+def test_classes_and_splits_from_one_folder(pets: Path) -> None:
+    made = folder.load(root=pets, size=8, val_fraction=0.25, test_fraction=0.2)
+    assert made.classes == ("ant", "cat", "dog")
+    assert [len(s.y) for s in (made.train, made.val, made.test)] == [18, 6, 6]
+    assert made.train.x.shape == (18, 3, 8, 8)
+    for split in (made.train, made.val, made.test):
+        assert split.y.unique().tolist() == [0, 1, 2]
+        assert (2 - split.x[:, 0, 0, 0] // 50 == split.y).all()  # each picture kept its own label
+    everything = torch.cat([made.train.x, made.val.x, made.test.x])
+    assert levels(everything) == [50 * k + i for k in range(3) for i in range(10)]
+    again, other = folder.load(root=str(pets), size=8), folder.load(root=pets, size=8, seed=1)
+    assert torch.equal(folder.load(root=pets, size=8).test.x, again.test.x)
+    assert not torch.equal(again.test.x, other.test.x)
+
+
+def test_folders_of_splits_are_kept(tmp_path: Path) -> None:
+    for split, n, level in (("train", 6, 0), ("val", 2, 100), ("test", 3, 200)):
+        for name in ("a", "b"):
+            fill(tmp_path, f"{split}/{name}", n, level)
+    made = folder.load(root=tmp_path, size=4, colour=False)
+    assert made.train.x.shape == (12, 1, 4, 4) and levels(made.train.x) == sorted(2 * [*range(6)])
+    assert levels(made.val.x) == [100, 100, 101, 101] and levels(made.test.x) == [200, 200, 201, 201, 202, 202]
+    assert made.test.y.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_validation_is_drawn_from_train_where_it_has_no_folder(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fill(tmp_path, f"train/{name}", 5)
+        fill(tmp_path, f"test/{name}", 2, 200)
+    made = folder.load(root=tmp_path, size=4)
+    assert (len(made.train.y), len(made.val.y), len(made.test.y)) == (8, 2, 4)
+    assert made.train.x.max() < 200 and made.val.x.max() < 200 and made.test.x.min() == 200
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("train", "bus"):
+        fill(tmp_path, name, 4)
+    assert folder.load(root=tmp_path, size=4).classes == ("bus", "train")
+
+
+def test_pictures_are_read_as_for_prediction(pets: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (30, 50, 4), dtype=np.uint8)
+    for i in range(3):
+        Image.fromarray(array).save(pets / "ant" / f"{i:03}.png")
+    made = folder.load(root=pets, classes=["ant", "cat"], size=8, background=9)
+    expected = read_picture(pets / "ant" / "000.png", Preprocessing(size=8, channels=3, background=9))
+    assert any(torch.equal(x, expected) for x in torch.cat([made.train.x, made.val.x, made.test.x]))
+    assert read_picture(pets / "ant" / "000.png", made.preprocessing).equal(expected)
+
+
+def test_classes_can_be_picked(pets: Path) -> None:
+    made = folder.load(root=pets, classes=["dog", "ant"], size=4)
+    assert made.classes == ("dog", "ant") and (made.train.x[made.train.y == 0] < 50).all()
+    with pytest.raises(InputError, match=r"^data\.classes: there is no class 'dgo'; did you mean 'dog'"):
+        folder.load(root=pets, classes=["dgo", "ant"], size=4)
+
+
+def test_what_is_no_class_or_picture_is_passed_over(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("__MACOSX", ".ipynb_checkpoints", ".git"):
+        fill(pets, name, 1)
+    for name in ("a.txt", "b.txt", "c.MOV"):
+        (pets / "cat" / name).touch()
+    with caplog.at_level(logging.WARNING):
+        assert folder.load(root=pets, size=4).classes == ("ant", "cat", "dog")
+    (message,) = caplog.messages
+    assert message == f"{pets / 'cat'}: passed over 3 files that are not pictures (.txt 2, .MOV 1)"
+
+
+def test_links_in_circles_bring_nothing_twice(pets: Path) -> None:
+    (pets / "cat" / "loop").symlink_to(pets / "cat")
+    (pets / "cat" / "up").symlink_to(pets)
+    made = folder.load(root=pets, size=4)
+    assert sum(len(split.y) for split in (made.train, made.val, made.test)) == 30
+
+
+def test_unreadable_pictures_are_named_and_counted(pets: Path) -> None:
+    (pets / "ant" / "003.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"ant/003\.png: is not a picture; [^()]*\.$"):
+        folder.load(root=pets, size=4)
+    (pets / "dog" / "001.png").write_bytes((pets / "dog" / "001.png").read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"ant/003\.png: .* \(and 1 more of 30 pictures cannot be read\)\.$"):
+        folder.load(root=pets, size=4)
+
+
+def test_wrong_roots(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    fill(tmp_path, "one/cat", 5)
+    for root, said in (
+        (None, r"^data\.root: is not set"),
+        (tmp_path / "none", "none does not exist"),
+        (tmp_path / "file", "file is not a folder"),
+        (tmp_path / "empty", "empty holds no folders"),
+        (tmp_path / "one", "holds 1 class folders; give at least two"),
+    ):
+        with pytest.raises(InputError, match=said):
+            folder.load(root=root)
+
+
+def test_splits_that_do_not_agree(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "test/a"):
+        fill(tmp_path, name, 4)
+    with pytest.raises(InputError, match=r"test: there is no folder for the class 'b'"):
+        folder.load(root=tmp_path, size=4)
+    fill(tmp_path, "test/b", 1)
+    fill(tmp_path, "test/c", 1)
+    with pytest.raises(InputError, match=r"test/c: there is no class 'c' in"):
+        folder.load(root=tmp_path, size=4)
+    fill(tmp_path, "valid/a", 1)
+    with pytest.raises(InputError, match=r"valid: lies beside train; only folders named train, val and test"):
+        folder.load(root=tmp_path, size=4)
+
+
+def test_too_few_pictures(pets: Path) -> None:
+    (pets / "bee").mkdir()
+    with pytest.raises(InputError, match="bee: holds no pictures"):
+        folder.load(root=pets, size=4)
+    fill(pets, "bee/deep", 2)
+    with pytest.raises(InputError, match="bee: holds 2 pictures; give at least 3"):
+        folder.load(root=pets, size=4)
+    fill(pets, "bee/more", 1)
+    assert len(folder.load(root=pets, size=4).classes) == 4
