@@ -63,7 +63,7 @@ def test_strokes_are_centred_and_as_thick_as_in_the_bitmaps() -> None:
     assert np.abs(ink - ink[::-1]).max() < 0.3 and np.abs(ink - ink[:, ::-1]).max() < 0.3
     # 16 of 304 units thick, 255 + 16 long, on 28 pixels; Pillow's pen is whole pixels of a quarter
     assert ink[:, 14].sum() == pytest.approx(16 / 304 * 28, abs=0.3)
-    assert (ink.sum(0) > 0.5).sum() == pytest.approx(271 / 304 * 28, abs=1)
+    assert (ink.sum(0) > 0.5).sum() == pytest.approx(271 / 304 * 28, abs=1.1)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hillstart.data.ducks import duck
 from hillstart.data.lions import lion
 from hillstart.data.pen import Pen
 from hillstart.data.pictures import PictureSet, Split, assemble, check_common, check_whole
+from hillstart.errors import InputError
 from hillstart.images import Preprocessing
 
 CLASSES = ("lion", "duck")
@@ -33,6 +34,9 @@ def load(
     """
     check_whole("data.train", train, 8, 10**6)
     check_whole("data.test", test, 2, 10**6)
+    for key, number in (("train", train), ("test", test)):
+        if number % 2:
+            raise InputError(f"data.{key}: {number} drawings cannot be halves of lions and ducks; give an even number.")
     check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
     pairs = min(max(round(train * val_fraction / 2), 1), train // 2 - 1)
     return assemble(
