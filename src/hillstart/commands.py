@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hillstart import experiment
-from hillstart.configuration import build_trainer, build_training, conf_folder, how_many_to_keep
+from hillstart.configuration import build_trainer, build_training, check_options, conf_folder, how_many_to_keep
 from hillstart.data.minibatches import Sample
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
 from hillstart.network import Network
@@ -36,35 +36,39 @@ def _train(cfg: DictConfig) -> float:
         warnings.filterwarnings("ignore", expected)
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None if cfg.resume is None else resumed_checkpoint(cfg.resume)
-    keep, trainer = how_many_to_keep(cfg), build_trainer(cfg, folder)
-    summary = experiment.run(build_training(cfg), trainer, folder, keep, checkpoint)
+    check_options(cfg)
+    trainer = build_trainer(cfg, folder)
+    summary = experiment.run(build_training(cfg), trainer, folder, how_many_to_keep(cfg), checkpoint)
     return float(summary["val_cost"])
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """End with one sentence where the user's options are at fault; HYDRA_FULL_ERROR=1 shows the traceback instead."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them its own way
-    try:
-        yield
-    except USER_ERRORS as error:
-        if full:
-            raise
-        sys.exit(f"hillstart: {explain(error)}")
 
 
 def train() -> None:
     """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for."""
+    mistakes: list[str] = []
+    traceback = _wants_traceback()
+
+    def job(cfg: DictConfig) -> float | None:
+        # Handed on, a mistake would be printed by Hydra in its own way and end a whole sweep.
+        try:
+            return _train(cfg)
+        except USER_ERRORS as error:
+            if traceback:
+                raise
+            mistakes.append(explain(error))
+            return None
+
     with _one_sentence():
         sys.argv[1:] = with_resumed_options(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(_train)()
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(job)()
+    if mistakes:
+        sys.exit("\n".join(f"hillstart: {mistake}" for mistake in mistakes))
 
 
 def check_gradients() -> None:
     """`scripts/check_gradients.py`: the gradient of the configured network by hand, by autograd and by differences."""
     with _one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = hydra.compose("train", ["starts=2", *sys.argv[1:]])
+        check_options(cfg)
         training = build_training(cfg)
     data, B = training.data, 10
     x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
@@ -83,3 +87,22 @@ def check_gradients() -> None:
     if any(not (c.against_autograd < TOLERANCE and c.against_differences < DIFFERENCE_TOLERANCE) for c in checks):
         sys.exit(f"hillstart: the gradient is wrong; autograd must agree to {TOLERANCE:g}, "
                  f"differences to {DIFFERENCE_TOLERANCE:g}.")  # fmt: skip
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """End with one sentence where the user's options are at fault."""
+    if _wants_traceback():
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them its own way
+    try:
+        yield
+    except USER_ERRORS as error:
+        sys.exit(f"hillstart: {explain(error)}")
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -28,6 +28,28 @@ def conf_folder() -> Path:
     return package / "conf" if (package / "conf" / "train.yaml").is_file() else package.parents[1] / "conf"
 
 
+def check_options(cfg: DictConfig) -> None:
+    """Refuse what can be refused before any picture is read.
+
+    Raises:
+        InputError: starts, seed, keep or a key of network is out of its range.
+    """
+    net = cfg.network
+    if not _is_whole(cfg.starts, 1):
+        raise InputError(f"starts is {cfg.starts!r}; it must be a whole number, 1 or more.")
+    if not _is_whole(cfg.seed, 0):
+        raise InputError(f"seed is {cfg.seed!r}; it must be a whole number, 0 or more.")
+    if cfg.keep is not None and not (_is_whole(cfg.keep, 1) and cfg.keep <= cfg.starts):
+        raise InputError(f"keep is {cfg.keep!r}; it must be a whole number from 1 to starts, which is {cfg.starts}.")
+    if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1) for n in net.hidden):
+        raise InputError(
+            f"network.hidden is {net.hidden}; it must be a list of positive whole numbers, such as [30] or [256,128]."
+        )
+    for key, choices in (("activation", ACTIVATIONS), ("cost", COSTS), ("start", STARTS)):
+        if net[key] not in choices:
+            raise InputError(f"network.{key} is {net[key]!r}; it must be one of {', '.join(choices)}.")
+
+
 def build_training(cfg: DictConfig) -> Training:
     """The starts that `cfg` asks for, at their starting points, with the pictures they are to learn.
 
@@ -35,7 +57,6 @@ def build_training(cfg: DictConfig) -> Training:
         InputError: a key or file that cannot be used.
     """
     descent: Descent = hydra.utils.instantiate(cfg.descent)
-    _check_starts(cfg)
     data: PictureSet = hydra.utils.instantiate(cfg.data)
     seeds = range(cfg.seed, cfg.seed + cfg.starts)
     sizes = [data.train.x[0].numel(), *cfg.network.hidden, len(data.classes)]
@@ -44,15 +65,8 @@ def build_training(cfg: DictConfig) -> Training:
 
 
 def how_many_to_keep(cfg: DictConfig) -> int:
-    """`keep`, or its default.
-
-    Raises:
-        InputError: it is not a whole number from 1 to `starts`.
-    """
-    keep = min(cfg.starts, VOTERS) if cfg.keep is None else cfg.keep
-    if not (_is_whole(keep, 1) and keep <= cfg.starts):
-        raise InputError(f"keep is {keep!r}; it must be a whole number from 1 to starts, which is {cfg.starts}.")
-    return int(keep)
+    """`keep`, or all the starts, but at most `VOTERS`."""
+    return min(cfg.starts, VOTERS) if cfg.keep is None else cfg.keep
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
@@ -88,10 +102,11 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         save_on_exception=True,
         enable_version_counter=False,
     )
+    logger = build_logger(cfg)
     try:
         return pl.Trainer(
             **options,
-            logger=build_logger(cfg),
+            logger=logger,
             callbacks=[checkpoints, TrainingBar()],
             default_root_dir=folder,
             num_sanity_val_steps=0,
@@ -123,21 +138,6 @@ def build_logger(cfg: DictConfig) -> Any:
                 ) from error
             cause = cause.__cause__ or cause.__context__
         raise
-
-
-def _check_starts(cfg: DictConfig) -> None:
-    net = cfg.network
-    if not _is_whole(cfg.starts, 1):
-        raise InputError(f"starts is {cfg.starts!r}; it must be a whole number, 1 or more.")
-    if not _is_whole(cfg.seed, 0):
-        raise InputError(f"seed is {cfg.seed!r}; it must be a whole number, 0 or more.")
-    if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1) for n in net.hidden):
-        raise InputError(
-            f"network.hidden is {net.hidden}; it must be a list of positive whole numbers, such as [30] or [256,128]."
-        )
-    for key, choices in (("activation", ACTIVATIONS), ("cost", COSTS), ("start", STARTS)):
-        if net[key] not in choices:
-            raise InputError(f"network.{key} is {net[key]!r}; it must be one of {', '.join(choices)}.")
 
 
 def _is_whole(value: object, least: int) -> bool:

@@ -100,8 +100,11 @@ class Pack:
         return 6 * self.starts * self.batch_size * sum(n_in * n_out for n_in, n_out in itertools.pairwise(self.sizes))
 
     def _on_every_tile(self, work: Callable[[Tile], T]) -> list[T]:
-        """Starts are independent, so each core works on a tile of its own; one tile alone stays on this thread."""
-        if len(self.tiles) == 1:
+        """Starts are independent, so each core works on a tile of its own, and too little work is left to one core.
+
+        Only a lone tile with much to do, a single large network say, has its products spread over all the cores.
+        """
+        if len(self.tiles) == 1 and (self.device.type != "cpu" or self.step_flops >= TILE_FLOPS * self.cores):
             return [work(self.tiles[0])]
         return list(_workers(self.cores).map(work, self.tiles))
 

@@ -123,7 +123,9 @@ class Training(pl.LightningModule):
         device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
         classes, S = len(data.classes), self.network.starts
         self.best = self.network.to(device)
-        eta, mu, lmbda = (torch.full((S,), float(v), dtype=torch.float64) for v in (descent.eta, descent.momentum, descent.lmbda))
+        eta, mu, lmbda = (
+            torch.full((S,), float(v), dtype=torch.float64) for v in (descent.eta, descent.momentum, descent.lmbda)
+        )
         self.pack = Pack(
             self.best,
             eta,
