@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hillstart.errors import InputError
 
-PRESETS = ("none", "light", "doodle", "photo")
+PRESETS = ("none", "light", "mirror", "doodle", "photo")
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class Augment:
 
     @classmethod
     def preset(cls, name: str, size: int) -> "Augment":
-        """`none`; `light`: shifts up to 1/14 of the size (2 of 28); `doodle`: flips too; `photo`: flips, shifts up to
-        1/8 (4 of 32), brightness and contrast.
+        """`none`; `light`: shifts up to 1/14 of the size (2 of 28); `mirror`: flips, shifts up to 1/28; `doodle`:
+        flips, shifts up to 1/14; `photo`: flips, shifts up to 1/8 (4 of 32), brightness and contrast.
 
         `size`: side of the pictures in pixels. Raises InputError for another name.
         """
         presets = {
             "none": cls(),
             "light": cls(shift=size // 14),
+            "mirror": cls(flip=True, shift=size // 28),
             "doodle": cls(flip=True, shift=size // 14),
             "photo": cls(flip=True, shift=size // 8, brightness=0.2, contrast=0.3),
         }
