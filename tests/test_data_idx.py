@@ -141,7 +141,9 @@ def test_damaged_files(tmp_path: Path, damage: object, said: str) -> None:
 
 def test_damaged_gzip(tmp_path: Path) -> None:
     whole = gzip.compress(packed(np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)))
-    for i, data in enumerate((whole[:-200], b"no gzip", whole[:50] + b"\xff" * 99 + whole[149:])):
+    for i, data in enumerate(
+        (whole[:-200], b"no gzip", whole[:50] + b"\xff" * 99 + whole[149:], whole[:10] + b"\xff" + whole[11:])
+    ):
         path = tmp_path / f"{i}.gz"
         path.write_bytes(data)
         with pytest.raises(InputError, match=rf"{i}\.gz: is damaged"):
