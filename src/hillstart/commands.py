@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,8 +67,11 @@ def train() -> None:
 
 def check_gradients() -> None:
     """`scripts/check_gradients.py`: the gradient of the configured network by hand, by autograd and by differences."""
+    parser = ArgumentParser(description="The gradient by hand against autograd and finite differences, layer by layer.")
+    parser.add_argument("options", nargs="*", metavar="key=value", help="as for training: network.hidden=[5,4] ...")
+    options = parser.parse_args().options
     with _one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = hydra.compose("train", ["starts=2", *sys.argv[1:]])
+        cfg = hydra.compose("train", ["starts=2", *options])
         check_options(cfg)
         training = build_training(cfg)
     data, B = training.data, 10
