@@ -11,7 +11,6 @@ from hillstart.data.augment import Augment
 from hillstart.data.pictures import PictureSet, Split
 from hillstart.images import Preprocessing
 from hillstart.network import Network
-from hillstart.starts import Record
 from hillstart.training import Descent, Training
 
 
@@ -41,9 +40,9 @@ def training(starts: int = 3, data: PictureSet | None = None, hidden: int = 5, *
     data = data or blobs()
     descent = {"eta": 0.5, "batch_size": 10} | descent
     sizes = [data.train.x[0].numel(), hidden, 3]
-    return Training(
-        Network.start(sizes, range(starts)), data, Descent(**descent), Record(range(starts), [descent["eta"]] * starts)
-    )
+    made = Descent(**descent)
+    seeds = list(range(starts))
+    return Training(Network.start(sizes, seeds * len(made.grid())), data, made, seeds)
 
 
 def trainer(folder: Path, **options: Any) -> pl.Trainer:

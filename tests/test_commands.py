@@ -155,12 +155,14 @@ def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, capsys: 
     ("options", "sentence"),
     [
         (["descent.etta=1"], "descent.etta: there is no such key; the nearest is descent.eta"),
-        (["descent.eta=0"], "descent.eta is 0; it must be a number above 0."),
+        (["descent.eta=0"], "descent.eta is 0; it must be a number above 0, or a list of such numbers."),
         (["descent.batch_size=0"], "descent.batch_size is 0; it must lie between 1 and the 96 training pictures."),
+        (["descent.eta=[]"], "descent.eta is []; it must be a number above 0, or a list of such numbers."),
+        (["keep=0"], "keep is 0; it must be a whole number, 1 or more."),
         (["starts=0"], "starts is 0; it must be a whole number, 1 or more."),
         (["starts=1.5"], "starts is 1.5; it must be a whole number, 1 or more."),
         (["seed=-1"], "seed is -1; it must be a whole number, 0 or more."),
-        (["keep=4"], "keep is 4; it must be a whole number from 1 to starts, which is 3."),
+        (["keep=4"], "keep is 4; it must be at most 3, the number of starts."),
         (["network.hidden=[30,0]"], "network.hidden is [30, 0]; it must be a list of positive whole numbers"),
         (["network.hidden=30"], "network.hidden is 30; it must be a list of positive whole numbers"),
         (["network.cost=mse"], "network.cost is 'mse'; it must be one of quadratic, cross_entropy, log_likelihood."),
@@ -192,12 +194,12 @@ def test_a_folder_with_one_class_or_none_or_a_broken_picture(train: Any, capsys:
         for i in range(8):
             Image.effect_noise((40, 50), 30 + 20 * i).save(f"photos/{name}/{i}.png")
         if name == "lion":
-            assert "one class" in refused(capsys, train, *options)
+            assert "holds one class only, lion" in refused(capsys, train, *options)
     Path("photos/duck/3.png").write_bytes(Path("photos/duck/3.png").read_bytes()[:200])
     assert "photos/duck/3.png" in refused(capsys, train, *options)
     Path("photos/duck/3.png").unlink()
-    train(*options, "data.augment=photo", "descent.batch_size=4")
-    assert json.loads((folder() / "summary.json").read_text())["classes"] == ["duck", "lion"]
+    train(*options, "data.augment=photo", "descent.batch_size=4", "hydra.run.dir=good")
+    assert json.loads(Path("good/summary.json").read_text())["classes"] == ["duck", "lion"]
     assert "data.classes" in refused(capsys, train, *options, "data.classes=[duck,lyon]")
 
 
@@ -235,7 +237,7 @@ def test_the_script_is_quiet_without_a_terminal_and_ends_with_a_code() -> None:
     assert "\x1b" not in good.stdout
     bad = subprocess.run([*script, "descent.eta=fast"], capture_output=True, text=True, check=False)
     assert bad.returncode == 1
-    assert bad.stderr == "hillstart: descent.eta is 'fast'; it must be a number above 0.\n"
+    assert bad.stderr == "hillstart: descent.eta is 'fast'; it must be a number above 0, or a list of such numbers.\n"
 
 
 def test_check_gradients_prints_a_row_for_each_layer(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -124,7 +124,7 @@ def test_wrong_roots(tmp_path: Path) -> None:
         (tmp_path / "none", "none does not exist"),
         (tmp_path / "file", "file is not a folder"),
         (tmp_path / "empty", "empty holds no folders"),
-        (tmp_path / "one", "holds 1 class folders; give at least two"),
+        (tmp_path / "one", "holds one class only"),
     ):
         with pytest.raises(InputError, match=said):
             folder.load(root=root)

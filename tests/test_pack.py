@@ -56,6 +56,16 @@ def test_each_start_has_its_own_eta(four_tiles: None) -> None:
             torch.testing.assert_close(p[s], q[s], rtol=1e-12, atol=1e-13)
 
 
+def test_an_optimiser_of_torch_has_an_eta_for_each_start(four_tiles: None) -> None:
+    etas = [0.1, 0.1, 0.5, 0.5, 0.2, 0.2]
+    grid, x, y = pack(torch.optim.Adam, etas), *chunk()
+    grid.descend(x, y, [1.0] * 10)
+    for s, eta in enumerate(etas):
+        alone = pack(torch.optim.Adam, [eta] * S)
+        alone.descend(x, y, [1.0] * 10)
+        torch.testing.assert_close(grid.network().w[0][s], alone.network().w[0][s], rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("optimiser", [None, torch.optim.Adam])
 def test_a_pack_goes_on_from_its_state_on_another_tiling(optimiser: Any, request: pytest.FixtureRequest) -> None:
     one, (x, y) = pack(optimiser), chunk()

@@ -154,13 +154,32 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).fit(training(hidden=7), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True)
 
 
+def test_a_grid_is_every_combination_for_every_seed(tmp_path: Path) -> None:
+    made = training(2, eta=[0.5, 0.1], momentum=0.9, lmbda=[0.0, 3.0])
+    trainer(tmp_path).fit(made)
+    rolls = [(s.seed, s.hyperparameters.eta, s.hyperparameters.lmbda) for s in made.record.starts]
+    assert rolls == [(seed, eta, lmbda) for eta in (0.5, 0.1) for lmbda in (0.0, 3.0) for seed in (0, 1)]
+    for place, (seed, eta, lmbda) in enumerate(rolls):
+        alone = training(2, eta=eta, momentum=0.9, lmbda=lmbda)
+        trainer(tmp_path / f"{place}").fit(alone)
+        torch.testing.assert_close(made.record.history[:, place], alone.record.history[:, seed], rtol=1e-4, atol=1e-5)
+
+
 def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
     assert same(fit(tmp_path / "one", starts=64), fit(tmp_path / "two", starts=64))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("eta", 0.0), ("eta", -1), ("eta", float("nan")), ("momentum", 1.0), ("lmbda", -0.1)],
+    [
+        ("eta", 0.0),
+        ("eta", -1),
+        ("eta", float("nan")),
+        ("eta", []),
+        ("eta", [0.1, 0]),
+        ("momentum", 1.0),
+        ("lmbda", -0.1),
+    ],
 )
 def test_a_descent_out_of_range_is_refused(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"^descent\.{key} is .*; it must be .*\.$"):
@@ -170,6 +189,8 @@ def test_a_descent_out_of_range_is_refused(key: str, value: Any) -> None:
 def test_an_unknown_schedule_and_a_batch_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="constant, linear, cosine"):
         Descent(eta=0.1, batch_size=10, schedule="steep")
+    with pytest.raises(InputError, match="each number must be listed once"):
+        Descent(eta=[0.1, 0.1], batch_size=10)
     for batch_size in (0, 104):
         with pytest.raises(InputError, match="between 1 and the 103 training pictures"):
             trainer(tmp_path).fit(training(batch_size=batch_size))

@@ -24,7 +24,6 @@ from hillstart.data.pictures import PictureSet, Split
 from hillstart.images import Preprocessing
 from hillstart.network import Network
 from hillstart.pack import Pack
-from hillstart.starts import Record
 from hillstart.training import Descent, Training
 
 ETA = 0.1
@@ -73,7 +72,7 @@ def engine(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, devi
 def full_path(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, device: torch.device) -> Run:
     """What `scripts/train.py` does, but for measuring on validation, which no contestant does."""
     network = Network.start(sizes, range(starts), start="scaled_normal")
-    training = Training(network, data, Descent(ETA, batch), Record(range(starts), [ETA] * starts))
+    training = Training(network, data, Descent(ETA, batch), range(starts))
 
     def run() -> None:
         trainer = pl.Trainer(

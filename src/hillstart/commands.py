@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hillstart import experiment
-from hillstart.configuration import build_trainer, build_training, check_options, conf_folder, how_many_to_keep
+from hillstart.configuration import build_trainer, build_training, check_options, conf_folder
 from hillstart.data.minibatches import Sample
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
 from hillstart.network import Network
@@ -39,7 +39,7 @@ def _train(cfg: DictConfig) -> float:
     checkpoint = None if cfg.resume is None else resumed_checkpoint(cfg.resume)
     check_options(cfg)
     trainer = build_trainer(cfg, folder)
-    summary = experiment.run(build_training(cfg), trainer, folder, how_many_to_keep(cfg), checkpoint)
+    summary = experiment.run(build_training(cfg), trainer, folder, cfg.keep, checkpoint)
     return float(summary["val_cost"])
 
 
@@ -78,7 +78,7 @@ def check_gradients() -> None:
     x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
     net = training.network
     net = Network([w.double() for w in net.w], [b.double() for b in net.b], net.activation, net.cost)
-    checks = check(net, x.double(), y.double(), training.descent.lmbda, len(data.train.y))
+    checks = check(net, x.double(), y.double(), training.descent.grid()[0].lmbda, len(data.train.y))
     table = Table(
         title=f"network {net.sizes}, {net.activation}, {net.cost}: {net.starts} starts, {B} pictures, float64"
     )

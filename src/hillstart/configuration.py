@@ -15,11 +15,7 @@ from hillstart.data.pictures import PictureSet
 from hillstart.errors import InputError
 from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
 from hillstart.progress import TrainingBar
-from hillstart.starts import Record
 from hillstart.training import Descent, Training
-
-VOTERS = 16
-"""How many of the best starts are kept when `keep` does not say."""
 
 
 def conf_folder() -> Path:
@@ -39,8 +35,8 @@ def check_options(cfg: DictConfig) -> None:
         raise InputError(f"starts is {cfg.starts!r}; it must be a whole number, 1 or more.")
     if not _is_whole(cfg.seed, 0):
         raise InputError(f"seed is {cfg.seed!r}; it must be a whole number, 0 or more.")
-    if cfg.keep is not None and not (_is_whole(cfg.keep, 1) and cfg.keep <= cfg.starts):
-        raise InputError(f"keep is {cfg.keep!r}; it must be a whole number from 1 to starts, which is {cfg.starts}.")
+    if cfg.keep is not None and not _is_whole(cfg.keep, 1):
+        raise InputError(f"keep is {cfg.keep!r}; it must be a whole number, 1 or more.")
     if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1) for n in net.hidden):
         raise InputError(
             f"network.hidden is {net.hidden}; it must be a list of positive whole numbers, such as [30] or [256,128]."
@@ -56,17 +52,15 @@ def build_training(cfg: DictConfig) -> Training:
     Raises:
         InputError: a key or file that cannot be used.
     """
-    descent: Descent = hydra.utils.instantiate(cfg.descent)
+    descent: Descent = hydra.utils.instantiate(cfg.descent, _convert_="all")
+    grid = len(descent.grid())
+    if cfg.keep is not None and cfg.keep > cfg.starts * grid:
+        raise InputError(f"keep is {cfg.keep}; it must be at most {cfg.starts * grid}, the number of starts.")
     data: PictureSet = hydra.utils.instantiate(cfg.data)
-    seeds = range(cfg.seed, cfg.seed + cfg.starts)
+    seeds = list(range(cfg.seed, cfg.seed + cfg.starts))
     sizes = [data.train.x[0].numel(), *cfg.network.hidden, len(data.classes)]
-    network = Network.start(sizes, seeds, cfg.network.activation, cfg.network.cost, cfg.network.start)
-    return Training(network, data, descent, Record(seeds, [descent.eta] * cfg.starts))
-
-
-def how_many_to_keep(cfg: DictConfig) -> int:
-    """`keep`, or all the starts, but at most `VOTERS`."""
-    return min(cfg.starts, VOTERS) if cfg.keep is None else cfg.keep
+    network = Network.start(sizes, seeds * grid, cfg.network.activation, cfg.network.cost, cfg.network.start)
+    return Training(network, data, descent, seeds)
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:

@@ -26,15 +26,20 @@ log = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
 
+VOTERS = 16
+"""How many of the best starts are kept when `keep` does not say."""
+
 SHOWN = 16
 """How many rows of the ranked table the terminal shows."""
 
 
-def run(training: Training, trainer: pl.Trainer, folder: Path, keep: int, checkpoint: Path | None = None) -> Summary:
+def run(
+    training: Training, trainer: pl.Trainer, folder: Path, keep: int | None = None, checkpoint: Path | None = None
+) -> Summary:
     """Train, choose the best start by validation cost, test it once, and write all of it to `folder`.
 
     Args:
-        keep: how many of the best starts vote together.
+        keep: how many of the best starts are kept and vote together; None: all, but at most `VOTERS`.
         checkpoint: where an earlier run of the same training stopped, to go on from there.
 
     Returns:
@@ -62,14 +67,15 @@ def run(training: Training, trainer: pl.Trainer, folder: Path, keep: int, checkp
     sound = [row for row in rows if row.status != "diverged"]
     if not sound:
         raise InputError(
-            f"descent.eta={training.descent.eta:g}: every start diverged, so a smaller eta is needed; "
+            f"descent.eta={training.descent.eta}: every start diverged, so a smaller eta is needed; "
             f"the costs are in {_relative(folder)}."
         )
-    test = test_accuracies(training.best.pick(record.ranking()[: min(keep, len(sound))]), data)
+    kept = min(keep or VOTERS, len(sound))
+    test = test_accuracies(training.best.pick(record.ranking()[:kept]), data)
     summary = {
-        "best_seed": rows[0].seed,
+        "best_seed": rows[0].start.seed,
         "starts": len(rows),
-        "kept": min(keep, len(sound)),
+        "kept": kept,
         "finished": len(sound),
         "diverged": len(rows) - len(sound),
         "epochs": max(row.epochs for row in rows),
@@ -119,18 +125,22 @@ def test_accuracies(kept: Network, data: PictureSet) -> dict[str, float]:
 def report(record: Record, summary: Summary, folder: Path) -> None:
     """The ranked table and what was chosen, on the terminal and in train.log."""
     rows = record.rows()
-    table = Table(title=f"the {min(SHOWN, len(rows))} best of {len(rows)} starts" if len(rows) > SHOWN else None)
-    for heading in ("rank", "seed", "eta", "epochs", "status", "train cost", "val cost", "val accuracy"):
-        table.add_column(heading, justify="left" if heading == "status" else "right")
+    title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
+    varying = sorted({"eta", *record.varying()})
+    headings = ("rank", "seed", *varying, "epochs", "status", "train cost", "val cost", "val accuracy")
+    table = Table(*headings, title=title)
+    for column in table.columns:
+        column.justify = "left" if column.header == "status" else "right"
     for row in rows[:SHOWN]:
-        table.add_row(str(row.rank), str(row.seed), f"{row.eta:g}", str(row.epochs), row.status,
-                      f"{row.train_cost:.4f}", f"{row.val_cost:.4f}", f"{row.val_accuracy:.4f}")  # fmt: skip
+        rolls = [f"{getattr(row.start.hyperparameters, name):g}" for name in varying]
+        costs = [f"{cost:.4f}" for cost in (row.train_cost, row.val_cost, row.val_accuracy)]
+        table.add_row(str(row.rank), str(row.start.seed), *rolls, str(row.epochs), row.status, *costs)
     Console().print(table)
     of = summary["val_accuracy_of_starts"]
     log.info(f"val accuracy of {of['n']} starts: median {of['median']:.4f}, from {of['min']:.4f} to {of['max']:.4f}")
     log.info(f"chosen by val cost: seed {summary['best_seed']}, test accuracy {summary['test_accuracy']:.4f}; "
              f"vote of the {summary['kept']} kept: {summary['vote_test_accuracy']:.4f}")  # fmt: skip
-    log.info(f"{summary['seconds']:.1f} s on {summary['device']}; the run lies in {_relative(folder)}")
+    log.info(f"{summary['seconds']:.1f} s of training on {summary['device']}; the run lies in {_relative(folder)}")
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -79,8 +79,11 @@ class Pack:
         self.device, self.starts = network.w[0].device, network.starts
         self.cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.batch_size, self.sizes = batch_size, network.sizes
-        parts = torch.arange(self.starts).tensor_split(self._tiles_for(network))
-        self._parts = [part.tolist() for part in parts]
+        self._parts = [part.tolist() for part in torch.arange(self.starts).tensor_split(self._tiles_for(network))]
+        if optimiser is not None:  # one of torch.optim takes a single lr, so a tile must have a single eta
+            self._parts = [
+                list(same) for part in self._parts for _, same in itertools.groupby(part, eta.tolist().__getitem__)
+            ]
         self.tiles = [
             Tile(network.pick(part), eta[part], mu[part], lmbda[part], n, optimiser)  # the order of `part` is kept
             for part in self._parts
@@ -104,8 +107,8 @@ class Pack:
 
         Only a lone tile with much to do, a single large network say, has its products spread over all the cores.
         """
-        if len(self.tiles) == 1 and (self.device.type != "cpu" or self.step_flops >= TILE_FLOPS * self.cores):
-            return [work(self.tiles[0])]
+        if self.device.type != "cpu" or (len(self.tiles) == 1 and self.step_flops >= TILE_FLOPS * self.cores):
+            return [work(tile) for tile in self.tiles]
         return list(_workers(self.cores).map(work, self.tiles))
 
     def descend(self, x: Float[Tensor, "P n_in"], y: Float[Tensor, "P n_out"], schedule: Sequence[float]) -> None:

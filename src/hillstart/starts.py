@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -14,11 +14,27 @@ TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
 
 
 @dataclass(frozen=True)
+class Hyperparameters:
+    """What may differ from start to start besides the seed: learning rate, momentum and L2 strength."""
+
+    eta: float
+    momentum: float = 0.0
+    lmbda: float = 0.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a start begins, by its seed, and how it rolls."""
+
+    seed: int
+    hyperparameters: Hyperparameters
+
+
+@dataclass(frozen=True)
 class Row:
     """One start at the end of its training; costs and accuracy are those of its best epoch by validation cost."""
 
-    seed: int
-    eta: float
+    start: Start
     epochs: int
     status: str
     train_cost: float
@@ -34,9 +50,9 @@ class Record:
         history: (epochs, S, 3): training cost, validation cost, validation accuracy.
     """
 
-    def __init__(self, seeds: Sequence[int], etas: Sequence[float]):
-        self.seeds, self.etas = list(seeds), list(etas)
-        self.history = torch.empty(0, len(self.seeds), 3, dtype=torch.float64)
+    def __init__(self, starts: Sequence[Start]):
+        self.starts = list(starts)
+        self.history = torch.empty(0, len(self.starts), 3, dtype=torch.float64)
 
     def add(
         self, train_cost: Float[Tensor, " S"], val_cost: Float[Tensor, " S"], val_accuracy: Float[Tensor, " S"]
@@ -50,7 +66,7 @@ class Record:
     def lowest(self) -> Float[Tensor, " S"]:
         """The lowest validation cost of each start so far; infinite where there is none."""
         costs = self.history[:, :, VAL_COST].nan_to_num(nan=math.inf)
-        return torch.cat([torch.full((1, len(self.seeds)), math.inf, dtype=torch.float64), costs]).amin(0)
+        return torch.cat([torch.full((1, len(self.starts)), math.inf, dtype=torch.float64), costs]).amin(0)
 
     def diverged(self) -> Bool[Tensor, " S"]:
         """Whether a start's costs have ever ceased to be finite."""
@@ -59,7 +75,7 @@ class Record:
     def ranking(self) -> list[int]:
         """Places of the starts, the best by validation cost first; diverged ones last; the lower seed on a tie."""
         lowest, diverged = self.lowest().tolist(), self.diverged().tolist()
-        return sorted(range(len(self.seeds)), key=lambda s: (diverged[s], lowest[s], self.seeds[s]))
+        return sorted(range(len(self.starts)), key=lambda s: (diverged[s], lowest[s], self.starts[s].seed))
 
     def rows(self) -> list[Row]:
         """A row for each start, ranked."""
@@ -72,20 +88,38 @@ class Record:
             epochs = len(costs) if finite.all() else int(finite.int().argmin()) + 1
             status = "diverged" if diverged[s] else "finished"
             train_cost, val_cost, val_accuracy = costs[best].tolist()
-            rows.append(Row(self.seeds[s], self.etas[s], epochs, status, train_cost, val_cost, val_accuracy, rank))
+            rows.append(Row(self.starts[s], epochs, status, train_cost, val_cost, val_accuracy, rank))
         return rows
 
+    def varying(self) -> list[str]:
+        """The hyperparameters in which the starts differ, by name."""
+        return [
+            f.name
+            for f in fields(Hyperparameters)
+            if len({getattr(s.hyperparameters, f.name) for s in self.starts}) > 1
+        ]
+
     def write(self, folder: Path) -> None:
-        """`starts.csv`, a row for each start, ranked; `history.csv`, a row for each start and epoch."""
+        """`starts.csv`, a row for each start, ranked; `history.csv`, a row for each start and epoch.
+
+        What varies among the starts has a column of its own, behind the others where it has none among them.
+        """
+        varying = self.varying()
+        more = [name for name in varying if name != "eta"]
         with (folder / "starts.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, [field.name for field in fields(Row)])
-            table.writeheader()
-            table.writerows(asdict(row) for row in self.rows())
+            table = csv.writer(file)
+            table.writerow(["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank", *more])
+            for row in self.rows():
+                rolls, costs = row.start.hyperparameters, (row.train_cost, row.val_cost, row.val_accuracy)
+                begins = (row.start.seed, rolls.eta, row.epochs, row.status)
+                table.writerow([*begins, *costs, row.rank, *(getattr(rolls, name) for name in more)])
         with (folder / "history.csv").open("w", newline="") as file:
-            lines = csv.writer(file)
-            lines.writerow(["seed", "epoch", "train_cost", "val_cost", "val_accuracy"])
-            for epoch, costs in enumerate(self.history.tolist(), 1):
-                lines.writerows([seed, epoch, *cost] for seed, cost in zip(self.seeds, costs, strict=True))
+            table = csv.writer(file)
+            table.writerow(["seed", "epoch", "train_cost", "val_cost", "val_accuracy", *varying])
+            differences = [[getattr(start.hyperparameters, name) for name in varying] for start in self.starts]
+            for epoch, costs_of_all in enumerate(self.history.tolist(), 1):
+                for start, costs, differs in zip(self.starts, costs_of_all, differences, strict=True):
+                    table.writerow([start.seed, epoch, *costs, *differs])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """The LightningModule that trains a pack of starts, a chunk of mini-batches at a time, and its optimiser."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,7 +15,7 @@ from hillstart.data.pictures import PictureSet
 from hillstart.errors import InputError
 from hillstart.network import Network
 from hillstart.pack import Pack
-from hillstart.starts import Record
+from hillstart.starts import Hyperparameters, Record, Start
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
@@ -35,6 +36,8 @@ CHUNK_BYTES = 64 << 20
 class Descent:
     """How starts roll downhill.
 
+    Of eta, momentum and lmbda, a list stands for a grid: each start is made once for every combination.
+
     Args:
         eta: learning rate, above 0.
         batch_size: pictures in a mini-batch.
@@ -45,35 +48,49 @@ class Descent:
         optimiser: makes an optimiser of torch.optim from parameters and lr, to step in place of gradient descent.
 
     Raises:
-        InputError: a value outside its range.
+        InputError: a value outside its range, an empty list, or one with a number twice.
     """
 
-    eta: float
+    eta: float | Sequence[float]
     batch_size: int
     schedule: str = "constant"
-    momentum: float = 0.0
-    lmbda: float = 0.0
+    momentum: float | Sequence[float] = 0.0
+    lmbda: float | Sequence[float] = 0.0
     seed: int = 0
     optimiser: Callable[..., torch.optim.Optimizer] | None = None
 
     def __post_init__(self) -> None:
-        for key, value, right, good in [
-            ("eta", self.eta, "a number above 0", lambda v: 0 < v < math.inf),
-            ("momentum", self.momentum, "a number from 0 to below 1", lambda v: 0 <= v < 1),
-            ("lmbda", self.lmbda, "0 or a number above it", lambda v: 0 <= v < math.inf),
+        for key, right, good in [
+            ("eta", "a number above 0", lambda v: 0 < v < math.inf),
+            ("momentum", "a number from 0 to below 1", lambda v: 0 <= v < 1),
+            ("lmbda", "0 or a number above it", lambda v: 0 <= v < math.inf),
         ]:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not good(value):
-                raise InputError(f"descent.{key} is {value!r}; it must be {right}.")
+            value = getattr(self, key)
+            values = _listed(value)
+            if not values or any(isinstance(v, bool) or not isinstance(v, int | float) or not good(v) for v in values):
+                raise InputError(f"descent.{key} is {value!r}; it must be {right}, or a list of such numbers.")
+            if len(set(values)) < len(values):
+                raise InputError(f"descent.{key} is {value!r}; each number must be listed once.")
         if self.schedule not in SCHEDULES:
             raise InputError(f"descent.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}.")
+
+    def grid(self) -> list[Hyperparameters]:
+        """Every combination of eta, momentum and lmbda."""
+        points = itertools.product(*map(_listed, (self.eta, self.momentum, self.lmbda)))
+        return [Hyperparameters(*map(float, point)) for point in points]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 class GradientDescent(torch.optim.Optimizer):
     """What Lightning sees of the descent: its step rolls the whole pack through a chunk of mini-batches.
 
     Lightning needs a stepped optimiser to count steps, to write checkpoints and to monitor the learning rate:
-    `param_groups[0]["lr"]` is eta after the schedule. Weights and velocities are saved by `Training`, start by start,
-    so that a checkpoint does not depend on how a pack is tiled; here there is nothing left to save but eta.
+    `param_groups[0]["lr"]` is eta after the schedule, of a grid the largest. Weights and velocities are saved by
+    `Training`, start by start, so that a checkpoint does not depend on how a pack is tiled; here there is nothing left
+    to save but eta.
     """
 
     def __init__(self, parameters: list[Tensor], eta: float):
@@ -99,20 +116,22 @@ class Training(pl.LightningModule):
     `best` holds each start as it was in its best epoch.
 
     Args:
-        network: the starts at their starting points, on the CPU.
+        network: the starts at their starting points, on the CPU: all the seeds, for each point of the descent's grid.
         data: the pictures.
         descent: how they roll downhill.
-        record: takes each epoch's costs.
+        seeds: of the starts.
     """
 
     best: Network
     pack: Pack
     batches: MiniBatches
 
-    def __init__(self, network: Network, data: PictureSet, descent: Descent, record: Record):
+    def __init__(self, network: Network, data: PictureSet, descent: Descent, seeds: Sequence[int]):
         super().__init__()
         self.automatic_optimization = False
-        self.network, self.data, self.descent, self.record = network, data, descent, record
+        self.network, self.data, self.descent = network, data, descent
+        self.record = Record([Start(seed, point) for point in descent.grid() for seed in seeds])
+        assert network.starts == len(self.record.starts)
         self.was_restored = False
 
     # ------------------------------------------------------------ what Lightning asks for
@@ -121,20 +140,11 @@ class Training(pl.LightningModule):
         if stage != "fit":
             return
         device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
-        classes, S = len(data.classes), self.network.starts
+        classes = len(data.classes)
         self.best = self.network.to(device)
-        eta, mu, lmbda = (
-            torch.full((S,), float(v), dtype=torch.float64) for v in (descent.eta, descent.momentum, descent.lmbda)
-        )
-        self.pack = Pack(
-            self.best,
-            eta,
-            mu,
-            lmbda,
-            len(data.train.y),
-            descent.batch_size,
-            descent.optimiser,
-        )
+        points = [astuple(start.hyperparameters) for start in self.record.starts]
+        eta, mu, lmbda = torch.tensor(points, dtype=torch.float64).unbind(1)
+        self.pack = Pack(self.best, eta, mu, lmbda, len(data.train.y), descent.batch_size, descent.optimiser)
         self.batches = MiniBatches(
             data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
         )
@@ -142,7 +152,7 @@ class Training(pl.LightningModule):
         self._val = Sample(data.val, classes, data.preprocessing, device)
 
     def configure_optimizers(self) -> GradientDescent:
-        return GradientDescent(self.pack.tiles[0].network.parameters, self.descent.eta)
+        return GradientDescent(self.pack.tiles[0].network.parameters, self._largest_eta)
 
     def train_dataloader(self) -> "Chunks":
         return Chunks(self)
@@ -157,7 +167,7 @@ class Training(pl.LightningModule):
         schedule = [factor(min(1.0, (self.global_step + k) / total)) for k in range(count)]
         x, y = self.batches.chunk(epoch, first, count)
         optimiser = self.optimizers()
-        optimiser.param_groups[0]["lr"] = self.descent.eta * schedule[-1]  # type: ignore[union-attr]
+        optimiser.param_groups[0]["lr"] = self._largest_eta * schedule[-1]  # type: ignore[union-attr]
         optimiser.step(lambda: self.pack.descend(x, y, schedule))  # type: ignore[union-attr]
         self._count(count - 1)
 
@@ -178,6 +188,10 @@ class Training(pl.LightningModule):
         )
 
     # ------------------------------------------------------------ where it stands
+
+    @property
+    def _largest_eta(self) -> float:
+        return max(point.eta for point in self.descent.grid())
 
     @property
     def total_steps(self) -> int:
@@ -225,7 +239,8 @@ class Training(pl.LightningModule):
             "sizes": self.pack.sizes,
             "activation": self.best.activation,
             "cost": self.best.cost,
-            "seeds": self.record.seeds,
+            "seeds": [start.seed for start in self.record.starts],
+            "grid": [list(astuple(point)) for point in self.descent.grid()],
             "classes": list(self.data.classes),
             "preprocessing": self.data.preprocessing.as_dict(),
             "history": self.record.history,
@@ -233,10 +248,10 @@ class Training(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stored = checkpoint["hillstart"]
-        mine = {"network sizes": self.pack.sizes, "seeds": self.record.seeds, "classes": list(self.data.classes)}
-        for (what, here), there in zip(
-            mine.items(), (stored["sizes"], stored["seeds"], stored["classes"]), strict=True
-        ):
+        this_run: dict[str, Any] = {}
+        self.on_save_checkpoint(this_run)
+        for key, what in (("sizes", "network sizes"), ("seeds", "seeds"), ("classes", "classes")):
+            there, here = stored[key], this_run["hillstart"][key]
             if here != there:
                 raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
         self.record.history = stored["history"]

@@ -47,7 +47,10 @@ def load(
     folders = _split_folders(_checked_root(root))
     known = _class_names(folders["train"])
     if len(known) < 2:
-        raise InputError(f"{folders['train']}: holds {len(known)} class folders; give at least two, named by class.")
+        raise InputError(
+            f"{folders['train']}: holds one class only, {', '.join(known)}; give a folder of pictures for each of "
+            "two or more classes."
+        )
     names = pick_classes(known, classes)
     for folder in folders.values():
         _check_same_classes(folder, folders["train"], known)
