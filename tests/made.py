@@ -9,9 +9,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hillstart.data.augment import Augment
 from hillstart.data.pictures import PictureSet, Split
+from hillstart.descent import Descent
 from hillstart.images import Preprocessing
 from hillstart.network import Network
-from hillstart.training import Descent, Training
+from hillstart.training import Training
 
 
 def blobs(train: int = 103, size: int = 6, augment: str = "none") -> PictureSet:

@@ -18,7 +18,18 @@ ORDER = [
     *("data.augment", "data.pictures", "data.minibatches"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.folder", "data.idx", "data.cifar10", "data.quickdraw"),
-    *("starts", "pack", "training", "progress", "configuration", "options", "experiment", "bench", "commands"),
+    *(
+        "descent",
+        "starts",
+        "pack",
+        "training",
+        "progress",
+        "configuration",
+        "options",
+        "experiment",
+        "bench",
+        "commands",
+    ),
 ]
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hillstart.starts import Hyperparameters, Record, Start, spread
+from hillstart.descent import Hyperparameters
+from hillstart.starts import Record, Start, spread, standard_error
 
 
 def record(*epochs: list[list[float]]) -> Record:
@@ -89,3 +90,9 @@ def test_spread_is_that_of_the_values() -> None:
         "max": 5,
     }
     assert spread([]) == {"n": 0}
+
+
+def test_the_standard_error_is_that_of_so_many_tosses() -> None:
+    assert standard_error(0.5, 100) == pytest.approx(0.05)
+    tosses = torch.rand(4000, 50, generator=torch.Generator().manual_seed(0)) < 0.9
+    assert standard_error(0.9, 50) == pytest.approx(tosses.float().mean(1).std().item(), rel=0.03)

@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
 import hillstart.training
+from hillstart.descent import SCHEDULES, Descent
 from hillstart.errors import InputError
-from hillstart.training import SCHEDULES, Descent, Training
+from hillstart.training import Training
 from made import blobs, trainer, training
 
 PER_EPOCH = 11  # mini-batches: 103 pictures, 10 in each but the last

@@ -21,10 +21,11 @@ from rich.table import Table
 from hillstart.data.augment import Augment
 from hillstart.data.minibatches import MiniBatches
 from hillstart.data.pictures import PictureSet, Split
+from hillstart.descent import Descent
 from hillstart.images import Preprocessing
 from hillstart.network import Network
 from hillstart.pack import Pack
-from hillstart.training import Descent, Training
+from hillstart.training import Training
 
 ETA = 0.1
 SIZES = ([784, 30, 10], [784, 100, 10], [3072, 64, 2])

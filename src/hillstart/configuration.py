@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from hillstart.data.pictures import PictureSet
+from hillstart.descent import Descent
 from hillstart.errors import InputError
 from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
 from hillstart.progress import TrainingBar
-from hillstart.training import Descent, Training
+from hillstart.training import Training
 
 
 def conf_folder() -> Path:

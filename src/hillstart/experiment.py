@@ -19,7 +19,7 @@ from hillstart.data.minibatches import Sample
 from hillstart.data.pictures import PictureSet
 from hillstart.errors import InputError
 from hillstart.network import Network
-from hillstart.starts import Record, spread
+from hillstart.starts import Record, spread, standard_error
 from hillstart.training import Training
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ def run(
         "val_accuracy": rows[0].val_accuracy,
         "test_accuracy": test["chosen"],
         "vote_test_accuracy": test["vote"],
+        "test_standard_error": standard_error(test["chosen"], count(data.test)),
         "val_cost_of_starts": spread([row.val_cost for row in sound]),
         "val_accuracy_of_starts": spread([row.val_accuracy for row in sound]),
         "pictures": {"train": count(data.train), "val": count(data.val), "test": count(data.test)},
@@ -140,6 +141,8 @@ def report(record: Record, summary: Summary, folder: Path) -> None:
     log.info(f"val accuracy of {of['n']} starts: median {of['median']:.4f}, from {of['min']:.4f} to {of['max']:.4f}")
     log.info(f"chosen by val cost: seed {summary['best_seed']}, test accuracy {summary['test_accuracy']:.4f}; "
              f"vote of the {summary['kept']} kept: {summary['vote_test_accuracy']:.4f}")  # fmt: skip
+    log.info(f"luck of the draw: {summary['pictures']['test']} test pictures leave each of these two accuracies uncertain "
+             f"by {summary['test_standard_error']:.4f} (one standard error)")  # fmt: skip
     log.info(f"{summary['seconds']:.1f} s of training on {summary['device']}; the run lies in {_relative(folder)}")
 
 

@@ -10,16 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hillstart.descent import Hyperparameters
+
 TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """What may differ from start to start besides the seed: learning rate, momentum and L2 strength."""
-
-    eta: float
-    momentum: float = 0.0
-    lmbda: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,3 +124,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         "n": len(values),
         **dict(zip(["min", "lower_quartile", "median", "upper_quartile", "max"], at, strict=True)),
     }
+
+
+def standard_error(accuracy: float, pictures: int) -> float:
+    """How far an accuracy on so many pictures is off by the luck of which pictures they are: sqrt(p (1 - p) / n)."""
+    return math.sqrt(accuracy * (1 - accuracy) / pictures)

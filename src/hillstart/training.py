@@ -1,9 +1,8 @@
 """The LightningModule that trains a pack of starts, a chunk of mini-batches at a time, and its optimiser."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,17 +11,11 @@ from torch import Tensor
 
 from hillstart.data.minibatches import MiniBatches, Sample
 from hillstart.data.pictures import PictureSet
+from hillstart.descent import SCHEDULES, Descent
 from hillstart.errors import InputError
 from hillstart.network import Network
 from hillstart.pack import Pack
-from hillstart.starts import Hyperparameters, Record, Start
-
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1 - done,
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-}
-"""The factor on eta when a share `done`, from 0 to 1, of all mini-batches lies behind."""
+from hillstart.starts import Record, Start
 
 # A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
 CHUNK_SECONDS = 0.3
@@ -30,58 +23,6 @@ CHUNK_SECONDS = 0.3
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1e13}
 SECONDS_PER_STEP = 1e-4
 CHUNK_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Descent:
-    """How starts roll downhill.
-
-    Of eta, momentum and lmbda, a list stands for a grid: each start is made once for every combination.
-
-    Args:
-        eta: learning rate, above 0.
-        batch_size: pictures in a mini-batch.
-        schedule: how eta changes over the whole training, a key of `SCHEDULES`.
-        momentum: mu, from 0 (none) to below 1.
-        lmbda: strength of the L2 term lmbda/(2n) sum w^2, 0 or more.
-        seed: of the order of the pictures and of augmentation; the same for all starts.
-        optimiser: makes an optimiser of torch.optim from parameters and lr, to step in place of gradient descent.
-
-    Raises:
-        InputError: a value outside its range, an empty list, or one with a number twice.
-    """
-
-    eta: float | Sequence[float]
-    batch_size: int
-    schedule: str = "constant"
-    momentum: float | Sequence[float] = 0.0
-    lmbda: float | Sequence[float] = 0.0
-    seed: int = 0
-    optimiser: Callable[..., torch.optim.Optimizer] | None = None
-
-    def __post_init__(self) -> None:
-        for key, right, good in [
-            ("eta", "a number above 0", lambda v: 0 < v < math.inf),
-            ("momentum", "a number from 0 to below 1", lambda v: 0 <= v < 1),
-            ("lmbda", "0 or a number above it", lambda v: 0 <= v < math.inf),
-        ]:
-            value = getattr(self, key)
-            values = _listed(value)
-            if not values or any(isinstance(v, bool) or not isinstance(v, int | float) or not good(v) for v in values):
-                raise InputError(f"descent.{key} is {value!r}; it must be {right}, or a list of such numbers.")
-            if len(set(values)) < len(values):
-                raise InputError(f"descent.{key} is {value!r}; each number must be listed once.")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"descent.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}.")
-
-    def grid(self) -> list[Hyperparameters]:
-        """Every combination of eta, momentum and lmbda."""
-        points = itertools.product(*map(_listed, (self.eta, self.momentum, self.lmbda)))
-        return [Hyperparameters(*map(float, point)) for point in points]
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 class GradientDescent(torch.optim.Optimizer):
