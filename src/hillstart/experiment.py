@@ -141,7 +141,7 @@ def report(record: Record, summary: Summary, folder: Path) -> None:
     log.info(f"val accuracy of {of['n']} starts: median {of['median']:.4f}, from {of['min']:.4f} to {of['max']:.4f}")
     log.info(f"chosen by val cost: seed {summary['best_seed']}, test accuracy {summary['test_accuracy']:.4f}; "
              f"vote of the {summary['kept']} kept: {summary['vote_test_accuracy']:.4f}")  # fmt: skip
-    log.info(f"luck of the draw: {summary['pictures']['test']} test pictures leave each of these two accuracies uncertain "
+    log.info(f"of that, luck: with {summary['pictures']['test']} test pictures each of the two is uncertain "
              f"by {summary['test_standard_error']:.4f} (one standard error)")  # fmt: skip
     log.info(f"{summary['seconds']:.1f} s of training on {summary['device']}; the run lies in {_relative(folder)}")
 
