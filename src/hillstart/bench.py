@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 import platform
 import statistics
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -49,13 +51,17 @@ class Row:
 
 # ---------------------------------------------------------------- contestants
 #
-# Each is given pictures, sizes, batch and number of starts, and returns a run: EPOCHS times all starts through all
-# pictures.
-
-Run = Callable[[], object]
+# Each is given pictures, sizes, batch and number of starts.
 
 
-def engine(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, device: torch.device) -> Run:
+class Contestant(NamedTuple):
+    """`run` takes all starts EPOCHS times through all pictures; `ends` says where they are."""
+
+    run: Callable[[], None]
+    ends: Callable[[], Network]
+
+
+def engine(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, device: torch.device) -> Contestant:
     """The pack alone: no Lightning, no measuring."""
     f = torch.full((starts,), ETA, device=device)
     network = Network.start(sizes, range(starts), start="scaled_normal", device=device)
@@ -69,10 +75,10 @@ def engine(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, devi
                 count = min(chunk, batches.per_epoch - first)
                 pack.descend(*batches.chunk(epoch, first, count), [1.0] * count)
 
-    return run
+    return Contestant(run, pack.network)
 
 
-def full_path(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, device: torch.device) -> Run:
+def full_path(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, device: torch.device) -> Contestant:
     """What `scripts/train.py` does, but for measuring on validation, which no contestant does."""
     network = Network.start(sizes, range(starts), start="scaled_normal")
     training = Training(network, data, Descent(ETA, batch), range(starts))
@@ -91,10 +97,10 @@ def full_path(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, d
         )
         trainer.fit(training)
 
-    return run
+    return Contestant(run, lambda: training.pack.network())
 
 
-CONTESTANTS: dict[str, Callable[..., Run]] = {"hillstart-engine": engine, "hillstart": full_path}
+CONTESTANTS: dict[str, Callable[..., Contestant]] = {"hillstart-engine": engine, "hillstart": full_path}
 
 
 # ---------------------------------------------------------------- measuring
@@ -119,7 +125,7 @@ def measure(
 ) -> list[Row]:
     """The contestants on the same data, their repeats interleaved so that a busy moment of the machine hits all."""
     data = made_up(sizes, pictures=20_000 if batch > 10 else 10_000)
-    runs = {name: make(data, sizes, batch, starts, device) for name, make in CONTESTANTS.items()}
+    runs = {name: make(data, sizes, batch, starts, device).run for name, make in CONTESTANTS.items()}
     for run in runs.values():
         run()
     rates: dict[str, list[float]] = {name: [] for name in runs}
@@ -144,15 +150,15 @@ def measure(
 def made_up(sizes: Sequence[int], pictures: int) -> PictureSet:
     """Noise with labels: the speed of a descent does not depend on what is learned."""
     g = torch.Generator().manual_seed(0)
-    channels = 3 if sizes[0] % 3 == 0 else 1
-    side = round((sizes[0] / channels) ** 0.5)
+    channels = 1 if math.isqrt(sizes[0]) ** 2 == sizes[0] else 3
+    side = math.isqrt(sizes[0] // channels)
     shape = (pictures, channels, side, side)
     split = Split(torch.randint(0, 256, shape, generator=g, dtype=torch.uint8), torch.arange(pictures) % sizes[-1])
     names = tuple(str(k) for k in range(sizes[-1]))
     return PictureSet(split, split, split, names, Preprocessing(side, channels), Augment(), "noise")
 
 
-def _seconds(run: Run, device: torch.device) -> float:
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     began = time.perf_counter()
     result = run()
     if device.type == "cuda":
@@ -192,7 +198,7 @@ def main() -> None:
                     network = "-".join(map(str, sizes))
                     shares = [f"{row.fraction_of_peak:.0%}", f"{share:.2f}"]
                     table.add_row(network, str(batch), str(starts), row.contestant, *rates, *shares)
-    Console(width=100).print(table, "net-samples: starts x pictures; medians of interleaved repeats.")
+    Console(width=110).print(table, "net-samples: starts x pictures; medians of interleaved repeats.")
     if options.json:
         versions = {name: version(name) for name in ("hillstart", "torch", "lightning")}
         found_here = {"machine": _machine(device), "versions": versions, "peak_gflops": peak / 1e9}
