@@ -175,7 +175,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, help="also write machine, versions, peak and rows to this file")
-    parser.add_argument("--quick", action="store_true", help="one network, one number of starts, few repeats: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="one network, few repeats: under two minutes")
     options = parser.parse_args()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
