@@ -125,6 +125,17 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one_in_its_own_folder(train: A
         assert half[key] == whole[key]
 
 
+def test_a_grid_is_one_program_with_a_row_for_each_start(train: Any) -> None:
+    train(*SMALL, "descent.eta=[0.1,0.01]", "descent.momentum=[0,0.9]")
+    with (folder() / "starts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2 * 2
+    combinations = {(row["seed"], row["eta"], row["momentum"]) for row in rows}
+    assert combinations == {(s, e, m) for s in "012" for e in ("0.1", "0.01") for m in ("0.0", "0.9")}
+    best = json.loads((folder() / "summary.json").read_text())["best_hyperparameters"]
+    assert (str(best["eta"]), str(best["momentum"])) == (rows[0]["eta"], rows[0]["momentum"])
+
+
 @pytest.mark.parametrize(
     "options", [["descent=adam"], ["descent=adam", "descent.optimiser._target_=torch.optim.RMSprop"]]
 )

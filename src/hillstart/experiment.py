@@ -6,12 +6,14 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -74,6 +76,7 @@ def run(
     test = test_accuracies(training.best.pick(record.ranking()[:kept]), data)
     summary = {
         "best_seed": rows[0].start.seed,
+        "best_hyperparameters": asdict(rows[0].start.hyperparameters),
         "starts": len(rows),
         "kept": kept,
         "finished": len(sound),
@@ -129,7 +132,7 @@ def report(record: Record, summary: Summary, folder: Path) -> None:
     title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
     varying = sorted({"eta", *record.varying()})
     headings = ("rank", "seed", *varying, "epochs", "status", "train cost", "val cost", "val accuracy")
-    table = Table(*headings, title=title)
+    table = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in table.columns:
         column.justify = "left" if column.header == "status" else "right"
     for row in rows[:SHOWN]:
@@ -139,7 +142,8 @@ def report(record: Record, summary: Summary, folder: Path) -> None:
     Console().print(table)
     of = summary["val_accuracy_of_starts"]
     log.info(f"val accuracy of {of['n']} starts: median {of['median']:.4f}, from {of['min']:.4f} to {of['max']:.4f}")
-    log.info(f"chosen by val cost: seed {summary['best_seed']}, test accuracy {summary['test_accuracy']:.4f}; "
+    apart = "".join(f", {name} {getattr(rows[0].start.hyperparameters, name):g}" for name in record.varying())
+    log.info(f"chosen by val cost: seed {summary['best_seed']}{apart}: test accuracy {summary['test_accuracy']:.4f}; "
              f"vote of the {summary['kept']} kept: {summary['vote_test_accuracy']:.4f}")  # fmt: skip
     log.info(f"of that, luck: with {summary['pictures']['test']} test pictures each of the two is uncertain "
              f"by {summary['test_standard_error']:.4f} (one standard error)")  # fmt: skip
