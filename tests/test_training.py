@@ -155,6 +155,21 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).fit(training(hidden=7), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True)
 
 
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"eta": 0.1}, r"\[eta, momentum, lmbda\] \[\[0.5, 0.0, 0.0\]\], this run \[\[0.1"),
+        ({"momentum": 0.9}, r"\[eta, momentum, lmbda\]"),
+        ({"optimiser": torch.optim.Adam}, "the optimiser gradient descent, this run Adam"),
+    ],
+)
+def test_a_checkpoint_of_another_descent_is_refused(tmp_path: Path, other: dict[str, Any], named: str) -> None:
+    """Else the tables would state for all epochs what was true of the last ones alone."""
+    fit(tmp_path, max_epochs=1)
+    with pytest.raises(InputError, match=named):
+        fit(tmp_path, max_epochs=2, resume=tmp_path / "checkpoints/last.ckpt", **other)
+
+
 def test_a_grid_is_every_combination_for_every_seed(tmp_path: Path) -> None:
     made = training(2, eta=[0.5, 0.1], momentum=0.9, lmbda=[0.0, 3.0])
     trainer(tmp_path).fit(made)

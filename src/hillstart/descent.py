@@ -69,6 +69,12 @@ class Descent:
         if self.schedule not in SCHEDULES:
             raise InputError(f"descent.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}.")
 
+    @property
+    def optimiser_name(self) -> str:
+        """Of the class that steps, in a partial call too."""
+        made_by = getattr(self.optimiser, "func", self.optimiser)
+        return "gradient descent" if made_by is None else str(getattr(made_by, "__name__", made_by))
+
     def grid(self) -> list[Hyperparameters]:
         """Every combination of eta, momentum and lmbda."""
         points = itertools.product(*map(_listed, (self.eta, self.momentum, self.lmbda)))

@@ -182,6 +182,7 @@ class Training(pl.LightningModule):
             "cost": self.best.cost,
             "seeds": [start.seed for start in self.record.starts],
             "grid": [list(astuple(point)) for point in self.descent.grid()],
+            "optimiser": self.descent.optimiser_name,
             "classes": list(self.data.classes),
             "preprocessing": self.data.preprocessing.as_dict(),
             "history": self.record.history,
@@ -191,7 +192,13 @@ class Training(pl.LightningModule):
         stored = checkpoint["hillstart"]
         this_run: dict[str, Any] = {}
         self.on_save_checkpoint(this_run)
-        for key, what in (("sizes", "network sizes"), ("seeds", "seeds"), ("classes", "classes")):
+        for key, what in (
+            ("sizes", "network sizes"),
+            ("seeds", "seeds"),
+            ("classes", "classes"),
+            ("optimiser", "the optimiser"),
+            ("grid", "[eta, momentum, lmbda]"),
+        ):
             there, here = stored[key], this_run["hillstart"][key]
             if here != there:
                 raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
