@@ -1,5 +1,6 @@
 """Small made-up data and trainings for tests."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hillstart.data.pictures import PictureSet, Split
 from hillstart.descent import Descent
 from hillstart.images import Preprocessing
 from hillstart.network import Network
+from hillstart.starts import Start
+from hillstart.stopping import Stopping
 from hillstart.training import Training
 
 
@@ -37,13 +40,18 @@ def blobs(train: int = 103, size: int = 6, augment: str = "none") -> PictureSet:
     )
 
 
-def training(starts: int = 3, data: PictureSet | None = None, hidden: int = 5, **descent: Any) -> Training:
+def training(
+    starts: int = 3,
+    data: PictureSet | None = None,
+    hidden: int = 5,
+    stopping: Stopping | None = None,
+    cost: str = "quadratic",
+    **descent: Any,
+) -> Training:
     data = data or blobs()
-    descent = {"eta": 0.5, "batch_size": 10} | descent
-    sizes = [data.train.x[0].numel(), hidden, 3]
-    made = Descent(**descent)
-    seeds = list(range(starts))
-    return Training(Network.start(sizes, seeds * len(made.grid())), data, made, seeds)
+    made = Descent(**({"eta": 0.5, "batch_size": 10} | descent))
+    begin = partial(Network.start, [data.train.x[0].numel(), hidden, 3], cost=cost)
+    return Training(begin, data, made, [Start(s, p) for p in made.grid() for s in range(starts)], stopping)
 
 
 def trainer(folder: Path, **options: Any) -> pl.Trainer:

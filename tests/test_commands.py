@@ -169,7 +169,7 @@ def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, capsys: 
         (["descent.eta=0"], "descent.eta is 0; it must be a number above 0, or a list of such numbers."),
         (["descent.batch_size=0"], "descent.batch_size is 0; it must lie between 1 and the 96 training pictures."),
         (["descent.eta=[]"], "descent.eta is []; it must be a number above 0, or a list of such numbers."),
-        (["keep=0"], "keep is 0; it must be a whole number, 1 or more."),
+        (["keep=0"], "keep is 0; it must be a whole number, 1 or more, or null."),
         (["starts=0"], "starts is 0; it must be a whole number, 1 or more."),
         (["starts=1.5"], "starts is 1.5; it must be a whole number, 1 or more."),
         (["seed=-1"], "seed is -1; it must be a whole number, 0 or more."),

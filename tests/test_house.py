@@ -18,18 +18,11 @@ ORDER = [
     *("data.augment", "data.pictures", "data.minibatches"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.folder", "data.idx", "data.cifar10", "data.quickdraw"),
-    *(
-        "descent",
-        "starts",
-        "pack",
-        "training",
-        "progress",
-        "configuration",
-        "options",
-        "experiment",
-        "bench",
-        "commands",
-    ),
+    *("files", "model_file", "descent", "starts", "stopping", "tables", "ranks", "pack", "training", "checkpoints"),
+    *("population", "outcome", "run_folder", "closing", "experiment", "sweep", "comparison", "progress"),
+    *("configuration", "options", "commands"),
+    *("bench.timing", "bench.runs", "bench.speed", "bench.memory", "bench.many_starts"),
+    *("bench.multirun", "bench.sweep", "bench.seeds", "bench.command"),
 ]
 
 

@@ -25,17 +25,18 @@ def pack(optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9)
 
 
 @pytest.fixture
-def four_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of two starts."""
     monkeypatch.setattr(hillstart.pack, "TILE_FLOPS", 0)
-    monkeypatch.setattr(Pack, "_tiles_for", lambda self, network: 4)
+    monkeypatch.setattr(Pack, "_tiling", lambda self, network: (2, False))
 
 
 @pytest.mark.parametrize("optimiser", [None, torch.optim.Adam])
 def test_tiles_do_not_matter(optimiser: Any, request: pytest.FixtureRequest) -> None:
     whole = pack(optimiser)
-    request.getfixturevalue("four_tiles")
+    request.getfixturevalue("small_tiles")
     tiled = pack(optimiser)
-    assert len(tiled.tiles) == 4
+    assert len(tiled.tiles) == 3
     x, y = chunk()
     for made in (whole, tiled):
         made.descend(x, y, [1.0, 0.5] * 5)
@@ -45,7 +46,7 @@ def test_tiles_do_not_matter(optimiser: Any, request: pytest.FixtureRequest) -> 
         torch.testing.assert_close(p, q, rtol=1e-12, atol=0)
 
 
-def test_each_start_has_its_own_eta(four_tiles: None) -> None:
+def test_each_start_has_its_own_eta(small_tiles: None) -> None:
     etas = [0.1, 0.5, 0.5, 0.7, 0.2, 0.01]
     grid, x, y = pack(eta=etas), *chunk()
     grid.descend(x, y, [1.0] * 10)
@@ -56,7 +57,7 @@ def test_each_start_has_its_own_eta(four_tiles: None) -> None:
             torch.testing.assert_close(p[s], q[s], rtol=1e-12, atol=1e-13)
 
 
-def test_an_optimiser_of_torch_has_an_eta_for_each_start(four_tiles: None) -> None:
+def test_an_optimiser_of_torch_has_an_eta_for_each_start(small_tiles: None) -> None:
     etas = [0.1, 0.1, 0.5, 0.5, 0.2, 0.2]
     grid, x, y = pack(torch.optim.Adam, etas), *chunk()
     grid.descend(x, y, [1.0] * 10)
@@ -71,7 +72,7 @@ def test_a_pack_goes_on_from_its_state_on_another_tiling(optimiser: Any, request
     one, (x, y) = pack(optimiser), chunk()
     one.descend(x, y, [1.0] * 10)
     state = {name: [t.clone() for t in tensors] for name, tensors in one.state().items()}
-    request.getfixturevalue("four_tiles")
+    request.getfixturevalue("small_tiles")
     other = pack(optimiser)
     other.load(state)
     for made in (one, other):
@@ -80,7 +81,7 @@ def test_a_pack_goes_on_from_its_state_on_another_tiling(optimiser: Any, request
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
 
 
-def test_measure_gives_cost_and_accuracy(four_tiles: None) -> None:
+def test_measure_gives_cost_and_accuracy(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
     cost, accuracy = made.measure([(x, y)])
     outputs = made.network().forward(x)[-1]
@@ -88,7 +89,7 @@ def test_measure_gives_cost_and_accuracy(four_tiles: None) -> None:
     assert accuracy.tolist() == pytest.approx((outputs.argmax(-1) == y.argmax(-1)).double().mean(1).tolist())
 
 
-def test_only_the_marked_starts_are_copied(four_tiles: None) -> None:
+def test_only_the_marked_starts_are_copied(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
     into = Network.start(SIZES, range(S), dtype=torch.float64)
     before = into.pick(range(S))
@@ -98,3 +99,117 @@ def test_only_the_marked_starts_are_copied(four_tiles: None) -> None:
     for p, was, now in zip(into.parameters, before.parameters, made.network().parameters, strict=True):
         assert torch.equal(p[these], now[these])
         assert torch.equal(p[~these], was[~these])
+
+
+# ---------------------------------------------------------------- starts that leave
+
+
+WIDE = [784, 30, 10]  # a tile of 16 or 32 of these has whole columns
+
+
+def wide_pack(starts: int, optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> Pack:
+    etas = torch.tensor(eta or [0.5] * starts, dtype=torch.float64)
+    like = torch.full_like(etas, 0.1)
+    momentum = None if mu == 0 else torch.full_like(etas, mu)
+    net = Network.start(WIDE, range(starts), cost="cross_entropy", start="scaled_normal")
+    return Pack(net, etas, momentum, like, N, 10, optimiser)
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+
+def wide_chunk() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(N, 784, generator=g), torch.eye(10)[torch.arange(N) % 10]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mu": 0.0},
+        {"mu": 0.9},
+        {"optimiser": torch.optim.Adam, "eta": [0.001] * 128},
+        {"eta": [0.1] * 60 + [0.2] * 68},
+        {"eta": [0.1 + 0.001 * s for s in range(128)]},
+    ],
+    ids=["plain", "momentum", "adam", "two etas", "an eta each"],
+)
+def test_no_start_notices_by_a_bit_that_others_have_left(two_cores: None, options: dict[str, Any]) -> None:
+    everyone, fewer, (x, y) = wide_pack(128, **options), wide_pack(128, **options), wide_chunk()
+    width, tiles = fewer.tiles[0].network.starts, len(fewer.tiles)
+    staying = [s for s in range(128) if s % 3 == 0 or s > 120]
+    for made in (everyone, fewer):
+        made.descend(x, y, [1.0, 0.5, 0.5, 0.5])
+    fewer.retain(staying)
+    assert fewer.starts == staying
+    assert len(fewer.tiles) < tiles
+    assert {tile.network.starts for tile in fewer.tiles} == {width}
+    for made in (everyone, fewer):
+        made.descend(x, y, [0.5, 0.4, 0.3, 0.2])
+    all_of_them, few = everyone.network(), fewer.network()
+    for p, q in zip(all_of_them.parameters, few.parameters, strict=True):
+        assert torch.equal(p[staying], q)
+    for p, q in zip(everyone.measure([(x, y)]), fewer.measure([(x, y)]), strict=True):
+        assert torch.equal(p[staying], q)
+
+
+def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> None:
+    sound, ill, (x, y) = wide_pack(64), wide_pack(64), wide_chunk()
+    ill.tiles[0].network.w[0][3] = float("nan")
+    ill.tiles[1].network.b[1][5] = float("inf")
+    for made in (sound, ill):
+        made.descend(x, y, [1.0] * 4)
+    bad = [3, len(ill.tiles[0].places) + 5]
+    good = [s for s in range(64) if s not in bad]
+    for p, q in zip(sound.network().parameters, ill.network().parameters, strict=True):
+        assert torch.equal(p[good], q[good])
+    cost = ill.measure([(x, y)])[0]
+    assert not cost[bad].isfinite().any()
+    assert cost[good].isfinite().all()
+
+
+def test_tiles_that_nobody_needs_go_even_where_starts_keep_their_place(small_tiles: None) -> None:
+    made, (x, y) = pack(), chunk()
+    made.retain([2, 4, 5])
+    assert [tile.places for tile in made.tiles] == [[2], [4, 5]]
+    made.descend(x, y, [1.0] * 10)
+    alone = pack()
+    alone.descend(x, y, [1.0] * 10)
+    for p, q in zip(made.network().parameters, alone.network().parameters, strict=True):
+        assert torch.equal(p, q[[2, 4, 5]])
+    made.retain([])
+    assert made.starts == []
+    made.descend(x, y, [1.0] * 10)
+    assert [len(figures) for figures in made.measure([(x, y)])] == [0, 0]
+
+
+def test_what_is_left_of_a_pack_goes_on_from_its_state(two_cores: None) -> None:
+    one, (x, y) = wide_pack(128), wide_chunk()
+    one.descend(x, y, [1.0] * 4)
+    one.retain(range(0, 128, 2))
+    state = {name: [t.clone() for t in tensors] for name, tensors in one.state().items()}
+    assert {len(t) for tensors in state.values() for t in tensors} == {64}
+    other = wide_pack(128)
+    other.retain(range(0, 128, 2))
+    other.load(state)
+    for made in (one, other):
+        made.descend(x, y, [0.5] * 4)
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_grid_with_and_without_momentum_keeps_its_velocities(small_tiles: None) -> None:
+    def made() -> Pack:
+        net = Network.start(SIZES, range(S), dtype=torch.float64)
+        mu = torch.tensor([0.0, 0.0, 0.9, 0.9, 0.9, 0.0]).double()
+        return Pack(net, torch.full((S,), 0.5).double(), mu, torch.zeros(S).double(), N, B)
+
+    one, (x, y), other = made(), chunk(), made()
+    one.descend(x, y, [1.0] * 10)
+    other.load({name: [t.clone() for t in tensors] for name, tensors in one.state().items()})
+    for p in (one, other):
+        p.descend(x, y, [1.0] * 10)
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        assert torch.equal(p, q)

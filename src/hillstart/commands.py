@@ -5,23 +5,42 @@ import os
 import sys
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hillstart import experiment
-from hillstart.configuration import build_trainer, build_training, check_options, conf_folder
+from hillstart import experiment, sweep
+from hillstart.configuration import (
+    PER_START,
+    build_population,
+    check_options,
+    conf_folder,
+    starts_of,
+    trainer_maker,
+)
 from hillstart.data.minibatches import Sample
+from hillstart.errors import InputError
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
 from hillstart.network import Network
-from hillstart.options import USER_ERRORS, explain, resumed_checkpoint, with_resumed_options
+from hillstart.options import (
+    USER_ERRORS,
+    explain,
+    resumed_checkpoint,
+    with_one_start_a_seed,
+    with_quiet_rank,
+    with_resumed_options,
+)
+from hillstart.ranks import leave
+from hillstart.starts import Start
 
 EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
@@ -30,39 +49,100 @@ EXPECTED_WARNINGS = (
 )
 
 
-def _train(cfg: DictConfig) -> float:
-    """One Hydra job; the lowest validation cost, for a sweeper to minimise."""
+class TrainingTask:
+    """What Hydra runs: one job, or the jobs of a multirun together, by the protocol of hydra_plugins.hillstart_packs.
+
+    Attributes:
+        mistakes: of a single job, in one sentence each; those of a multirun are raised for its launcher to gather.
+    """
+
+    per_start = PER_START
+    per_pack = ("logger",)
+
+    def __init__(self, traceback: bool):
+        self.mistakes: list[str] = []
+        self._traceback = traceback
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """One job; the median over its starts of the lowest validation cost, for a sweeper to minimise."""
+        # Handed on, a mistake in a single job would be printed by Hydra in its own way.
+        try:
+            _quiet()
+            return self._train(cfg)
+        except USER_ERRORS as error:
+            if self._traceback or HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            self.mistakes.append(explain(error))
+            return None
+
+    def together(self, cfgs: Sequence[DictConfig]) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
+        """Train the starts of all these jobs as one population; each job's result is written in its own context."""
+        _quiet()
+        folder, first = _output_folder(), cfgs[0]
+        _one_device(first)
+        jobs: dict[int, list[Start]] = {}
+        for index, cfg in enumerate(cfgs):
+            try:
+                jobs[index] = starts_of(cfg)
+            except USER_ERRORS as error:
+                yield index, partial(_raise, error)
+        if not jobs:
+            return
+        trainer = trainer_maker(first, folder)
+        population = build_population(cfgs[next(iter(jobs))])
+        for done in experiment.run_together(population, list(jobs.values()), trainer, first.keep, first.pack):
+            yield list(jobs)[done.job], partial(_write_job, done)
+
+    def closing(self, folder: Path) -> None:
+        """The table over the whole sweep."""
+        sweep.close(folder)
+
+    def _train(self, cfg: DictConfig) -> float:
+        folder = _output_folder()
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            _one_device(cfg)
+        checkpoint = None if cfg.resume is None else resumed_checkpoint(cfg.resume)
+        check_options(cfg)
+        make_trainer = trainer_maker(cfg, folder)
+        summary = experiment.run(build_population(cfg), make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
+        return float(summary["val_cost_of_starts"]["median"])
+
+
+def _write_job(done: experiment.Finished, cfg: DictConfig) -> float:
+    return float(done.write(_output_folder())["val_cost_of_starts"]["median"])
+
+
+def _raise(error: BaseException, cfg: DictConfig) -> float:
+    raise error
+
+
+def _output_folder() -> Path:
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def _one_device(cfg: DictConfig) -> None:
+    if cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1:
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices} trainer.num_nodes={cfg.trainer.num_nodes}: the jobs of a multirun "
+            "are trained on one device; without -m, starts=N shares N starts among many."
+        )
+
+
+def _quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for expected in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", expected)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    checkpoint = None if cfg.resume is None else resumed_checkpoint(cfg.resume)
-    check_options(cfg)
-    trainer = build_trainer(cfg, folder)
-    summary = experiment.run(build_training(cfg), trainer, folder, cfg.keep, checkpoint)
-    return float(summary["val_cost"])
 
 
 def train() -> None:
     """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for."""
-    mistakes: list[str] = []
-    traceback = _wants_traceback()
-
-    def job(cfg: DictConfig) -> float | None:
-        # Handed on, a mistake would be printed by Hydra in its own way and end a whole sweep.
-        try:
-            return _train(cfg)
-        except USER_ERRORS as error:
-            if traceback:
-                raise
-            mistakes.append(explain(error))
-            return None
-
+    task = TrainingTask(_wants_traceback())
     with _one_sentence():
-        sys.argv[1:] = with_resumed_options(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(job)()
-    if mistakes:
-        sys.exit("\n".join(f"hillstart: {mistake}" for mistake in mistakes))
+        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_options(sys.argv[1:])))
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
+    if task.mistakes:
+        sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
+    leave()
 
 
 def check_gradients() -> None:
@@ -72,13 +152,12 @@ def check_gradients() -> None:
     options = parser.parse_args().options
     with _one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = hydra.compose("train", ["starts=2", *options])
-        check_options(cfg)
-        training = build_training(cfg)
-    data, B = training.data, 10
+        population = build_population(cfg)
+    data, B = population.data, 10
     x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
-    net = training.network
+    net = population.begin(sorted({start.seed for start in population.starts}))
     net = Network([w.double() for w in net.w], [b.double() for b in net.b], net.activation, net.cost)
-    checks = check(net, x.double(), y.double(), training.descent.grid()[0].lmbda, len(data.train.y))
+    checks = check(net, x.double(), y.double(), population.starts[0].hyperparameters.lmbda, len(data.train.y))
     table = Table(
         title=f"network {net.sizes}, {net.activation}, {net.cost}: {net.starts} starts, {B} pictures, float64"
     )

@@ -1,5 +1,8 @@
 """Where conf lies, and what is written in it turned into objects: the border between Hydra and the code."""
 
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +11,24 @@ import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
+from hillstart.checkpoints import Checkpoints, WholeCheckpoints
 from hillstart.data.pictures import PictureSet
 from hillstart.descent import Descent
 from hillstart.errors import InputError
 from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
+from hillstart.population import Population
 from hillstart.progress import TrainingBar
-from hillstart.training import Training
+from hillstart.ranks import AcrossRanks
+from hillstart.starts import Start
+from hillstart.stopping import Stopping
+
+ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
+"""What to do when a rank is lost."""
+
+PER_START = ("seed", "descent.eta", "descent.momentum", "descent.lmbda")
+"""What the jobs of a multirun may differ in and still be trained together."""
 
 
 def conf_folder() -> Path:
@@ -36,8 +48,9 @@ def check_options(cfg: DictConfig) -> None:
         raise InputError(f"starts is {cfg.starts!r}; it must be a whole number, 1 or more.")
     if not _is_whole(cfg.seed, 0):
         raise InputError(f"seed is {cfg.seed!r}; it must be a whole number, 0 or more.")
-    if cfg.keep is not None and not _is_whole(cfg.keep, 1):
-        raise InputError(f"keep is {cfg.keep!r}; it must be a whole number, 1 or more.")
+    for key in ("keep", "pack"):
+        if cfg[key] is not None and not _is_whole(cfg[key], 1):
+            raise InputError(f"{key} is {cfg[key]!r}; it must be a whole number, 1 or more, or null.")
     if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1) for n in net.hidden):
         raise InputError(
             f"network.hidden is {net.hidden}; it must be a list of positive whole numbers, such as [30] or [256,128]."
@@ -47,70 +60,100 @@ def check_options(cfg: DictConfig) -> None:
             raise InputError(f"network.{key} is {net[key]!r}; it must be one of {', '.join(choices)}.")
 
 
-def build_training(cfg: DictConfig) -> Training:
-    """The starts that `cfg` asks for, at their starting points, with the pictures they are to learn.
+def build_population(cfg: DictConfig) -> Population:
+    """The starts that `cfg` asks for, with the pictures they are to learn.
 
     Raises:
         InputError: a key or file that cannot be used.
     """
-    descent: Descent = hydra.utils.instantiate(cfg.descent, _convert_="all")
-    grid = len(descent.grid())
-    if cfg.keep is not None and cfg.keep > cfg.starts * grid:
-        raise InputError(f"keep is {cfg.keep}; it must be at most {cfg.starts * grid}, the number of starts.")
+    starts = starts_of(cfg)
+    stopping: Stopping = hydra.utils.instantiate(cfg.stop)
     data: PictureSet = hydra.utils.instantiate(cfg.data)
-    seeds = list(range(cfg.seed, cfg.seed + cfg.starts))
     sizes = [data.train.x[0].numel(), *cfg.network.hidden, len(data.classes)]
-    network = Network.start(sizes, seeds * grid, cfg.network.activation, cfg.network.cost, cfg.network.start)
-    return Training(network, data, descent, seeds)
+    of = {key: cfg.network[key] for key in ("activation", "cost", "start")}
+    return Population(partial(Network.start, sizes, **of), sizes, data, build_descent(cfg), stopping, starts)
 
 
-def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
-    """The Lightning trainer that `trainer` and `logger` ask for, writing into `folder`.
+def build_descent(cfg: DictConfig) -> Descent:
+    """How starts roll.
 
     Raises:
-        InputError: a value that Lightning refuses, a device that is not there, a logger whose package is not installed.
+        InputError: a value out of its range.
+    """
+    descent: Descent = hydra.utils.instantiate(cfg.descent, _convert_="all")
+    return descent
+
+
+def starts_of(cfg: DictConfig) -> list[Start]:
+    """All seeds for each point of the descent's grid.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+    check_options(cfg)
+    grid = Descent.grid_of(*(_plain(cfg.descent.get(key, 0.0)) for key in ("eta", "momentum", "lmbda")))
+    starts = [Start(seed, point) for point in grid for seed in range(cfg.seed, cfg.seed + cfg.starts)]
+    if cfg.keep is not None and cfg.keep > len(starts):
+        raise InputError(f"keep is {cfg.keep}; it must be at most {len(starts)}, the number of starts.")
+    return starts
+
+
+def trainer_maker(cfg: DictConfig, folder: Path) -> Callable[[], pl.Trainer]:
+    """Makes a Lightning trainer for each pack, as `trainer` and `logger` ask for, writing into `folder`.
+
+    Raises:
+        InputError: a value that cannot be used, a device that is not there; of what it returns, a value that Lightning
+            refuses or a logger whose package is not installed.
     """
     options: Any = OmegaConf.to_object(cfg.trainer)
-    accelerator, precision = options["accelerator"], options.pop("matmul_precision")
-    if accelerator not in ("auto", "cpu", "cuda", "gpu"):
-        raise InputError(f"trainer.accelerator is {accelerator!r}; it must be auto, cpu or cuda.")
-    if accelerator == "auto":
-        options["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
-    elif accelerator != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"trainer.accelerator is {accelerator}, but there is no CUDA device here; use auto or cpu.")
+    options["accelerator"] = _accelerator(options["accelerator"])
+    precision = options.pop("matmul_precision")
     if precision not in ("highest", "high", "medium"):
         raise InputError(f"trainer.matmul_precision is {precision!r}; it must be highest, high or medium.")
-    if options["devices"] != 1:
-        raise InputError(
-            f"trainer.devices is {options['devices']!r}; one device trains all the starts, so it must be 1."
-        )
+    torch.set_float32_matmul_precision(precision)
+    for key in ("devices", "num_nodes"):
+        if not _is_whole(options[key], 1):
+            raise InputError(f"trainer.{key} is {options[key]!r}; it must be a whole number, 1 or more.")
+    cuda = options["accelerator"] == "cuda"
+    there, what = (torch.cuda.device_count(), "CUDA device") if cuda else (os.cpu_count() or 1, "core")
+    if options["devices"] > there:
+        there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
+        raise InputError(f"trainer.devices is {options['devices']}, but there {there_are} here.")
+    if options["devices"] * options["num_nodes"] > 1:
+        options["strategy"] = AcrossRanks(ADVICE)
     for key in ("max_epochs", "max_steps"):
         if not (_is_whole(options[key], 1) or (key == "max_steps" and options[key] == -1)):
             raise InputError(f"trainer.{key} is {options[key]!r}; it must be a whole number, 1 or more.")
-    torch.set_float32_matmul_precision(precision)
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val_cost",
-        mode="min",
-        save_last=True,
-        save_on_exception=True,
-        enable_version_counter=False,
-    )
-    logger = build_logger(cfg)
-    try:
-        return pl.Trainer(
-            **options,
-            logger=logger,
-            callbacks=[checkpoints, TrainingBar()],
-            default_root_dir=folder,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            enable_model_summary=False,
-            reload_dataloaders_every_n_epochs=0,
-        )
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    checkpoints = Checkpoints(folder / "checkpoints")
+
+    def make() -> pl.Trainer:
+        logger = build_logger(cfg)
+        try:
+            return pl.Trainer(
+                **options,
+                logger=logger,
+                plugins=[WholeCheckpoints()],
+                callbacks=[checkpoints, TrainingBar()],
+                default_root_dir=folder,
+                num_sanity_val_steps=0,
+                log_every_n_steps=1,
+                enable_model_summary=False,
+                reload_dataloaders_every_n_epochs=0,
+            )
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+    return make
+
+
+def _accelerator(asked: str) -> str:
+    if asked not in ("auto", "cpu", "cuda", "gpu"):
+        raise InputError(f"trainer.accelerator is {asked!r}; it must be auto, cpu or cuda.")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"trainer.accelerator is {asked}, but there is no CUDA device here; use auto or cpu.")
+    return "cpu" if asked == "cpu" else "cuda"
 
 
 def build_logger(cfg: DictConfig) -> Any:
@@ -133,6 +176,10 @@ def build_logger(cfg: DictConfig) -> Any:
                 ) from error
             cause = cause.__cause__ or cause.__context__
         raise
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
 def _is_whole(value: object, least: int) -> bool:

@@ -18,7 +18,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """The factor on eta when a share `done`, from 0 to 1, of all mini-batches lies behind."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Hyperparameters:
     """What may differ from start to start besides the seed: learning rate, momentum and L2 strength."""
 
@@ -55,17 +55,7 @@ class Descent:
     optimiser: Callable[..., torch.optim.Optimizer] | None = None
 
     def __post_init__(self) -> None:
-        for key, right, good in [
-            ("eta", "a number above 0", lambda v: 0 < v < math.inf),
-            ("momentum", "a number from 0 to below 1", lambda v: 0 <= v < 1),
-            ("lmbda", "0 or a number above it", lambda v: 0 <= v < math.inf),
-        ]:
-            value = getattr(self, key)
-            values = _listed(value)
-            if not values or any(isinstance(v, bool) or not isinstance(v, int | float) or not good(v) for v in values):
-                raise InputError(f"descent.{key} is {value!r}; it must be {right}, or a list of such numbers.")
-            if len(set(values)) < len(values):
-                raise InputError(f"descent.{key} is {value!r}; each number must be listed once.")
+        self.grid()
         if self.schedule not in SCHEDULES:
             raise InputError(f"descent.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}.")
 
@@ -77,7 +67,26 @@ class Descent:
 
     def grid(self) -> list[Hyperparameters]:
         """Every combination of eta, momentum and lmbda."""
-        points = itertools.product(*map(_listed, (self.eta, self.momentum, self.lmbda)))
+        return self.grid_of(self.eta, self.momentum, self.lmbda)
+
+    @staticmethod
+    def grid_of(eta: Any, momentum: Any, lmbda: Any) -> list[Hyperparameters]:
+        """Every combination of the numbers, each one or a list.
+
+        Raises:
+            InputError: a value outside its range, an empty list, or one with a number twice.
+        """
+        for key, value, right, good in [
+            ("eta", eta, "a number above 0", lambda v: 0 < v < math.inf),
+            ("momentum", momentum, "a number from 0 to below 1", lambda v: 0 <= v < 1),
+            ("lmbda", lmbda, "0 or a number above it", lambda v: 0 <= v < math.inf),
+        ]:
+            values = _listed(value)
+            if not values or any(isinstance(v, bool) or not isinstance(v, int | float) or not good(v) for v in values):
+                raise InputError(f"descent.{key} is {value!r}; it must be {right}, or a list of such numbers.")
+            if len(set(values)) < len(values):
+                raise InputError(f"descent.{key} is {value!r}; each number must be listed once.")
+        points = itertools.product(*map(_listed, (eta, momentum, lmbda)))
         return [Hyperparameters(*map(float, point)) for point in points]
 
 

@@ -1,162 +1,249 @@
-"""One experiment from data to summary: fit, choose by validation, look at the test pictures once."""
+"""One experiment from starts to summary: train, choose by validation, look at the test pictures once."""
 
 import json
 import logging
-import os
 import platform
 import subprocess
-import time
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
-from hillstart.data.minibatches import Sample
-from hillstart.data.pictures import PictureSet
+from hillstart.closing import report
 from hillstart.errors import InputError
-from hillstart.network import Network
-from hillstart.starts import Record, spread, standard_error
-from hillstart.training import Training
+from hillstart.files import relative, replacing
+from hillstart.outcome import Outcome, accuracies_on_test
+from hillstart.population import Population, train
+from hillstart.ranks import Ranks, ranks_of
+from hillstart.run_folder import RunFolder
+from hillstart.starts import STATUS, STOPPED, Record, Start, spread, standard_error
+from hillstart.tables import Tables
 
 log = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
 
-VOTERS = 16
-"""How many of the best starts are kept when `keep` does not say."""
-
-SHOWN = 16
-"""How many rows of the ranked table the terminal shows."""
-
 
 def run(
-    training: Training, trainer: pl.Trainer, folder: Path, keep: int | None = None, checkpoint: Path | None = None
+    population: Population,
+    make_trainer: Callable[[], pl.Trainer],
+    folder: Path,
+    keep: int | None = None,
+    pack: int | None = None,
+    checkpoint: Path | None = None,
 ) -> Summary:
     """Train, choose the best start by validation cost, test it once, and write all of it to `folder`.
 
     Args:
-        keep: how many of the best starts are kept and vote together; None: all, but at most `VOTERS`.
-        checkpoint: where an earlier run of the same training stopped, to go on from there.
+        make_trainer: a new trainer for each pack.
+        keep: how many of the best starts are kept and vote together; None: all, but at most `outcome.VOTERS`.
+        pack: how many starts are trained side by side at most; None: as many as fit the memory.
+        checkpoint: where an earlier run in this folder stopped, to go on from there.
 
     Returns:
-        What `summary.json` holds.
+        What `summary.json` holds; on ranks other than the first without the accuracies on the test pictures.
 
     Raises:
-        InputError: `checkpoint` is none of this training, or every start diverged.
+        InputError: `checkpoint` is none of this population, or every start diverged.
     """
-    data, record, network = training.data, training.record, training.network
-    count = lambda split: len(split.y)  # noqa: E731
-    log.info(
-        f"pictures: {data.source}; {count(data.train)} to train, {count(data.val)} to validate, "
-        f"{count(data.test)} to test; classes {_listed(data.classes)}"
-    )
-    starts = f"{network.starts} start" + "s" * (network.starts > 1)
-    onward = f", going on from {_relative(checkpoint)}" if checkpoint else ""
-    log.info(f"network {network.sizes}: {starts} on {trainer.strategy.root_device.type}{onward}")
-
-    began = time.perf_counter()
-    _fit(training, trainer, checkpoint)
-    seconds = time.perf_counter() - began
-
-    record.write(folder)
-    rows = record.rows()
-    sound = [row for row in rows if row.status != "diverged"]
-    if not sound:
-        raise InputError(
-            f"descent.eta={training.descent.eta}: every start diverged, so a smaller eta is needed; "
-            f"the costs are in {_relative(folder)}."
-        )
-    kept = min(keep or VOTERS, len(sound))
-    test = test_accuracies(training.best.pick(record.ranking()[:kept]), data)
-    summary = {
-        "best_seed": rows[0].start.seed,
-        "best_hyperparameters": asdict(rows[0].start.hyperparameters),
-        "starts": len(rows),
-        "kept": kept,
-        "finished": len(sound),
-        "diverged": len(rows) - len(sound),
-        "epochs": max(row.epochs for row in rows),
-        "val_cost": rows[0].val_cost,
-        "val_accuracy": rows[0].val_accuracy,
-        "test_accuracy": test["chosen"],
-        "vote_test_accuracy": test["vote"],
-        "test_standard_error": standard_error(test["chosen"], count(data.test)),
-        "val_cost_of_starts": spread([row.val_cost for row in sound]),
-        "val_accuracy_of_starts": spread([row.val_accuracy for row in sound]),
-        "pictures": {"train": count(data.train), "val": count(data.val), "test": count(data.test)},
-        "classes": list(data.classes),
-        "seconds": round(seconds, 2),
-        "device": _device_name(trainer.strategy.root_device),
-        "versions": {name: version(name) for name in ("hillstart", "torch", "lightning", "hydra-core")}
-        | {"python": platform.python_version()},
-        "commit": _commit(),
-    }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    report(record, summary, folder)
+    trainer = make_trainer()
+    ranks, device = ranks_of(trainer), trainer.strategy.root_device
+    run_folder = RunFolder(folder, population, keep, trainer.max_epochs or -1, writes=ranks.is_first)
+    if checkpoint:
+        run_folder.go_on(checkpoint)
+    else:
+        run_folder.begin(ranks.from_first(population.packs(device, ranks.size, pack)))
+    _announce(population, device, ranks, run_folder.packs, run_folder.checkpoint or checkpoint)
+    for trained in train(population, make_trainer, run_folder.packs, run_folder.done, run_folder.checkpoint):
+        run_folder.add(trained)
+    run_folder.end()
+    outcome = run_folder.outcome
+    _check_sound(outcome, population, folder)
+    networks = [outcome.network] if outcome.network else []
+    accuracies = accuracies_on_test(networks, population.data, device)
+    summary = summarise(outcome, population, device, ranks, accuracies[0] if accuracies else None)
+    summary["packs"] = len(run_folder.packs)
+    if ranks.is_first:
+        _write(summary, folder)
+        report(outcome, summary, folder)
     return summary
 
 
-def _fit(training: Training, trainer: pl.Trainer, checkpoint: Path | None) -> None:
-    try:
-        trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
-    except InputError:
-        raise
-    except Exception as error:
-        if checkpoint is None or training.was_restored:
-            raise
+@dataclass(frozen=True)
+class Finished:
+    """A job of a sweep whose starts are all trained: what is left to do is to write it down in its own folder."""
+
+    job: int
+    outcome: Outcome
+    records: Sequence[tuple[Record, Sequence[int]]]
+    summary: Summary | None
+    population: Population
+
+    def write(self, folder: Path) -> Summary:
+        """Tables, kept starts and summary.
+
+        Raises:
+            InputError: every start diverged.
+        """
+        tables = Tables(folder, self.population.starts)
+        tables.begin()
+        for record, places in self.records:
+            tables.add((), record, places)
+        tables.end(self.outcome.rows)
+        _check_sound(self.outcome, self.population, folder)
+        assert self.summary is not None
+        self.outcome.save(folder / "network.safetensors", self.population.data)
+        _write(self.summary, folder)
+        report(self.outcome, self.summary, folder, table=False)
+        return self.summary
+
+
+def run_together(
+    population: Population,
+    jobs: Sequence[Sequence[Start]],
+    make_trainer: Callable[[], pl.Trainer],
+    keep: int | None = None,
+    pack: int | None = None,
+) -> Iterator[Finished]:
+    """Train the starts of many jobs as one population, and hand over each job when its last start is done.
+
+    In which order jobs were given changes nothing: they are trained by the way they roll and their seeds.
+
+    Args:
+        population: what the jobs share; its starts do not count.
+        jobs: the starts of each job.
+
+    Raises:
+        InputError: a start that is in two jobs.
+    """
+    order = sorted(range(len(jobs)), key=lambda j: [(start.hyperparameters, start.seed) for start in jobs[j]])
+    whole = replace(population, starts=[start for j in order for start in jobs[j]])
+    _check_different(whole.starts)
+    trainer = make_trainer()
+    device = trainer.strategy.root_device
+    packs = whole.packs(device, most=pack)
+    _announce(whole, device, Ranks(), packs, None)
+    left = [(j, len(jobs[j])) for j in order]
+    outcome, records = Outcome(keep), list[tuple[Record, Sequence[int]]]()
+    for trained in train(whole, make_trainer, packs):
+        done: list[tuple[int, Outcome, list[tuple[Record, Sequence[int]]]]] = []
+        at, size = 0, len(trained.rows)
+        while at < size:
+            job, starts = left[0]
+            places = range(at, min(size, at + starts))
+            outcome.add(trained, places)
+            records.append((trained.training.record, places))
+            at = places.stop
+            left[0] = (job, starts - len(places))
+            if len(places) == starts:
+                left.pop(0)
+                done.append((job, outcome, records))
+                outcome, records = Outcome(keep), []
+        sound = [o.network for _, o, _ in done if o.network is not None]
+        accuracies = iter(accuracies_on_test(sound, whole.data, device))
+        for job, ended, of in done:
+            own = replace(population, starts=jobs[job])
+            summary = None
+            if ended.network is not None:
+                summary = summarise(ended, own, device, Ranks(), next(accuracies))
+            yield Finished(job, ended, of, summary, own)
+
+
+def summarise(
+    outcome: Outcome, population: Population, device: torch.device, ranks: Ranks, tested: tuple[float, float] | None
+) -> Summary:
+    """What `summary.json` holds, of an outcome with a sound start.
+
+    Args:
+        tested: accuracy of the chosen start and of the vote on the test pictures.
+    """
+    rows, best, data = outcome.rows, outcome.kept[0], population.data
+    sound = [row for row in rows if not row.diverged]
+    stopped = sum(row.status == STATUS[STOPPED] for row in rows)
+    longest = max(row.epochs for row in rows)
+    pictures = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
+    on_test = {}
+    if tested:
+        on_test = {
+            "test_accuracy": tested[0],
+            "vote_test_accuracy": tested[1],
+            "test_standard_error": standard_error(tested[0], pictures["test"]),
+        }
+    of_starts = spread([row.val_accuracy for row in sound])
+    return {
+        "best_seed": best.start.seed,
+        "best_hyperparameters": asdict(best.start.hyperparameters),
+        "starts": len(rows),
+        "kept": len(outcome.kept),
+        "finished": len(sound) - stopped,
+        "stopped": stopped,
+        "diverged": len(rows) - len(sound),
+        "epochs": longest,
+        "epochs_trained": sum(row.epochs for row in rows),
+        "epochs_saved": sum(longest - row.epochs for row in rows if row.status == STATUS[STOPPED]),
+        "val_cost": best.val_cost,
+        "val_accuracy": best.val_accuracy,
+        **on_test,
+        "val_cost_of_starts": spread([row.val_cost for row in sound]),
+        "val_accuracy_of_starts": of_starts,
+        "val_standard_error": standard_error(of_starts["median"], pictures["val"]),
+        "pictures": pictures,
+        "classes": list(data.classes),
+        "seconds": round(outcome.seconds, 2),
+        "device": _device_name(device),
+        "ranks": ranks.size,
+        "versions": _versions(),
+        "commit": _commit(),
+    }
+
+
+def _announce(
+    population: Population, device: torch.device, ranks: Ranks, packs: Sequence[int], checkpoint: Path | None
+) -> None:
+    data, S = population.data, len(population.starts)
+    count = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
+    log.info(
+        f"pictures: {data.source}; {count['train']} to train, {count['val']} to validate, "
+        f"{count['test']} to test; classes {_listed(data.classes)}"
+    )
+    starts = f"{S} start" + "s" * (S > 1) + (f" in {len(packs)} packs of up to {max(packs)}" if len(packs) > 1 else "")
+    where = device.type + (f", shared by {ranks.size} ranks" if ranks.size > 1 else "")
+    onward = f", going on from {relative(checkpoint)}" if checkpoint else ""
+    log.info(f"network {list(population.sizes)}: {starts} on {where}{onward}")
+
+
+def _check_sound(outcome: Outcome, population: Population, folder: Path) -> None:
+    if not outcome.kept:
         raise InputError(
-            f"resume: {checkpoint} is not a checkpoint of such a training; give the folder of an earlier run."
-        ) from error
+            f"descent.eta={population.descent.eta}: every start diverged, so a smaller eta is needed; "
+            f"the costs are in {relative(folder)}."
+        )
 
 
-def test_accuracies(kept: Network, data: PictureSet) -> dict[str, float]:
-    """The one look at the test pictures: accuracy of the first of the kept starts, and of the mean of their outputs."""
-    right, pictures = {"chosen": 0, "vote": 0}, 0
-    for x, y in Sample(data.test, len(data.classes), data.preprocessing, kept.w[0].device).batches():
-        outputs = kept.forward(x)[-1]
-        for name, opinion in (("chosen", outputs[0]), ("vote", outputs.mean(0))):
-            right[name] += int((opinion.argmax(-1) == y.argmax(-1)).sum())
-        pictures += len(x)
-    return {name: count / pictures for name, count in right.items()}
+def _check_different(starts: Sequence[Start]) -> None:
+    seen: set[Start] = set()
+    for start in starts:
+        if start in seen:
+            rolls = ", ".join(f"{name} {value:g}" for name, value in asdict(start.hyperparameters).items())
+            raise InputError(
+                f"seed {start.seed} ({rolls}) is in two jobs of the sweep; with starts=k a job trains the seeds seed, "
+                "seed + 1, ..., seed + k - 1, so step by k, as in seed=range(0,100,k)."
+            )
+        seen.add(start)
 
 
-def report(record: Record, summary: Summary, folder: Path) -> None:
-    """The ranked table and what was chosen, on the terminal and in train.log."""
-    rows = record.rows()
-    title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
-    varying = sorted({"eta", *record.varying()})
-    headings = ("rank", "seed", *varying, "epochs", "status", "train cost", "val cost", "val accuracy")
-    table = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in table.columns:
-        column.justify = "left" if column.header == "status" else "right"
-    for row in rows[:SHOWN]:
-        rolls = [f"{getattr(row.start.hyperparameters, name):g}" for name in varying]
-        costs = [f"{cost:.4f}" for cost in (row.train_cost, row.val_cost, row.val_accuracy)]
-        table.add_row(str(row.rank), str(row.start.seed), *rolls, str(row.epochs), row.status, *costs)
-    Console().print(table)
-    of = summary["val_accuracy_of_starts"]
-    log.info(f"val accuracy of {of['n']} starts: median {of['median']:.4f}, from {of['min']:.4f} to {of['max']:.4f}")
-    apart = "".join(f", {name} {getattr(rows[0].start.hyperparameters, name):g}" for name in record.varying())
-    log.info(f"chosen by val cost: seed {summary['best_seed']}{apart}: test accuracy {summary['test_accuracy']:.4f}; "
-             f"vote of the {summary['kept']} kept: {summary['vote_test_accuracy']:.4f}")  # fmt: skip
-    log.info(f"of that, luck: with {summary['pictures']['test']} test pictures each of the two is uncertain "
-             f"by {summary['test_standard_error']:.4f} (one standard error)")  # fmt: skip
-    log.info(f"{summary['seconds']:.1f} s of training on {summary['device']}; the run lies in {_relative(folder)}")
+def _write(summary: Summary, folder: Path) -> None:
+    with replacing(folder / "summary.json") as new:
+        new.write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:9])} and {len(names) - 9} more"
-
-
-def _relative(folder: Path) -> Path:
-    start = Path(os.environ.get("PWD", "."))
-    return folder.relative_to(start) if folder.is_relative_to(start) else folder
 
 
 def _device_name(device: torch.device) -> str:
@@ -165,6 +252,13 @@ def _device_name(device: torch.device) -> str:
     return f"cpu, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
+@cache
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("hillstart", "torch", "lightning", "hydra-core")}
+    return packages | {"python": platform.python_version()}
+
+
+@cache
 def _commit() -> str | None:
     """The commit of the checkout this file lies in, with a + where files were changed since; None outside one."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]

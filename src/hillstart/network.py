@@ -292,13 +292,16 @@ class Network:
     def pick(self, starts: Sequence[int]) -> "Network":
         """A copy of some of the starts, in the order given."""
         i = torch.as_tensor(starts, dtype=torch.long, device=self.w[0].device)
-        return Network([w[i] for w in self.w], [b[i] for b in self.b], self.activation, self.cost)
+        first = self.w[0].transpose(0, 1).index_select(1, i).transpose(0, 1)  # along memory: many times as fast
+        w = [first, *(wl.index_select(0, i) for wl in self.w[1:])]
+        return Network(w, [bl.index_select(0, i) for bl in self.b], self.activation, self.cost)
 
     @classmethod
     def join(cls, networks: Sequence["Network"]) -> "Network":
         """The starts of several networks of the same shape as one network."""
         first = networks[0]
-        w = [torch.cat(layer) for layer in zip(*(network.w for network in networks), strict=True)]
+        w = [torch.cat([network.w[0].transpose(0, 1) for network in networks], 1).transpose(0, 1)]
+        w += [torch.cat(layer) for layer in zip(*(network.w[1:] for network in networks), strict=True)]
         b = [torch.cat(layer) for layer in zip(*(network.b for network in networks), strict=True)]
         return cls(w, b, first.activation, first.cost)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,6 +36,28 @@ def with_resumed_options(arguments: list[str]) -> list[str]:
     return [*before, *arguments, f"hydra.run.dir={_quoted(run)}"]
 
 
+def with_one_start_a_seed(arguments: list[str]) -> list[str]:
+    """Options of a multirun over seeds: each job trains the seed it is given, unless `starts` says how many."""
+    swept = any(re.match(r"seed=(.*,|range\(|choice\(|interval\()", a) for a in arguments)
+    if not swept or not {"-m", "--multirun"} & set(arguments) or any(a.startswith("starts=") for a in arguments):
+        return arguments
+    return [*arguments, "starts=1"]
+
+
+def with_quiet_rank(arguments: list[str]) -> list[str]:
+    """Options of a process that is not the first of its ranks: it writes no folder and no log of its own."""
+    if not getattr(rank_zero_only, "rank", 0):  # set by Lightning from the environment
+        return arguments
+    folder = [] if any(a.startswith("hydra.run.dir=") for a in arguments) else ["hydra.run.dir=."]
+    return [
+        *arguments,
+        *folder,
+        "hydra.output_subdir=null",
+        "hydra/job_logging=disabled",
+        "hydra/hydra_logging=disabled",
+    ]
+
+
 def resumed_checkpoint(resume: str) -> Path:
     """The checkpoint that `resume`, a run folder or a checkpoint in it, stands for.
 
@@ -44,6 +67,8 @@ def resumed_checkpoint(resume: str) -> Path:
     path = Path(resume)
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint.is_file():
+        if path.is_dir() and (path / "checkpoints" / "packs.json").is_file():  # it stopped before there was one
+            return checkpoint.resolve()
         raise InputError(
             f"resume={resume}: there is no {checkpoint}; give a run folder (outputs/DATE/TIME) with a checkpoint in it."
         )

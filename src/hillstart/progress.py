@@ -48,6 +48,9 @@ class TrainingBar(pl.callbacks.ProgressBar):
 
     @staticmethod
     def _describe(trainer: pl.Trainer) -> str:
-        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        module = trainer.lightning_module
+        assert isinstance(module, Training)
+        pack = f"pack {module.number}/{module.packs}, " if module.packs > 1 else ""
+        text = f"{pack}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         accuracy = trainer.callback_metrics.get("val_accuracy")
         return text if accuracy is None else f"{text}, best start {accuracy:.3f} on validation"

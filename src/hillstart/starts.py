@@ -1,18 +1,20 @@
-"""What became of each start: its costs epoch by epoch, where it stands among the others, and which are kept."""
+"""What became of each start: its costs epoch by epoch, how it ended, and where it stands among the others."""
 
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from hillstart.descent import Hyperparameters
 
 TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
+
+FINISHED, STOPPED, DIVERGED = range(3)
+STATUS = ("finished", "stopped", "diverged")
+"""How a start ended: after the last epoch, before it by `stop`, or with a cost that exploded."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Row:
-    """One start at the end of its training; costs and accuracy are those of its best epoch by validation cost."""
+    """One start at its end; costs and accuracy are those of its best epoch by validation cost."""
 
     start: Start
     epochs: int
@@ -33,86 +35,87 @@ class Row:
     train_cost: float
     val_cost: float
     val_accuracy: float
-    rank: int
+
+    @property
+    def diverged(self) -> bool:
+        return self.status == STATUS[DIVERGED]
 
 
 class Record:
     """The costs of S starts, epoch by epoch.
 
     Attributes:
-        history: (epochs, S, 3): training cost, validation cost, validation accuracy.
+        history: (epochs, S, 3): training cost, validation cost, validation accuracy; nan after a start's end.
+        epochs: (S,): how many epochs each has rolled.
+        status: (S,): `FINISHED`, as long as a start is not ended early, `STOPPED` or `DIVERGED`.
     """
 
     def __init__(self, starts: Sequence[Start]):
         self.starts = list(starts)
-        self.history = torch.empty(0, len(self.starts), 3, dtype=torch.float64)
+        S = len(self.starts)
+        self.history = torch.empty(0, S, 3, dtype=torch.float64)
+        self.epochs: Int64[Tensor, " S"] = torch.zeros(S, dtype=torch.long)
+        self.status: Int64[Tensor, " S"] = torch.full((S,), FINISHED)
 
-    def add(
-        self, train_cost: Float[Tensor, " S"], val_cost: Float[Tensor, " S"], val_accuracy: Float[Tensor, " S"]
-    ) -> Bool[Tensor, " S"]:
-        """Note one epoch; True for each start that stands lower on the validation hill than ever before."""
+    @property
+    def rolling(self) -> Bool[Tensor, " S"]:
+        """Whether a start has not been ended."""
+        return self.status == FINISHED
+
+    def add(self, figures: Float[Tensor, "rolling 3"]) -> Bool[Tensor, " S"]:
+        """Note an epoch of those that roll; True for each start that stands lower on its validation hill than before.
+
+        Args:
+            figures: training cost, validation cost, validation accuracy.
+        """
         before = self.lowest()
-        epoch = torch.stack([train_cost, val_cost, val_accuracy], -1).double().unsqueeze(0)
+        epoch = torch.full((1, len(self.starts), 3), math.nan, dtype=torch.float64)
+        epoch[0, self.rolling] = figures.double()
         self.history = torch.cat([self.history, epoch])
+        self.epochs += self.rolling
         return self.lowest() < before
+
+    def end(self, these: Bool[Tensor, " S"], status: int) -> None:
+        """These starts roll no further."""
+        self.status[these] = status
 
     def lowest(self) -> Float[Tensor, " S"]:
         """The lowest validation cost of each start so far; infinite where there is none."""
         costs = self.history[:, :, VAL_COST].nan_to_num(nan=math.inf)
         return torch.cat([torch.full((1, len(self.starts)), math.inf, dtype=torch.float64), costs]).amin(0)
 
-    def diverged(self) -> Bool[Tensor, " S"]:
-        """Whether a start's costs have ever ceased to be finite."""
-        return ~self.history[:, :, : VAL_COST + 1].isfinite().all(2).all(0)
+    def epochs_since_lowest(self) -> Int64[Tensor, " S"]:
+        """How many epochs ago each start had its lowest validation cost."""
+        return len(self.history) - 1 - self.history[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
 
     def ranking(self) -> list[int]:
         """Places of the starts, the best by validation cost first; diverged ones last; the lower seed on a tie."""
-        lowest, diverged = self.lowest().tolist(), self.diverged().tolist()
-        return sorted(range(len(self.starts)), key=lambda s: (diverged[s], lowest[s], self.starts[s].seed))
+        rows = self.rows()
+        return sorted(range(len(rows)), key=lambda s: standing(rows[s]))
 
     def rows(self) -> list[Row]:
-        """A row for each start, ranked."""
-        diverged = self.diverged()
-        rows = []
-        for rank, s in enumerate(self.ranking(), 1):
-            costs = self.history[:, s]
-            best = costs[:, VAL_COST].nan_to_num(nan=math.inf).argmin()
-            finite = costs[:, : VAL_COST + 1].isfinite().all(1)
-            epochs = len(costs) if finite.all() else int(finite.int().argmin()) + 1
-            status = "diverged" if diverged[s] else "finished"
-            train_cost, val_cost, val_accuracy = costs[best].tolist()
-            rows.append(Row(self.starts[s], epochs, status, train_cost, val_cost, val_accuracy, rank))
-        return rows
+        """A row for each start, in their order."""
+        if not len(self.history):
+            return [Row(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
+        best = self.history[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
+        figures = self.history[best, torch.arange(len(self.starts))].tolist()
+        ends = zip(self.starts, self.epochs.tolist(), self.status.tolist(), figures, strict=True)
+        return [Row(start, epochs, STATUS[status], *costs) for start, epochs, status, costs in ends]
 
-    def varying(self) -> list[str]:
-        """The hyperparameters in which the starts differ, by name."""
-        return [
-            f.name
-            for f in fields(Hyperparameters)
-            if len({getattr(s.hyperparameters, f.name) for s in self.starts}) > 1
-        ]
 
-    def write(self, folder: Path) -> None:
-        """`starts.csv`, a row for each start, ranked; `history.csv`, a row for each start and epoch.
+def standing(row: Row) -> tuple[bool, float, int, Hyperparameters]:
+    """What rows are ranked by: lowest validation cost first, diverged ones last, the lower seed on a tie."""
+    cost = row.val_cost if math.isfinite(row.val_cost) else math.inf
+    return row.diverged, cost, row.start.seed, row.start.hyperparameters
 
-        What varies among the starts has a column of its own, behind the others where it has none among them.
-        """
-        varying = self.varying()
-        more = [name for name in varying if name != "eta"]
-        with (folder / "starts.csv").open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank", *more])
-            for row in self.rows():
-                rolls, costs = row.start.hyperparameters, (row.train_cost, row.val_cost, row.val_accuracy)
-                begins = (row.start.seed, rolls.eta, row.epochs, row.status)
-                table.writerow([*begins, *costs, row.rank, *(getattr(rolls, name) for name in more)])
-        with (folder / "history.csv").open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["seed", "epoch", "train_cost", "val_cost", "val_accuracy", *varying])
-            differences = [[getattr(start.hyperparameters, name) for name in varying] for start in self.starts]
-            for epoch, costs_of_all in enumerate(self.history.tolist(), 1):
-                for start, costs, differs in zip(self.starts, costs_of_all, differences, strict=True):
-                    table.writerow([start.seed, epoch, *costs, *differs])
+
+def varying(starts: Iterable[Start]) -> list[str]:
+    """The hyperparameters in which the starts differ, by name."""
+    seen: dict[str, set[float]] = {f.name: set() for f in fields(Hyperparameters)}
+    for start in starts:
+        for name, values in seen.items():
+            values.add(getattr(start.hyperparameters, name))
+    return [name for name, values in seen.items() if len(values) > 1]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -15,7 +15,9 @@ from hillstart.descent import SCHEDULES, Descent
 from hillstart.errors import InputError
 from hillstart.network import Network
 from hillstart.pack import Pack
-from hillstart.starts import Record, Start
+from hillstart.ranks import Ranks, ranks_of
+from hillstart.starts import VAL_ACCURACY, VAL_COST, Record, Start
+from hillstart.stopping import Stopping
 
 # A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
 CHUNK_SECONDS = 0.3
@@ -49,30 +51,48 @@ class GradientDescent(torch.optim.Optimizer):
         self.param_groups[0]["lr"] = state_dict["lr"]
 
 
+Begin = Callable[[Sequence[int]], Network]
+"""Makes the starts of some seeds, at their starting points on the CPU."""
+
+
 class Training(pl.LightningModule):
-    """Trains starts on pictures that lie on the device.
+    """Trains the starts of a pack on pictures that lie on the device.
 
     `global_step` counts mini-batches, not chunks: `max_steps` and the x axis of every logger mean the same whatever
     the pack. After each epoch every start is measured on the validation pictures and on as many training pictures;
-    `best` holds each start as it was in its best epoch.
+    `best` holds each start as it was in its best epoch. Of several ranks each trains its share of the starts, with all
+    the pictures; the record is that of all of them on every rank.
 
     Args:
-        network: the starts at their starting points, on the CPU: all the seeds, for each point of the descent's grid.
+        begin: makes starts from seeds.
         data: the pictures.
         descent: how they roll downhill.
-        seeds: of the starts.
+        starts: those of the pack.
+        stopping: what ends a start early.
+        number, packs: which pack of the run this is, from 1 to `packs`.
     """
 
     best: Network
     pack: Pack
     batches: MiniBatches
+    ranks: Ranks
 
-    def __init__(self, network: Network, data: PictureSet, descent: Descent, seeds: Sequence[int]):
+    def __init__(
+        self,
+        begin: Begin,
+        data: PictureSet,
+        descent: Descent,
+        starts: Sequence[Start],
+        stopping: Stopping | None = None,
+        number: int = 1,
+        packs: int = 1,
+    ):
         super().__init__()
         self.automatic_optimization = False
-        self.network, self.data, self.descent = network, data, descent
-        self.record = Record([Start(seed, point) for point in descent.grid() for seed in seeds])
-        assert network.starts == len(self.record.starts)
+        self.begin, self.data, self.descent = begin, data, descent
+        self.stopping, self.number, self.packs = stopping or Stopping(), number, packs
+        self.record = Record(starts)
+        self.between_chunks = True
         self.was_restored = False
 
     # ------------------------------------------------------------ what Lightning asks for
@@ -82,10 +102,14 @@ class Training(pl.LightningModule):
             return
         device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
         classes = len(data.classes)
-        self.best = self.network.to(device)
-        points = [astuple(start.hyperparameters) for start in self.record.starts]
+        self.ranks = ranks_of(self.trainer)
+        self._mine = self.ranks.share(len(self.record.starts))
+        starts = self.record.starts[self._mine]
+        self.best = self.begin([start.seed for start in starts]).to(device)
+        points = [astuple(start.hyperparameters) for start in starts]
         eta, mu, lmbda = torch.tensor(points, dtype=torch.float64).unbind(1)
-        self.pack = Pack(self.best, eta, mu, lmbda, len(data.train.y), descent.batch_size, descent.optimiser)
+        momentum = mu if any(start.hyperparameters.momentum for start in self.record.starts) else None
+        self.pack = Pack(self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser)
         self.batches = MiniBatches(
             data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
         )
@@ -109,30 +133,40 @@ class Training(pl.LightningModule):
         x, y = self.batches.chunk(epoch, first, count)
         optimiser = self.optimizers()
         optimiser.param_groups[0]["lr"] = self._largest_eta * schedule[-1]  # type: ignore[union-attr]
+        self.between_chunks = False
         optimiser.step(lambda: self.pack.descend(x, y, schedule))  # type: ignore[union-attr]
         self._count(count - 1)
+        self.between_chunks = True
 
     def validation_step(self, batch: int, index: int) -> None:
         train_cost, _ = self.pack.measure(self._train.batches())
         val_cost, val_accuracy = self.pack.measure(self._val.batches())
-        self.pack.copy_into(self.best, self.record.add(train_cost, val_cost, val_accuracy))
-        best = self.record.ranking()[0]
+        figures = self.ranks.gather(torch.stack([train_cost, val_cost, val_accuracy], 1))
+        lower = self.record.add(figures)
+        self.pack.copy_into(self.best, lower[self._mine])
+        self.stopping.after_epoch(self.record, last=self.global_step >= self.total_steps)
+        self._let_go()
+        best = self.record.rows()[self.record.ranking()[0]]
         self.log_dict(
             {
-                "val_cost": self.record.lowest()[best].float(),
-                "val_accuracy": val_accuracy[best].float(),
-                "median_val_cost": val_cost.median().float(),
-                "median_val_accuracy": val_accuracy.median().float(),
+                "val_cost": best.val_cost,
+                "val_accuracy": best.val_accuracy,
+                "median_val_cost": figures[:, VAL_COST].median().float(),
+                "median_val_accuracy": figures[:, VAL_ACCURACY].median().float(),
+                "rolling": float(self.record.rolling.sum()),
                 "step": float(self.global_step),
             },
             batch_size=1,
         )
 
+    def on_train_start(self) -> None:
+        self._let_go()
+
     # ------------------------------------------------------------ where it stands
 
     @property
     def _largest_eta(self) -> float:
-        return max(point.eta for point in self.descent.grid())
+        return max(start.hyperparameters.eta for start in self.record.starts)
 
     @property
     def total_steps(self) -> int:
@@ -148,6 +182,27 @@ class Training(pl.LightningModule):
         by_time = CHUNK_SECONDS / max(SECONDS_PER_STEP, self.pack.step_flops / rate)
         return max(1, int(min(by_time, CHUNK_BYTES / (4 * self.batches.batch_size * self.pack.sizes[0]))))
 
+    def _let_go(self) -> None:
+        """Only starts that roll stay in the pack; when none does, the fit ends."""
+        rolling = self.record.rolling
+        self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
+        self.trainer.should_stop = self.trainer.should_stop or not bool(rolling.any())
+
+    def best_of(self, places: Sequence[int]) -> Network | None:
+        """These starts, as they were in their best epochs, on the CPU of the first rank; None on the others.
+
+        Args:
+            places: in the pack, ascending, so that the shares of the ranks stand in the same order.
+        """
+        first, last = self._mine.start, self._mine.stop
+        mine = self.best.pick([place - first for place in places if first <= place < last]).to("cpu")
+        gathered = [self.ranks.gather_first(t) for t in mine.parameters]
+        if not self.ranks.is_first:
+            return None
+        layers = len(mine.w)
+        return Network([t for t in gathered[:layers] if t is not None], [t for t in gathered[layers:] if t is not None],
+                       mine.activation, mine.cost)  # fmt: skip
+
     def _count(self, steps: int) -> None:
         """Add to `global_step`: Lightning has counted the chunk as one step, however many mini-batches it held."""
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -158,18 +213,27 @@ class Training(pl.LightningModule):
     # ------------------------------------------------------------ what a checkpoint holds
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """Weights and biases, what moves them, and best epochs: `weights.w1`, `velocity.b2`, `best.w1` ..."""
+        """Weights and biases, what moves them, and best epochs: `weights.w1`, `velocity.b2`, `best.w1` ...
+
+        Of the starts that still roll, but `best` of all; those of all ranks, on the first one.
+        """
         state = self.pack.state() | {"best": self.best.parameters}
         names = self._names()
-        return {f"{part}.{name}": t for part, ts in state.items() for name, t in zip(names, ts, strict=True)}
+        mine = {f"{part}.{name}": t for part, ts in state.items() for name, t in zip(names, ts, strict=True)}
+        whole = {key: self.ranks.gather_first(t) if t.dim() else t for key, t in mine.items()}
+        return {key: t for key, t in whole.items() if t is not None}
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:  # type: ignore[override]
         state: dict[str, list[Tensor]] = {}
         for part in dict.fromkeys(key.split(".")[0] for key in state_dict):
             state[part] = [state_dict[f"{part}.{name}"] for name in self._names()]
         for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
-            target.copy_(source)
-        self.pack.load(state)
+            target.copy_(source[self._mine])
+        rolling = self.record.rolling
+        self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
+        first = int(rolling[: self._mine.start].sum())
+        mine = slice(first, first + len(self.pack.starts))
+        self.pack.load({name: [t[mine] if t.dim() else t for t in ts] for name, ts in state.items()})
 
     def _names(self) -> list[str]:
         return [f"{kind}{l}" for kind in "wb" for l in range(1, len(self.pack.sizes))]
@@ -181,11 +245,14 @@ class Training(pl.LightningModule):
             "activation": self.best.activation,
             "cost": self.best.cost,
             "seeds": [start.seed for start in self.record.starts],
-            "grid": [list(astuple(point)) for point in self.descent.grid()],
+            "rolls": [list(astuple(start.hyperparameters)) for start in self.record.starts],
             "optimiser": self.descent.optimiser_name,
             "classes": list(self.data.classes),
             "preprocessing": self.data.preprocessing.as_dict(),
             "history": self.record.history,
+            "epochs": self.record.epochs,
+            "status": self.record.status,
+            "pack": self.number,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -197,13 +264,22 @@ class Training(pl.LightningModule):
             ("seeds", "seeds"),
             ("classes", "classes"),
             ("optimiser", "the optimiser"),
-            ("grid", "[eta, momentum, lmbda]"),
+            ("rolls", "[eta, momentum, lmbda]"),
         ):
             there, here = stored[key], this_run["hillstart"][key]
             if here != there:
+                there, here = _briefly(key, there), _briefly(key, here)
                 raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
-        self.record.history = stored["history"]
+        self.record.history, self.record.epochs = stored["history"], stored["epochs"]
+        self.record.status = stored["status"]
         self.was_restored = True
+
+
+def _briefly(key: str, values: Any) -> Any:
+    """What a sentence can hold of it: the first and last of many seeds, each way to roll once."""
+    if key == "seeds" and len(values) > 10:
+        return f"{values[0]} ... {values[-1]} ({len(values)} of them)"
+    return [list(v) for v in dict.fromkeys(map(tuple, values))] if key == "rolls" else values
 
 
 class Chunks:

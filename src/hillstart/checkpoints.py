@@ -1,0 +1,91 @@
+"""Checkpoints of a pack in training: when they are written, and how, so that there is always a whole one."""
+
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from hillstart.files import replacing
+from hillstart.training import Training
+
+# Of the time since training began; a large pack with short epochs would else spend most of it writing.
+SHARE = 0.05
+
+
+class Checkpoints(Checkpoint):
+    """`last.ckpt` after an epoch, and `best.ckpt` when the best start stands lower than ever before.
+
+    An epoch goes without when writing has taken `SHARE` of the time so far; the end of a fit never does. Both hold
+    each start as in its best epoch. `best.ckpt` is of the pack whose best start is the best of all packs.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.lowest = math.inf
+        self._owed = False
+        self._saved_step = -1
+        self._began = self._spent = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began, self._spent, self._saved_step = time.monotonic(), 0.0, -1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        cost = float(trainer.callback_metrics["val_cost"])
+        if cost < self.lowest:
+            self.lowest, self._owed = cost, True
+        due = self._spent <= SHARE * (time.monotonic() - self._began)
+        if trainer.strategy.broadcast(due):  # all ranks take part in a checkpoint, and their clocks differ
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        # In the middle of a chunk some tiles have gone further than others, and so have some ranks.
+        if isinstance(pl_module, Training) and pl_module.between_chunks and trainer.world_size == 1:
+            self._save(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest, "owed": self._owed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.lowest, self._owed = state_dict["lowest"], state_dict["owed"]
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        began = time.monotonic()
+        last, best = self.folder / "last.ckpt", self.folder / "best.ckpt"
+        owed, self._owed = self._owed, False
+        trainer.save_checkpoint(last)
+        if owed and trainer.is_global_zero:
+            _twin(last, best)
+        self._saved_step = trainer.global_step
+        self._spent += time.monotonic() - began
+
+
+def _twin(file: Path, twin: Path) -> None:
+    """The same file under a second name: `file` is only ever replaced, so that the twin keeps what it has now."""
+    new = twin.with_name(f".{twin.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    try:
+        new.hardlink_to(file)
+    except OSError:  # not every file system has them
+        shutil.copyfile(file, new)
+    new.replace(twin)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's files, written beside their place and then put there, without a second copy in memory."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as new:
+            torch.save(checkpoint, new)

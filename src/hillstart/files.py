@@ -1,0 +1,25 @@
+"""Files that are whole or not there: whoever reads one never meets half of it, whenever the writer was stopped."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file to write to; it takes the place of `path` when all of it lies on the disk."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield new
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def relative(path: Path) -> Path:
+    """As a user would write it, from the folder the command was given in."""
+    start = Path(os.environ.get("PWD", "."))
+    return path.relative_to(start) if path.is_relative_to(start) else path

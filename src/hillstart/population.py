@@ -1,0 +1,165 @@
+"""A population of starts and how it is trained: in packs that fit the memory, each of them one fit of Lightning."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from hillstart.data.pictures import PictureSet
+from hillstart.descent import Descent
+from hillstart.errors import InputError
+from hillstart.ranks import ranks_of
+from hillstart.starts import Row, Start
+from hillstart.stopping import Stopping
+from hillstart.training import Begin, Training
+
+log = logging.getLogger(__name__)
+
+# Of a pack on the CPU, all it holds for its starts together. Every core has tiles enough long before this.
+CPU_BYTES = 256 << 20
+# Of the free memory of a CUDA device.
+CUDA_SHARE = 0.4
+# Packs are of a multiple of this many starts where they are larger, so that tiles come out even.
+EVEN = 64
+
+
+@dataclass(frozen=True)
+class Population:
+    """Starts, and all that they share.
+
+    Attributes:
+        begin: makes starts from seeds.
+        sizes: nodes of each layer.
+    """
+
+    begin: Begin
+    sizes: Sequence[int]
+    data: PictureSet
+    descent: Descent
+    stopping: Stopping
+    starts: Sequence[Start]
+
+    def described(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the run it goes on with, in plain data."""
+        seeds = [start.seed for start in self.starts]
+        return {
+            "network": list(self.sizes),
+            "classes": list(self.data.classes),
+            "optimiser": self.descent.optimiser_name,
+            "starts": len(seeds),
+            "seeds": [min(seeds), max(seeds)],
+            "[eta, momentum, lmbda]": [
+                list(astuple(p)) for p in dict.fromkeys(start.hyperparameters for start in self.starts)
+            ],
+        }
+
+    def start_bytes(self, device: torch.device) -> int:
+        """Memory that training one start takes: itself, its best epoch, what moves it, a copy for a checkpoint."""
+        parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(self.sizes))
+        momentum = any(start.hyperparameters.momentum for start in self.starts)
+        moving = 3 if self.descent.optimiser is not None else int(momentum)
+        copies = 2 * (1 + moving) + 1
+        # On the CPU the activations of a tile at a time; on CUDA those of all, for 1,000 pictures measured at once.
+        activations = 0 if device.type == "cpu" else 2 * 1000 * sum(self.sizes[1:])
+        return 4 * (copies * parameters + activations)
+
+    def packs(self, device: torch.device, ranks: int = 1, most: int | None = None) -> list[int]:
+        """How many starts are in each pack.
+
+        Args:
+            device: of this rank; the others are taken to have as much memory.
+            most: no more than this many in any pack; None: as many as fit.
+
+        Raises:
+            InputError: fewer starts than ranks.
+        """
+        S = len(self.starts)
+        if ranks > S:
+            raise InputError(f"starts is {S}; with {ranks} devices it must be at least {ranks}, one for each.")
+        free = CPU_BYTES if device.type == "cpu" else int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
+        fit = ranks * max(1, free // self.start_bytes(device))
+        fit = max(ranks, min(fit, most or fit))
+        packs = -(-S // fit)
+        even = -(-S // packs)
+        size = even if even < 2 * EVEN or most else min(fit, -(-even // EVEN) * EVEN)
+        rest = S - size * (S // size)
+        if rest and 2 * rest < size:
+            return [S * (k + 1) // packs - S * k // packs for k in range(packs)]
+        return [size] * (S // size) + [rest] * bool(rest)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A pack at its end, and a row for each of its starts."""
+
+    training: Training
+    rows: Sequence[Row]
+    seconds: float
+
+
+def train(
+    population: Population,
+    make_trainer: Callable[[], pl.Trainer],
+    packs: list[int],
+    done: int = 0,
+    checkpoint: Path | None = None,
+) -> Iterator[Trained]:
+    """Fit pack after pack.
+
+    Args:
+        make_trainer: a new trainer for each pack.
+        packs: starts in each; a pack that a CUDA device has no memory for is halved in this very list.
+        done: how many packs need no training any more.
+        checkpoint: where the first of the others was left.
+
+    Raises:
+        InputError: `checkpoint` is none of such a training.
+    """
+    while done < len(packs):
+        first = sum(packs[:done])
+        starts = population.starts[first : first + packs[done]]
+        training = Training(
+            population.begin,
+            population.data,
+            population.descent,
+            starts,
+            population.stopping,
+            number=done + 1,
+            packs=len(packs),
+        )
+        trainer = make_trainer()
+        began = time.perf_counter()
+        try:
+            _fit(training, trainer, checkpoint)
+        except torch.OutOfMemoryError:
+            if len(starts) == 1 or ranks_of(trainer).size > 1:
+                raise
+            half = len(starts) // 2
+            packs[done : done + 1] = [len(starts) - half, half]
+            log.info(f"{len(starts)} starts are too many for the memory of the device; going on with {half} at once.")
+            del training, trainer
+            torch.cuda.empty_cache()
+            continue
+        finally:
+            checkpoint = None
+        yield Trained(training, training.record.rows(), time.perf_counter() - began)
+        done += 1
+
+
+def _fit(training: Training, trainer: pl.Trainer, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if checkpoint is None or training.was_restored:
+            raise
+        raise InputError(
+            f"resume: {checkpoint} is not a checkpoint of such a training; give the folder of an earlier run."
+        ) from error

@@ -1,0 +1,357 @@
+"""The starts shared out over Lightning's ranks: a strategy that wraps nothing, the shares, and word of a lost rank."""
+
+import atexit
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch import Tensor
+
+from hillstart.errors import InputError
+
+INTERVAL = 0.5  # seconds from one sign of life to the next
+LIMIT = 20.0  # seconds without one until rank 0 gives up another rank; the others wait for rank 0 twice as long
+GRACE = 2.0  # seconds to end with an error of its own, for a rank that hears that another one did
+PATIENCE = timedelta(days=7)  # in a collective: a rank may have far more to do, and the lost are noticed otherwise
+ERROR = "it ended with an error"
+
+# The ranks of this process, whatever the number of its trainers.
+_group: Any = None  # a gloo group of our own, beside whatever backend Lightning chose
+_heartbeat: "Heartbeat | None" = None
+_children: list["subprocess.Popen[bytes]"] = []
+_ending = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who shares the work; the collectives must be called on every rank, in the same order."""
+
+    size: int = 1
+    rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, n: int, unit: int = 1, rank: int | None = None) -> slice:
+        """Which of n starts are this (or another) rank's: whole units of starts, as even as can be, maybe none."""
+        rank, units = self.rank if rank is None else rank, -(-n // unit)
+        # The larger shares fall to the last ranks, for the first one writes the files.
+        return slice(*(min(n, units * r // self.size * unit) for r in (rank, rank + 1)))
+
+    def gather(self, t: Tensor) -> Tensor:
+        """The ranks' (n_rank, ...) joined to (n, ...) in the order of ranks, bit for bit, on every rank."""
+        if self.size == 1:
+            return t
+        out, parts = self._room(t)
+        with _word_of_the_lost():
+            for rank, part in enumerate(parts):
+                dist.broadcast(part, src=rank, group=_group)
+        return out.to(t.device)
+
+    def gather_first(self, t: Tensor) -> Tensor | None:
+        """What `gather` returns, on rank 0; None, and no memory taken, on the others."""
+        if self.size == 1:
+            return t
+        if not self.is_first:
+            self._lengths(t)
+            with _word_of_the_lost():
+                dist.send(_bytes(t.cpu().contiguous()), dst=0, group=_group)
+            return None
+        out, parts = self._room(t)
+        with _word_of_the_lost():
+            for rank in range(1, self.size):
+                dist.recv(parts[rank], src=rank, group=_group)
+        return out.to(t.device)
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's `value`, small and plain, on every rank."""
+        values = [value]
+        if self.size > 1:
+            with _word_of_the_lost():
+                dist.broadcast_object_list(values, src=0, group=_group, device=torch.device("cpu"))
+        return values[0]
+
+    def _lengths(self, t: Tensor) -> list[int]:
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with _word_of_the_lost():
+            dist.all_gather(lengths, torch.tensor([len(t)]), group=_group)
+        return [int(length) for length in lengths]
+
+    def _room(self, t: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Room for all shares, this rank's filled in, and each share of it as bytes."""
+        lengths = self._lengths(t)
+        out = torch.empty(sum(lengths), *t.shape[1:], dtype=t.dtype)
+        shares = out.split(lengths)
+        shares[self.rank].copy_(t)
+        return out, [_bytes(share) for share in shares]
+
+
+def _bytes(t: Tensor) -> Tensor:
+    return t.view(-1).view(torch.uint8)
+
+
+def ranks_of(trainer: pl.Trainer) -> Ranks:
+    """The ranks of a trainer; where Lightning is to launch the others, it does so now, once for all trainers."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, AcrossRanks) or strategy.world_size == 1:
+        return Ranks()
+    if _group is None:
+        assert strategy.launcher is not None
+        strategy.launcher.launch(strategy.setup_environment, trainer=trainer)
+    return Ranks(strategy.world_size, strategy.global_rank)
+
+
+def leave() -> None:
+    """The good end of the program, on every rank: waits for all of them; who goes without it is reported lost."""
+    global _group
+    if _heartbeat:
+        _heartbeat.leave()
+    if _group:
+        dist.destroy_process_group()
+        _group = None
+    _see_children_off(LIMIT)
+
+
+class AcrossRanks(DDPStrategy):
+    """Lightning's launchers, environments and collectives without DDP: no gradients travel, so nothing is wrapped.
+
+    Args:
+        advice: how the sentence about a lost rank ends.
+        interval: seconds from one sign of life to the next.
+        limit: seconds without one until a rank counts as lost.
+
+    Raises:
+        InputError: from the trainer, when the launcher started other ranks than it asks for; at the first fit or
+            `ranks_of`, when the ranks do not reach each other.
+    """
+
+    def __init__(self, advice: str, interval: float = INTERVAL, limit: float = LIMIT, **options: Any):
+        super().__init__(**options)
+        self._pulse = interval, limit, advice
+
+    def _configure_launcher(self) -> None:
+        environment, devices, nodes = self.cluster_environment, self.num_processes, self.num_nodes
+        assert environment is not None
+        asked = f"trainer.devices={devices} trainer.num_nodes={nodes}"
+        started, local = environment.world_size(), environment.local_rank()
+        if started != devices * nodes or local >= devices:
+            which = f"rank {environment.global_rank()} of {started}, number {local} on host {environment.node_rank()}"
+            raise InputError(f"{asked}: started as {which}; give the launcher and the trainer the same numbers.")
+        try:
+            environment.validate_settings(devices, nodes)
+        except ValueError as error:
+            raise InputError(f"{asked}: {error}") from error
+        self._launcher = Launcher(environment, devices, nodes)
+
+    def setup_distributed(self) -> None:
+        global _group, _heartbeat
+        try:
+            super().setup_distributed()
+            if _group is not None or self.world_size == 1:
+                return
+            _group = dist.new_group(timeout=PATIENCE, backend="gloo")
+        except RuntimeError as error:
+            raise InputError(
+                f"trainer.num_nodes={self.num_nodes}: rank {self.global_rank} of {self.world_size} does not reach the "
+                f"others; GLOO_SOCKET_IFNAME=eth0, say, names the network between the hosts ({error})."
+            ) from error
+        assert self.cluster_environment is not None
+        ranks, address = Ranks(self.world_size, self.global_rank), self.cluster_environment.main_address
+        _heartbeat = Heartbeat(ranks, self.num_processes, address, *self._pulse)
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is."""
+
+    def on_exception(self, exception: BaseException) -> None:
+        if _heartbeat and isinstance(exception, KeyboardInterrupt):
+            _heartbeat.state = "failed"  # Lightning kills the children now: not a loss to report
+        # Lightning broadcasts in its SIGTERM handler, and a launcher that lost a rank sends SIGTERM to the others.
+        if _heartbeat and isinstance(exception, RuntimeError) and _heartbeat.lost.is_set():
+            _heartbeat.thread.join()
+
+    def barrier(self, *args: Any, **kwargs: Any) -> None:
+        with _word_of_the_lost():
+            super().barrier(*args, **kwargs)
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        with _word_of_the_lost():
+            return super().broadcast(obj, src)
+
+    def reduce(self, *args: Any, **kwargs: Any) -> Any:
+        with _word_of_the_lost():
+            return super().reduce(*args, **kwargs)
+
+    def all_gather(self, *args: Any, **kwargs: Any) -> Any:
+        with _word_of_the_lost():
+            return super().all_gather(*args, **kwargs)
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Lightning's, without its observer, which at the loss of a child kills this process without a word."""
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            _children[:] = self.procs
+            threading.Thread(target=self._watch_until_joined, daemon=True).start()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+    def _watch_until_joined(self) -> None:
+        first, size = self.cluster_environment.node_rank() * self.num_processes, self.num_nodes * self.num_processes
+        while _heartbeat is None:
+            for rank, child in enumerate(_children, first + 1):
+                if child.poll() is not None:
+                    _end(f"hillstart: rank {rank} of {size} ended before it was ready.")
+            time.sleep(INTERVAL)
+
+
+class Heartbeat:
+    """Signs of life between rank 0 and each other rank; when one is lost, all end with a sentence that names it.
+
+    Silence is counted in this process's own beats, so that a job which is stopped as a whole may go on later.
+    """
+
+    def __init__(self, ranks: Ranks, per_host: int, address: str, interval: float, limit: float, advice: str):
+        self.ranks, self.per_host, self.advice = ranks, per_host, advice
+        self.interval, self.limit = interval, limit if ranks.is_first else 2 * limit
+        self.state, self.lost = "here", threading.Event()
+        self.hosts: list[Any] = [None] * ranks.size
+        dist.all_gather_object(self.hosts, socket.gethostname(), group=_group)
+        self.peers = self._meet_all() if ranks.is_first else self._meet_first(address)
+        self.thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self.thread.start()
+        atexit.register(self._fail)
+
+    def leave(self) -> None:
+        """Wait until every rank wants to leave."""
+        self.state = "done"
+        self.thread.join()
+
+    def _fail(self) -> None:
+        if self.state != "done":
+            self.state = "failed"
+            self.thread.join(2 * self.interval)
+            _see_children_off(2 * GRACE)
+
+    def _meet_all(self) -> dict[Connection, int]:
+        dual = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        with socket.create_server(("", 0), family=family, dualstack_ipv6=dual, backlog=self.ranks.size) as server:
+            _, token = self.ranks.from_first((server.getsockname()[1], secrets.token_hex()))
+            peers: dict[Connection, int] = {}
+            while len(peers) < self.ranks.size - 1:
+                connection = Connection(server.accept()[0].detach())
+                # Whoever does not know the token is a stranger that knocks at every port.
+                name, _, rank = (_hear(connection) if connection.poll(GRACE) else "").partition(" ")
+                if secrets.compare_digest(name.encode(), token.encode()):
+                    peers[connection] = int(rank)
+        return peers
+
+    def _meet_first(self, address: str) -> dict[Connection, int]:
+        port, token = self.ranks.from_first(None)
+        connection = Connection(socket.create_connection((address, port)).detach())
+        connection.send_bytes(f"{token} {self.ranks.rank}".encode())
+        return {connection: 0}
+
+    def _beat(self) -> None:
+        silence, states, due = dict.fromkeys(self.peers, 0), dict.fromkeys(self.peers, "here"), time.monotonic()
+        while True:
+            if time.monotonic() >= due:
+                state, due = self.state, time.monotonic() + self.interval
+                self._tell(state)
+                if state == "failed":
+                    return
+                for peer, rank in self.peers.items():
+                    silence[peer] += 1
+                    if silence[peer] * self.interval > self.limit:
+                        self._lose(rank, f"no sign of it for {self.limit:g} s")
+            heard = wait(self.peers, max(0.0, due - time.monotonic()))
+            for peer, rank in self.peers.items():
+                if peer in heard:
+                    silence[peer], states[peer] = 0, _hear(peer)
+                    match states[peer].split(" ", 2):
+                        case ["gone"]:
+                            self._lose(rank, "its process ended")
+                        case ["failed"]:
+                            self._lose(rank, ERROR)
+                        case ["lost", which, why]:
+                            self._lose(int(which), why)
+            # Rank 0 closes, having heard from all; what it says last is all that the others wait for.
+            if self.ranks.is_first and self.state == "done" and set(states.values()) == {"done"}:
+                self._tell("end")
+                return
+            if "end" in states.values():
+                return
+
+    def _tell(self, message: str) -> None:
+        for peer in self.peers:
+            with suppress(OSError):  # who went is noticed where it is listened to, after its last words
+                peer.send_bytes(message.encode())
+
+    def _lose(self, lost: int, why: str) -> None:
+        self.lost.set()
+        if self.ranks.is_first:
+            self._tell(f"lost {lost} {why}")
+        if why == ERROR:
+            time.sleep(GRACE)
+        if self.state == "failed":
+            return
+        here = self.ranks.rank // self.per_host * self.per_host
+        speaks = self.ranks.rank == min(rank for rank in range(here, here + self.per_host) if rank != lost)
+        which = f"rank {lost} of {self.ranks.size}, on {self.hosts[lost]},"
+        _end(f"hillstart: {which} was lost ({why}); {self.advice}" if speaks else "")
+
+
+def _hear(peer: Connection) -> str:
+    try:
+        return peer.recv_bytes(256).decode(errors="replace")
+    except (EOFError, OSError):
+        return "gone"
+
+
+def _end(sentence: str) -> None:
+    """End this process, whatever its main thread is at, and the processes it launched."""
+    _ending.acquire()
+    if sentence:
+        below_a_bar = "\n\x1b[?25h" if sys.stderr.isatty() else ""  # which had hidden the cursor
+        os.write(2, f"{below_a_bar}{sentence}\n".encode())
+    _see_children_off(GRACE)
+    os._exit(os.EX_TEMPFAIL)
+
+
+def _see_children_off(patience: float) -> None:
+    for child in _children:
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def _word_of_the_lost() -> Iterator[None]:
+    """A collective fails when a rank is lost, but cannot tell which: that sentence is left to the heartbeat."""
+    try:
+        yield
+    except RuntimeError:
+        if _heartbeat and _heartbeat.lost.wait(GRACE):
+            _heartbeat.thread.join()
+        raise

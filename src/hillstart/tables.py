@@ -1,0 +1,87 @@
+"""The tables of a run: `starts.csv`, a row for each start, and `history.csv`, a row for each start and epoch."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hillstart.descent import Hyperparameters
+from hillstart.errors import InputError
+from hillstart.files import replacing
+from hillstart.starts import Record, Row, Start, standing, varying
+
+STARTS = ("seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank")
+HISTORY = ("seed", "epoch", "train_cost", "val_cost", "val_accuracy")
+
+
+class Tables:
+    """Both tables in a folder, growing as starts are done; what varies among the starts has a column of its own.
+
+    The ranks are known at the end only: until then that column is empty and the rows stand in the order they came.
+    """
+
+    def __init__(self, folder: Path, starts: Sequence[Start]):
+        self.starts, self.history = folder / "starts.csv", folder / "history.csv"
+        self._varying, self._alike = varying(starts), starts[0].hyperparameters
+        self._more = [name for name in self._varying if name != "eta"]
+
+    def begin(self) -> None:
+        """Empty tables."""
+        _write(self.starts, [(*STARTS, *self._more)], "w")
+        _write(self.history, [(*HISTORY, *self._varying)], "w")
+
+    def add(self, rows: Iterable[Row], record: Record, places: Sequence[int]) -> None:
+        """Append the rows and the history of these places of a record."""
+        _write(self.starts, (self._line(row, "") for row in rows), "a")
+        _write(self.history, self._epochs(record, places), "a")
+
+    def end(self, rows: Iterable[Row]) -> None:
+        """All rows, ranked."""
+        ranked = enumerate(sorted(rows, key=standing), 1)
+        lines = [(*STARTS, *self._more), *(self._line(row, rank) for rank, row in ranked)]
+        with replacing(self.starts) as new:
+            _write(new, lines, "w")
+
+    def read(self, size: int | None = None) -> list[Row]:
+        """The rows that lie in the first `size` bytes of `starts.csv`, or in all of it.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        try:
+            with self.starts.open("rb") as file:
+                text = file.read(-1 if size is None else size).decode()
+            return [self._row(line) for line in csv.DictReader(text.splitlines())]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.starts} cannot be read back as the table of the run's starts.") from error
+
+    def _line(self, row: Row, rank: int | str) -> tuple[Any, ...]:
+        rolls = row.start.hyperparameters
+        costs = (row.train_cost, row.val_cost, row.val_accuracy)
+        begins = (row.start.seed, rolls.eta, row.epochs, row.status)
+        return (*begins, *costs, rank, *(getattr(rolls, name) for name in self._more))
+
+    def _row(self, line: dict[str, str]) -> Row:
+        rolls = {name: float(line[name]) for name in ("eta", *self._more)}
+        alike = {"momentum": self._alike.momentum, "lmbda": self._alike.lmbda}
+        start = Start(int(line["seed"]), Hyperparameters(**(alike | rolls)))
+        costs = (float(line[name]) for name in ("train_cost", "val_cost", "val_accuracy"))
+        return Row(start, int(line["epochs"]), line["status"], *costs)
+
+    def _epochs(self, record: Record, places: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+        differs = {p: [getattr(record.starts[p].hyperparameters, name) for name in self._varying] for p in places}
+        figures, epochs = record.history[:, list(places)].tolist(), record.epochs.tolist()
+        for epoch, of_all in enumerate(figures, 1):
+            for p, costs in zip(places, of_all, strict=True):
+                if epoch <= epochs[p]:
+                    yield (record.starts[p].seed, epoch, *costs, *differs[p])
+
+
+def _write(path: Path, lines: Iterable[Sequence[Any]], mode: str) -> None:
+    with path.open(mode, newline="") as file:
+        csv.writer(file).writerows([_plain(v) for v in line] for line in lines)
+
+
+def _plain(value: Any) -> Any:
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
