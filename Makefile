@@ -21,6 +21,9 @@ lint: $(READY) ## style and types
 check-gradients: $(READY) ## the gradient by hand against autograd and finite differences
 	$(BIN)/python scripts/check_gradients.py
 
+compare: $(READY) ## are the starts of two runs really different? make compare A=RUN B=RUN
+	$(BIN)/python scripts/compare.py $(if $(A),"$(A)") $(if $(B),"$(B)")
+
 bench: $(READY) ## how fast: ours and the machine's own limit, in one run
 	$(BIN)/python scripts/bench.py
 
@@ -34,4 +37,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-.PHONY: help train test lint check-gradients bench clean
+.PHONY: help train test lint check-gradients compare bench clean
