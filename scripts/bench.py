@@ -1,6 +1,6 @@
-"""How fast, on this machine: `python scripts/bench.py [--device cpu|cuda] [--json FILE] [--quick]`."""
+"""How fast, here: `python scripts/bench.py [--device cpu|cuda] [--only SECTION ...] [--json FILE] [--quick]`."""
 
-from hillstart.bench import main
+from hillstart.bench.command import main
 
 if __name__ == "__main__":
     main()

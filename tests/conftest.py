@@ -1,5 +1,10 @@
 """Shapes and types of public functions are checked while tests run; `gpu` tests skip with a reason without CUDA."""
 
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -13,3 +18,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces, 10.77.0.1 and 10.77.0.2, that see each other and nothing else."""
+    names = [f"hillstart-{os.getpid()}-{i}" for i in (1, 2)]
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and the command ip")
+    ip = lambda *words: subprocess.run(["ip", *words], check=True, capture_output=True)  # noqa: E731
+    made: list[str] = []
+    try:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+                made.append(name)
+            ends = [f"hs{os.getpid()}-{i}" for i in (1, 2)]
+            ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
+            for i, (name, end) in enumerate(zip(names, ends, strict=True), 1):
+                ip("-n", name, "link", "set", end, "name", "veth")
+                ip("-n", name, "address", "add", f"10.77.0.{i}/24", "dev", "veth")
+                for link in ("lo", "veth"):
+                    ip("-n", name, "link", "set", link, "up")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
+        yield names
+    finally:
+        for name in made:
+            ip("netns", "delete", name)

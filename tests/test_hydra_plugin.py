@@ -142,9 +142,8 @@ def test_a_hundred_jobs_are_one_call(sweep: Sweeps, capsys: pytest.CaptureFixtur
         ("network=small,wide", "seed=1,2", "+extra={a: [1,2]}", "~descent.momentum"),
         ("seed=1,2", "hydra.sweep.subdir=${hydra.job.override_dirname}/x", "hydra.job.name=other"),
         ("seed=1,2", "hydra.output_subdir=null"),
-        ("odd.number=1,2",),
     ],
-    ids=["values", "other keys", "folders by name", "no .hydra", "nothing of its own"],
+    ids=["values", "other keys", "folders by name", "no .hydra"],
 )
 def test_folders_and_results_are_those_of_hydras_launcher(
     sweep: Sweeps, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -178,7 +177,16 @@ def test_a_job_that_leaves_a_key_out_keeps_confs_value(sweep: Sweeps, monkeypatc
     monkeypatch.setattr(sweeper, "split_arguments", staticmethod(lambda *_: [lines]))
     toy = Toy()
     assert "1 of 4 jobs failed: #3 seed=1,2: Ambiguous value for argument" in str(failures(sweep, toy))
-    assert toy.packs == [[1, 2], [0]]
+    assert toy.packs == [[1, 2]]
+    assert toy.alone == [0]
+
+
+def test_a_job_without_company_runs_by_itself(sweep: Sweeps) -> None:
+    toy = Toy()
+    jobs = sweep(toy, "odd.number=1,2")
+    assert toy.packs == []
+    assert toy.alone == [0, 0]
+    assert [job.return_value for job in jobs] == [0, 0]
 
 
 def test_other_keys_split_the_jobs_into_packs(sweep: Sweeps) -> None:

@@ -2,11 +2,9 @@
 
 import multiprocessing
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -17,16 +15,9 @@ import torch
 import ranks_toy
 from hillstart.errors import InputError
 from hillstart.ranks import AcrossRanks, Ranks, ranks_of
+from launching import BOUND, TORCHRUN, alone
 
 TOY = str(Path(ranks_toy.__file__))
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-BOUND = 60
-
-
-def alone() -> dict[str, str]:
-    """This environment without what says that a launcher was at work."""
-    ours = ("MASTER_", "SLURM_", "LOCAL_", "NODE_RANK", "RANK", "WORLD_SIZE", "GROUP_RANK")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def launch(*command: str) -> subprocess.CompletedProcess[str]:
@@ -168,34 +159,6 @@ def test_an_error_of_all_ranks_is_no_loss(server: ForkServerContext, tmp_path: P
     for rank in range(2):
         assert f"a mistake of rank {rank}" in said[rank]
         assert "was lost" not in said[rank]
-
-
-@pytest.fixture
-def hosts() -> Iterator[list[str]]:
-    """Two network namespaces, 10.77.0.1 and 10.77.0.2, that see each other and nothing else."""
-    names = [f"hillstart-{os.getpid()}-{i}" for i in (1, 2)]
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and the command ip")
-    ip = lambda *words: subprocess.run(["ip", *words], check=True, capture_output=True)  # noqa: E731
-    made: list[str] = []
-    try:
-        try:
-            for name in names:
-                ip("netns", "add", name)
-                made.append(name)
-            ends = [f"hs{os.getpid()}-{i}" for i in (1, 2)]
-            ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
-            for i, (name, end) in enumerate(zip(names, ends, strict=True), 1):
-                ip("-n", name, "link", "set", end, "name", "veth")
-                ip("-n", name, "address", "add", f"10.77.0.{i}/24", "dev", "veth")
-                for link in ("lo", "veth"):
-                    ip("-n", name, "link", "set", link, "up")
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
-        yield names
-    finally:
-        for name in made:
-            ip("netns", "delete", name)
 
 
 def test_a_killed_rank_on_one_of_two_hosts(hosts: list[str], tmp_path: Path) -> None:

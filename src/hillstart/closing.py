@@ -52,7 +52,8 @@ def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool 
         whole = summary["epochs"] * summary["starts"]
         saved = f", {summary['epochs_saved']} of {whole} epochs saved" if summary["epochs_saved"] else ""
         log.info(f"{summary['finished']} starts finished, {', '.join(ended)}{saved}")
-    log.info(f"{summary['seconds']:.1f} s of training on {summary['device']}; the run lies in {relative(folder)}")
+    where = summary["device"] + (f" on each of {summary['ranks']} ranks" if summary["ranks"] > 1 else "")
+    log.info(f"{summary['seconds']:.1f} s of training on {where}; the run lies in {relative(folder)}")
 
 
 def _spread(summary: dict[str, Any]) -> None:

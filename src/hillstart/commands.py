@@ -46,6 +46,7 @@ EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
     "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder ...
     "The dirpath has changed",  # ... which may have been moved
+    "It is recommended to use .*sync_dist=True",  # every rank logs the figures of all
 )
 
 
@@ -129,7 +130,8 @@ def _one_device(cfg: DictConfig) -> None:
 
 
 def _quiet() -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for expected in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", expected)
 

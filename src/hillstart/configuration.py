@@ -10,6 +10,7 @@ import hydra
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -119,8 +120,7 @@ def trainer_maker(cfg: DictConfig, folder: Path) -> Callable[[], pl.Trainer]:
     if options["devices"] > there:
         there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
         raise InputError(f"trainer.devices is {options['devices']}, but there {there_are} here.")
-    if options["devices"] * options["num_nodes"] > 1:
-        options["strategy"] = AcrossRanks(ADVICE)
+    shared = options["devices"] * options["num_nodes"] > 1 or _was_started_as_one_of_many()
     for key in ("max_epochs", "max_steps"):
         if not (_is_whole(options[key], 1) or (key == "max_steps" and options[key] == -1)):
             raise InputError(f"trainer.{key} is {options[key]!r}; it must be a whole number, 1 or more.")
@@ -131,6 +131,8 @@ def trainer_maker(cfg: DictConfig, folder: Path) -> Callable[[], pl.Trainer]:
         try:
             return pl.Trainer(
                 **options,
+                strategy=AcrossRanks(ADVICE) if shared else "auto",
+                use_distributed_sampler=False,
                 logger=logger,
                 plugins=[WholeCheckpoints()],
                 callbacks=[checkpoints, TrainingBar()],
@@ -144,6 +146,12 @@ def trainer_maker(cfg: DictConfig, folder: Path) -> Callable[[], pl.Trainer]:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     return make
+
+
+def _was_started_as_one_of_many() -> bool:
+    """By torchrun or srun, with which trainer.devices and trainer.num_nodes must agree."""
+    tasks = os.environ.get("SLURM_NTASKS", "1") if SLURMEnvironment.detect() else os.environ.get("WORLD_SIZE", "1")
+    return tasks != "1"
 
 
 def _accelerator(asked: str) -> str:

@@ -238,7 +238,7 @@ def _check_different(starts: Sequence[Start]) -> None:
 
 
 def _write(summary: Summary, folder: Path) -> None:
-    with replacing(folder / "summary.json") as new:
+    with replacing(folder / "summary.json", sync=False) as new:
         new.write_text(json.dumps(summary, indent=2) + "\n")
 
 
@@ -249,7 +249,8 @@ def _listed(names: tuple[str, ...]) -> str:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu, {torch.get_num_threads()} threads ({platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' * (threads > 1)} ({platform.machine()})"
 
 
 @cache

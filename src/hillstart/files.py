@@ -7,13 +7,18 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new file to write to; it takes the place of `path` when all of it lies on the disk."""
+def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
+    """A new file to write to; it takes the place of `path` when all of it is written.
+
+    Args:
+        sync: and lies on the disk, so that a power cut does not matter either; False for what can be made again.
+    """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield new
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)

@@ -49,13 +49,8 @@ def with_quiet_rank(arguments: list[str]) -> list[str]:
     if not getattr(rank_zero_only, "rank", 0):  # set by Lightning from the environment
         return arguments
     folder = [] if any(a.startswith("hydra.run.dir=") for a in arguments) else ["hydra.run.dir=."]
-    return [
-        *arguments,
-        *folder,
-        "hydra.output_subdir=null",
-        "hydra/job_logging=disabled",
-        "hydra/hydra_logging=disabled",
-    ]
+    silence = ["hydra.job_logging.root.handlers=[]", "~hydra.job_logging.handlers.file"]
+    return [*arguments, *folder, *silence, "hydra.hydra_logging.root.handlers=[]", "hydra.output_subdir=null"]
 
 
 def resumed_checkpoint(resume: str) -> Path:

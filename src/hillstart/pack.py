@@ -23,9 +23,9 @@ TILE_FLOPS = 15e6
 
 # Where a start may move without a change of a bit, as measured with MKL 2024.2 on an AMD EPYC, for networks from
 # [36,5,3] to [3072,64,2] and batches from 1 to 1,000. In tiles of a steady width, where each layer has a multiple of
-# COLUMNS numbers for a picture: what is left over at the end of a tensor is computed in another way. And to a place that
-# differs by a multiple of LANES: the products of the upper layers, one for each start, depend on the alignment to 16
-# bytes.
+# COLUMNS numbers for a picture: what is left over at the end of a tensor is computed in another way. And to a place
+# that differs by a multiple of LANES: the products of the upper layers, one for each start, depend on the alignment of
+# their numbers to 16 bytes.
 COLUMNS = 32
 LANES = 4
 

@@ -1,5 +1,6 @@
 """A population of starts and how it is trained: in packs that fit the memory, each of them one fit of Lightning."""
 
+import gc
 import itertools
 import logging
 import time
@@ -144,12 +145,21 @@ def train(
             packs[done : done + 1] = [len(starts) - half, half]
             log.info(f"{len(starts)} starts are too many for the memory of the device; going on with {half} at once.")
             del training, trainer
-            torch.cuda.empty_cache()
+            _let_go()
             continue
         finally:
             checkpoint = None
         yield Trained(training, training.record.rows(), time.perf_counter() - began)
         done += 1
+        del training, trainer
+        _let_go()
+
+
+def _let_go() -> None:
+    """Free what the last pack held: trainers and modules refer to each other, so they wait for the collector."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _fit(training: Training, trainer: pl.Trainer, checkpoint: Path | None) -> None:

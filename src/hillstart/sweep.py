@@ -73,7 +73,8 @@ def close(folder: Path) -> None:
     log.info(f"val accuracy of {of['n']} starts in {len(jobs)} jobs: median {of['median']:.4f}, {quartiles}, "
              f"from {of['min']:.4f} to {of['max']:.4f}")  # fmt: skip
     log.info(f"best by val cost: job {rows[0]['job']}, seed {rows[0]['seed']}: test accuracy "
-             f"{best['test_accuracy']:.4f}, uncertain by {best['test_standard_error']:.4f} (one standard error)")  # fmt: skip
+             f"{best['test_accuracy']:.4f}, uncertain by {best['test_standard_error']:.4f} "
+             "(one standard error)")  # fmt: skip
     log.info(f"the sweep lies in {relative(folder)}")
 
 

@@ -40,7 +40,7 @@ class Tables:
         """All rows, ranked."""
         ranked = enumerate(sorted(rows, key=standing), 1)
         lines = [(*STARTS, *self._more), *(self._line(row, rank) for rank, row in ranked)]
-        with replacing(self.starts) as new:
+        with replacing(self.starts, sync=False) as new:
             _write(new, lines, "w")
 
     def read(self, size: int | None = None) -> list[Row]:

@@ -92,7 +92,7 @@ class Training(pl.LightningModule):
         self.begin, self.data, self.descent = begin, data, descent
         self.stopping, self.number, self.packs = stopping or Stopping(), number, packs
         self.record = Record(starts)
-        self.between_chunks = True
+        self.between_chunks = False
         self.was_restored = False
 
     # ------------------------------------------------------------ what Lightning asks for
@@ -161,6 +161,7 @@ class Training(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._let_go()
+        self.between_chunks = True
 
     # ------------------------------------------------------------ where it stands
 

@@ -53,7 +53,8 @@ class PackLog:
                 handler.close()
             for logger, handlers, level, propagate, disabled in before:
                 logger.handlers[:], logger.propagate, logger.disabled = handlers, propagate, disabled
-                logger.setLevel(level)
+                if logger.level != level:  # to set one, even to what it was, empties a cache in every logger there is
+                    logger.setLevel(level)
 
     def _open_files(self, hydra: DictConfig) -> None:
         """Put a job's log files in place of the pack's: where nothing else differs, that saves a configuration."""

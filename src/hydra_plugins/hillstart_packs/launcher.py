@@ -56,6 +56,9 @@ class PackLauncher(BasicLauncher):
         results: dict[int, JobReturn] = {}
         per_start = tuple(getattr(self.task_function, "per_start", ()))
         for group in grouped(jobs, per_start):
+            if len(group.jobs) == 1:  # has no company, so it can have all that a run by itself has
+                results[group.jobs[0].number] = self._run_alone(group.jobs[0].number, group.jobs[0].lines)
+                continue
             try:
                 results |= launched_as_pack(group, self.hydra_context, self.config, self.task_function, sweep_dir)
             except NotPackedError as reason:
