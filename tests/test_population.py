@@ -118,12 +118,32 @@ def test_the_best_of_all_packs_are_kept_best_first(tmp_path: Path) -> None:
         torch.testing.assert_close(p[:1], q, rtol=1e-4, atol=1e-5)
 
 
-def test_last_and_best_checkpoint_are_of_the_right_packs(tmp_path: Path) -> None:
+def test_last_and_best_checkpoint_are_of_the_last_pack(tmp_path: Path) -> None:
     run(tmp_path, people(), pack=3)
     stored = {name: torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("last", "best")}
-    assert stored["last"]["hillstart"]["pack"] == 4
-    assert int(table(tmp_path)[0]["seed"]) in stored["best"]["hillstart"]["seeds"]
+    assert [stored[name]["hillstart"]["pack"] for name in stored] == [4, 4]
+    assert [stored[name]["hillstart"]["seeds"][-1] for name in stored] == [9, 9]
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_finished_pack_holds_no_memory(tmp_path: Path) -> None:
+    import gc
+    import weakref
+
+    seen: list[Any] = []
+
+    class Watch(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            assert isinstance(pl_module, Training)
+            gc.disable()  # what is freed must be so without the collector
+            seen.append([weakref.ref(t) for t in (*pl_module.best.parameters, *pl_module.pack.tiles[-1].network.w)])
+
+    try:
+        run(tmp_path, people(8), pack=2, more_callbacks=[Watch()])
+    finally:
+        gc.enable()
+    assert len(seen) == 4
+    assert [sum(ref() is not None for ref in refs[:4]) for refs in seen] == [0, 0, 0, 0]
 
 
 def test_a_pack_too_large_for_the_device_is_halved_in_the_middle_of_a_run(

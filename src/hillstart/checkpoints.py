@@ -17,13 +17,16 @@ from hillstart.training import Training
 
 # Of the time since training began; a large pack with short epochs would else spend most of it writing.
 SHARE = 0.05
+# A deliberately low guess of how fast a checkpoint is written, until one was.
+BYTES_PER_SECOND = 2e8
 
 
 class Checkpoints(Checkpoint):
-    """`last.ckpt` after an epoch, and `best.ckpt` when the best start stands lower than ever before.
+    """`last.ckpt` after an epoch, and `best.ckpt` when the best start of the pack stands lower than ever before.
 
-    An epoch goes without when writing has taken `SHARE` of the time so far; the end of a fit never does. Both hold
-    each start as in its best epoch. `best.ckpt` is of the pack whose best start is the best of all packs.
+    An epoch goes without where writing would take more than `SHARE` of the time; the end of the last pack never does,
+    while a pack before it leaves nothing that its rows and the kept starts do not hold. Both files hold each start as
+    in its best epoch.
     """
 
     def __init__(self, folder: Path):
@@ -31,21 +34,26 @@ class Checkpoints(Checkpoint):
         self.lowest = math.inf
         self._owed = False
         self._saved_step = -1
-        self._began = self._spent = 0.0
+        self._began = self._spent = self._cost = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        if trainer.global_step == 0:
+            self.lowest, self._owed = math.inf, False
+        self._cost = pl_module.state_bytes / BYTES_PER_SECOND
         self._began, self._spent, self._saved_step = time.monotonic(), 0.0, -1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         cost = float(trainer.callback_metrics["val_cost"])
         if cost < self.lowest:
             self.lowest, self._owed = cost, True
-        due = self._spent <= SHARE * (time.monotonic() - self._began)
+        due = self._spent + self._cost <= SHARE * (time.monotonic() - self._began)
         if trainer.strategy.broadcast(due):  # all ranks take part in a checkpoint, and their clocks differ
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step != self._saved_step:
+        assert isinstance(pl_module, Training)
+        if trainer.global_step != self._saved_step and pl_module.number == pl_module.packs:
             self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -66,8 +74,8 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(last)
         if owed and trainer.is_global_zero:
             _twin(last, best)
-        self._saved_step = trainer.global_step
-        self._spent += time.monotonic() - began
+        self._saved_step, self._cost = trainer.global_step, time.monotonic() - began
+        self._spent += self._cost
 
 
 def _twin(file: Path, twin: Path) -> None:

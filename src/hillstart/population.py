@@ -1,6 +1,5 @@
 """A population of starts and how it is trained: in packs that fit the memory, each of them one fit of Lightning."""
 
-import gc
 import itertools
 import logging
 import time
@@ -23,7 +22,7 @@ from hillstart.training import Begin, Training
 log = logging.getLogger(__name__)
 
 # Of a pack on the CPU, all it holds for its starts together. Every core has tiles enough long before this.
-CPU_BYTES = 256 << 20
+CPU_BYTES = 160 << 20
 # Of the free memory of a CUDA device.
 CUDA_SHARE = 0.4
 # Packs are of a multiple of this many starts where they are larger, so that tiles come out even.
@@ -144,22 +143,14 @@ def train(
             half = len(starts) // 2
             packs[done : done + 1] = [len(starts) - half, half]
             log.info(f"{len(starts)} starts are too many for the memory of the device; going on with {half} at once.")
-            del training, trainer
-            _let_go()
+            training.release()
+            torch.cuda.empty_cache()
             continue
         finally:
             checkpoint = None
         yield Trained(training, training.record.rows(), time.perf_counter() - began)
         done += 1
-        del training, trainer
-        _let_go()
-
-
-def _let_go() -> None:
-    """Free what the last pack held: trainers and modules refer to each other, so they wait for the collector."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        training.release()
 
 
 def _fit(training: Training, trainer: pl.Trainer, checkpoint: Path | None) -> None:

@@ -189,6 +189,21 @@ class Training(pl.LightningModule):
         self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
         self.trainer.should_stop = self.trainer.should_stop or not bool(rolling.any())
 
+    def release(self) -> None:
+        """Free the starts when they are of no more use.
+
+        A trainer and its module refer to each other, so that without this they would wait for the collector.
+        """
+        for name in ("pack", "best", "batches", "_train", "_val"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the tensors in a checkpoint, as long as all starts roll."""
+        moving = [t for tensors in self.pack.tiles[0].state().values() for t in tensors if t.dim()]
+        a_start = sum(t[0].numel() * t.element_size() for t in (*moving, *self.best.parameters))
+        return a_start * len(self.record.starts)
+
     def best_of(self, places: Sequence[int]) -> Network | None:
         """These starts, as they were in their best epochs, on the CPU of the first rank; None on the others.
 

@@ -1,0 +1,137 @@
+"""A multirun as users type it: a folder, a row and a value for each job, and the table over all of them."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from hillstart import commands, experiment
+
+SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "hydra.sweep.dir=sweep"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_restore_singletons: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+
+
+@pytest.fixture
+def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def call(*options: str) -> None:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train.py", "-m", *SMALL, *options])
+        commands.train()
+
+    return call
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_job_has_its_folder_and_the_sweep_its_table(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep("seed=range(0,4)", "descent.eta=0.1,0.5")
+    for job in range(8):
+        for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
+            assert Path(f"sweep/{job}/.hydra/{name}").is_file()
+        for name in ("starts.csv", "history.csv", "summary.json", "network.safetensors"):
+            assert Path(f"sweep/{job}/{name}").is_file()
+        assert "chosen by val cost: seed" in Path(f"sweep/{job}/train.log").read_text()
+        (row,) = rows(f"sweep/{job}/starts.csv")
+        assert (int(row["seed"]), float(row["eta"])) == (job // 2, (0.1, 0.5)[job % 2])
+        assert json.loads(Path(f"sweep/{job}/summary.json").read_text())["best_seed"] == job // 2
+    table = rows("sweep/starts.csv")
+    assert [row["rank"] for row in table] == [str(k) for k in range(1, 9)]
+    assert sorted(row["job"] for row in table) == list("01234567")
+    costs = [float(row["val_cost"]) for row in table]
+    assert costs == sorted(costs)
+    whole = json.loads(Path("sweep/summary.json").read_text())
+    assert (whole["jobs"], whole["starts"], whole["best_job"]) == (8, 8, table[0]["job"])
+    assert [setting["starts"] for setting in whole["settings"]] == [4, 4]
+    medians = [setting["val_cost"]["median"] for setting in whole["settings"]]
+    assert medians == sorted(medians)
+    shown = capsys.readouterr()
+    assert "Launching 8 jobs" in shown.out
+    assert "val accuracy of 8 starts in 8 jobs: median" in shown.out
+    assert shown.out.count("chosen by val cost") == 0
+    assert shown.err == ""
+
+
+def test_a_swept_start_is_the_start_of_a_run(sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep("seed=2,0,1")
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["train.py", *SMALL[:-1], "starts=3", "hydra.run.dir=run"])
+    commands.train()
+    run = {row["seed"]: row for row in rows("run/starts.csv")}
+    for job, seed in enumerate("201"):
+        (row,) = rows(f"sweep/{job}/starts.csv")
+        assert (row["seed"], row["rank"]) == (seed, "1")
+        assert {k: row[k] for k in row if k != "rank"} == {k: run[seed][k] for k in run[seed] if k != "rank"}
+
+
+def test_jobs_with_other_options_are_packs_of_their_own(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep("seed=0,1", "network.activation=sigmoid,tanh", "starts=1")
+    assert capsys.readouterr().out.count("as one pack") == 2
+    table = rows("sweep/starts.csv")
+    assert {(row["network.activation"], row["seed"]) for row in table} == {
+        (a, s) for a in ("sigmoid", "tanh") for s in "01"
+    }
+
+
+def test_jobs_of_many_starts_are_stepped_by_as_many(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep("seed=range(0,6,3)", "starts=3", "keep=2")
+    assert [len(rows(f"sweep/{job}/starts.csv")) for job in range(2)] == [3, 3]
+    assert len(rows("sweep/starts.csv")) == 6
+    with pytest.raises(SystemExit) as end:
+        sweep("seed=0,2", "starts=3", "hydra.sweep.dir=other")
+    assert "is in two jobs of the sweep; with starts=k" in str(end.value.code)
+
+
+def test_a_broken_job_fails_alone_and_is_named(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        sweep("seed=0,-1,1", "descent.eta=0.1")
+    sentence = str(end.value.code)
+    assert sentence.startswith("hillstart: 1 of 3 jobs failed: #1 ")
+    assert sentence.endswith("seed is -1; it must be a whole number, 0 or more.")
+    assert "Traceback" not in capsys.readouterr().err
+    assert {row["seed"] for row in rows("sweep/starts.csv")} == {"0", "1"}
+
+
+def test_what_cannot_be_swept_is_one_sentence(sweep: Any) -> None:
+    with pytest.raises(SystemExit) as end:
+        sweep("descent.etta=1,2")
+    assert "descent.etta" in str(end.value.code)
+    assert "\n" not in str(end.value.code)
+
+
+def test_data_that_depends_on_the_seed_is_not_shared(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep("seed=0,1", "data.seed=${seed}")
+    assert "one after another" in capsys.readouterr().out
+    sources = [Path(f"sweep/{job}/train.log").read_text() for job in range(2)]
+    assert "drawn from seed 0" in sources[0]
+    assert "drawn from seed 1" in sources[1]
+
+
+@pytest.mark.filterwarnings("ignore")  # of optuna 2.10 with today's SQLAlchemy
+def test_optuna_minimises_the_median_over_the_starts(sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra optuna is not installed")
+    calls = []
+    together = experiment.run_together
+    monkeypatch.setattr(experiment, "run_together", lambda *a, **k: calls.append(len(a[1])) or together(*a, **k))
+    sweep("hydra/sweeper=optuna", "starts=3", "descent.eta=interval(0.05,0.5)", "hydra.sweeper.n_trials=4",
+          "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=1")  # fmt: skip
+    assert calls == [2, 2]
+    found = (Path("sweep") / "optimization_results.yaml").read_text()
+    medians = []
+    for job in range(4):
+        costs = sorted(float(row["val_cost"]) for row in rows(f"sweep/{job}/starts.csv"))
+        assert len(costs) == 3
+        medians.append(costs[1])
+    assert f"best_value: {min(medians)}" in found
+    assert len(rows("sweep/starts.csv")) == 12
