@@ -14,7 +14,8 @@ import pytest
 from scipy.stats import t as students_t
 
 from hillstart import commands
-from hillstart.comparison import compare, difference_of_means, difference_of_medians, main, superiority
+from hillstart.comparison import compare, main
+from hillstart.difference import difference_of_means, difference_of_medians, superiority
 
 TOP = Path(__file__).parent.parent
 HEADINGS = ["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank"]

@@ -3,239 +3,27 @@
 Every start counts as one independent draw. That seeds which both runs share begin alike is not made use of.
 """
 
-import csv
 import json
 import math
 import sys
-import warnings
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from hillstart.difference import CONFIDENCE, Difference, difference_of_means, difference_of_medians, superiority
 from hillstart.errors import InputError
+from hillstart.past_run import SPREAD, TESTS, Run, read
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
+MEASURED = ("val_accuracy", "val_cost", "train_cost")
 FEW = 10
 """Below so many starts a word of caution is said."""
-
-COLUMNS = ("seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank")
-MEASURED = ("val_accuracy", "val_cost", "train_cost")
-SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
-TESTS = ("test_accuracy", "vote_test_accuracy")
-
-NOISE = ("hydra", "logger", "resume")  # where a run wrote, not how it descended
-NOT_WHICH_PICTURES = ("data.augment", "data.normalise")  # how pictures are shown, not which are held back
-
-# ---------------------------------------------------------------- statistics
-
-
-@dataclass(frozen=True)
-class Difference:
-    """B - A with its 95% confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def shown(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
-
-def _difference(A: np.ndarray, B: np.ndarray, *value_low_high: float) -> Difference:
-    rounding = 1e-12 * max(np.abs(A).max(), np.abs(B).max())  # 1e-17 above 0 must not show a difference
-    return Difference(*(0.0 if abs(x) <= rounding else float(x) for x in value_low_high))
-
-
-def difference_of_medians(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]) -> Difference:
-    """Median of B less median of A, with the percentile interval of the bootstrap; at least two values each.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. Not the BCa interval of ch. 14: its
-    acceleration is a jackknife's, which fails for medians (ch. 11), and with tied values, as accuracies on few pictures
-    are, it mostly was no number at all. With ties the percentiles err on the wide side; below 5 values the interval is
-    too narrow (2 values: it held the truth in 65% of 400 trials). The same starts always give the same interval.
-    """
-    from scipy.stats import bootstrap  # here, for it takes a second, for which a mistake or --help need not wait
-
-    def statistic(A: np.ndarray, B: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.asarray(np.median(B, axis=axis) - np.median(A, axis=axis))
-
-    interval = bootstrap(
-        (A, B),
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, 1_000_000 // max(len(A), len(B))),  # so that 10,000 starts take 8 MB at a time, not 800
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return _difference(A, B, float(statistic(A, B)), interval.low, interval.high)
-
-
-def difference_of_means(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]) -> Difference:
-    """Mean of B less mean of A, with the interval of Welch (Biometrika 34, 1947), for spreads that may differ.
-
-    At least two values each. Where neither run's values vary, the interval has no width.
-    """
-    from scipy.stats import ttest_ind
-
-    value = float(B.mean() - A.mean())
-    if not np.ptp(A) and not np.ptp(B):
-        return _difference(A, B, value, value, value)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # one of the two may not vary
-        interval = ttest_ind(B, A, equal_var=False).confidence_interval(CONFIDENCE)
-    return _difference(A, B, value, interval.low, interval.high)
-
-
-def superiority(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"], *, lower_is_better: bool = False) -> float:
-    """Share of the pairs in which B's value beats A's, a tie counting half: 0.5 where neither is ahead.
-
-    Mann and Whitney's U over mn (1947), which is Vargha and Delaney's A (2000).
-    """
-    ordered = np.sort(A)
-    below = (np.searchsorted(ordered, B, "left") + np.searchsorted(ordered, B, "right")).mean() / (2 * len(A))
-    return float(1 - below if lower_is_better else below)
-
-
-# ---------------------------------------------------------------- files
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is known of a run.
-
-    Attributes:
-        values: the compared column, of the starts that did not diverge.
-        grid: whether starts differ in more than their seeds.
-        options: flattened keys and values, several of them joined where a sweep's jobs differ.
-        pictures: what tells whether another run used the same: options of data, classes, counts.
-        tests: test accuracies of the chosen start and of the vote, where known.
-    """
-
-    folder: Path
-    values: Float[np.ndarray, " n"]
-    diverged: int
-    finished: bool
-    grid: bool
-    options: dict[str, str]
-    pictures: dict[str, str]
-    tests: list[float | None]
-
-    def row(self) -> dict[str, Any]:
-        """How the values are spread, and what was left out."""
-        at = np.quantile(self.values, [0, 0.25, 0.5, 0.75, 1]).tolist()
-        return {
-            "folder": str(self.folder),
-            "starts": len(self.values),
-            "diverged": self.diverged,
-            "finished": self.finished,
-            "mean": float(self.values.mean()),
-            **dict(zip((*SPREAD, *TESTS), (*at, *self.tests), strict=True)),
-        }
-
-
-def read(folder: Path, on: str) -> Run:
-    """A run, or the root of a sweep, from its files alone.
-
-    Raises:
-        InputError: there is no such folder, a file is missing or damaged, or fewer than two starts did not diverge.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; give that of a run (outputs/DATE/TIME).")
-    path = folder / "starts.csv"
-    if not path.is_file():
-        raise InputError(f"{path} is missing, so {folder} is not the folder of a run that has measured its starts.")
-    rows = _parsed(path, lambda text: list(csv.DictReader(text.splitlines())))
-    if not rows:
-        raise InputError(f"{path} holds no start.")
-    if missing := [name for name in COLUMNS if name not in rows[0]]:
-        raise InputError(f"{path} lacks what a table of starts has: {', '.join(missing)}.")
-    values = []
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():  # csv's way to tell of a row longer or shorter than the headings
-            raise InputError(f"{path}: start {number} has not as many entries as there are headings; is it cut off?")
-        if row["rank"] and row["status"] not in ("finished", "stopped", "diverged"):
-            raise InputError(f"{path}: status is '{row['status']}'; it must be finished, stopped or diverged.")
-        if row["status"] != "diverged":
-            values.append(_number(row[on], f"{path}: {on} of start {number}"))
-    if not values:
-        raise InputError(f"{folder}: all starts diverged ({len(rows)}), so there is nothing to compare.")
-    if len(values) < 2:
-        raise InputError(f"{folder}: there is one sound start; a spread needs at least two starts.")
-
-    jobs = [folder] if (folder / ".hydra").is_dir() else sorted(path.parent for path in folder.glob("*/.hydra"))
-    summary = _mapping(folder / "summary.json")
-    about = summary or next(filter(None, (_mapping(job / "summary.json") for job in jobs)), {})
-    options = _options(jobs)
-    return Run(
-        folder,
-        np.array(values),
-        len(rows) - len(values),
-        all(row["rank"] for row in rows),
-        len({row["seed"] for row in rows}) < len(rows) or len({row["eta"] for row in rows}) > 1,
-        options,
-        {key: value for key, value in options.items() if key.startswith("data.") and key not in NOT_WHICH_PICTURES}
-        | dict(_flattened({key: about[key] for key in ("classes", "pictures") if key in about})),
-        [None if (test := summary.get(k)) is None else _number(test, f"{folder}/summary.json: {k}") for k in TESTS],
-    )
-
-
-def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
-    try:
-        return parse(path.read_text(encoding="utf-8-sig"))
-    except Exception as error:  # those of csv, JSON, YAML and OmegaConf have no ancestor in common
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
-
-
-def _number(value: object, what: str) -> float:
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{what} is '{value}'; it must be a number.")
-    return number
-
-
-def _mapping(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
-    """What a file holds under names; nothing where there is no file."""
-    found = _parsed(path, parse) if path.is_file() else {}
-    if not isinstance(found, dict):
-        raise InputError(f"{path} cannot be read: it holds no names with values.")
-    return found
-
-
-def _options(jobs: list[Path]) -> dict[str, str]:
-    from omegaconf import OmegaConf
-
-    values: dict[str, set[str]] = {}
-    for job in jobs:
-        options = _mapping(job / ".hydra/config.yaml", lambda text: OmegaConf.to_container(OmegaConf.create(text)))
-        for key, value in _flattened(options):
-            values.setdefault(key, set()).add(value)
-    return {key: ", ".join(sorted(found)) for key, found in values.items() if key.split(".")[0] not in NOISE}
-
-
-def _flattened(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _flattened(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, "null" if node is None else str(node)
-
-
-# ---------------------------------------------------------------- the comparison in words
 
 
 @dataclass(frozen=True)

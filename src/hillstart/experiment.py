@@ -2,12 +2,8 @@
 
 import json
 import logging
-import platform
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from hillstart.errors import InputError
 from hillstart.files import relative, replacing
 from hillstart.outcome import Outcome, accuracies_on_test
 from hillstart.population import Population, train
+from hillstart.provenance import commit, device_name, versions
 from hillstart.ranks import Ranks, ranks_of
 from hillstart.run_folder import RunFolder
 from hillstart.starts import STATUS, STOPPED, Record, Start, spread, standard_error
@@ -195,10 +192,10 @@ def summarise(
         "pictures": pictures,
         "classes": list(data.classes),
         "seconds": round(outcome.seconds, 2),
-        "device": _device_name(device),
+        "device": device_name(device),
         "ranks": ranks.size,
-        "versions": _versions(),
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": commit(),
     }
 
 
@@ -244,26 +241,3 @@ def _write(summary: Summary, folder: Path) -> None:
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:9])} and {len(names) - 9} more"
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' * (threads > 1)} ({platform.machine()})"
-
-
-@cache
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("hillstart", "torch", "lightning", "hydra-core")}
-    return packages | {"python": platform.python_version()}
-
-
-@cache
-def _commit() -> str | None:
-    """The commit of the checkout this file lies in, with a + where files were changed since; None outside one."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None

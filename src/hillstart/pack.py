@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hillstart.network import Network, PerStart
+from hillstart.tile import Optimiser, Tile
 
 # First-layer weights of a tile, in bytes: wide enough for the matrix product, small enough to stay in cache from one
 # mini-batch to the next. Of 0.1 to 6 MB, 3 MB was the fastest at batch 10 and 32 on one core with 0.5 MB of L2 and
@@ -32,58 +33,7 @@ LANES = 4
 # How much more work tiles of a steady width may cost than tiles cut evenly.
 PADDING = 1.125
 
-Optimiser = Callable[..., torch.optim.Optimizer]
 T = TypeVar("T")
-
-
-class Tile:
-    """Some starts that share their matrix products, with what moves them: velocities, or an optimiser of torch.
-
-    Attributes:
-        places: which starts of the pack they are.
-        columns: where those stand in `network`; what stands elsewhere in it has ended, or only fills the width.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        places: list[int],
-        columns: list[int],
-        eta: PerStart,
-        mu: PerStart | None,
-        lmbda: PerStart,
-        n: int,
-        optimiser: Optimiser | None,
-    ):
-        self.network, self.places, self.columns, self.n = network, places, columns, n
-        self.eta, self.mu, self.lmbda = eta, 0.0 if mu is None else mu, lmbda
-        self.optimiser = None if optimiser is None else optimiser(network.parameters, lr=self.eta)
-        self.velocity = None if mu is None or optimiser is not None else network.at_rest()
-
-    def descend(self, batches: Sequence[tuple[Tensor, Tensor, float]]) -> None:
-        """One step for each mini-batch: x, y, and the factor on eta."""
-        for x, y, factor in batches:
-            eta = self.eta * factor
-            if self.optimiser is None:
-                self.network.descend(x, y, eta, self.mu, self.lmbda, self.n, self.velocity)
-            else:
-                self.network.put_gradient(x, y, self.lmbda, self.n)
-                self.optimiser.param_groups[0]["lr"] = eta
-                self.optimiser.step()
-
-    def of_starts(self, t: Tensor) -> Tensor:
-        """A tensor of the tile without what belongs to no start any more."""
-        return t if self.columns == list(range(len(t))) else t[self.columns]
-
-    def state(self) -> dict[str, list[Tensor]]:
-        """Everything that changes while it trains: for each name, a tensor for each parameter."""
-        state = {"weights": self.network.parameters}
-        if self.velocity is not None:
-            state["velocity"] = self.velocity.parameters
-        if self.optimiser is not None:
-            for name in self.optimiser.state[self.network.parameters[0]]:
-                state[name] = [self.optimiser.state[p][name] for p in self.network.parameters]
-        return state
 
 
 class Pack:
@@ -260,7 +210,7 @@ class Pack:
         S = len(self.starts)
         cost, right, pictures = torch.zeros(S).double(), torch.zeros(S).double(), 0
         for x, y in batches:
-            results = self._on_every_tile(lambda tile, x=x, y=y: _measure(tile, x, y))  # type: ignore[misc]
+            results = self._on_every_tile(lambda tile, x=x, y=y: tile.measure(x, y))  # type: ignore[misc]
             cost += self._in_order([c for c, _ in results]).cpu()
             right += self._in_order([r for _, r in results]).cpu()
             pictures += len(x)
@@ -300,29 +250,13 @@ class Pack:
         at = {place: k for k, place in enumerate(self.starts)}
         for tile in self.tiles:
             mine = [at[place] for place in tile.places]
-            if tile.optimiser is not None:
-                _make_state(tile, set(state) - {"weights"}, state)
+            tile.make_room(state)
             for name, targets in tile.state().items():
                 for target, source in zip(targets, state[name], strict=True):
                     if source.dim():
                         target[tile.columns] = source[mine].to(target)
                     else:
                         target.copy_(source)
-
-
-def _make_state(tile: Tile, names: set[str], state: dict[str, list[Tensor]]) -> None:
-    """Room for an optimiser's state, which torch.optim makes only at the first step."""
-    assert tile.optimiser is not None
-    for i, p in enumerate(tile.network.parameters):
-        for name in names:
-            source = state[name][i]
-            tile.optimiser.state[p][name] = torch.zeros_like(p) if source.dim() else source.clone()
-
-
-def _measure(tile: Tile, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    cost, outputs = tile.network.evaluate(x, y)
-    right = outputs.argmax(-1) == y.argmax(-1)
-    return tile.of_starts(cost.double().sum(1)), tile.of_starts(right.double().sum(1))
 
 
 def _rows(t: Tensor, chosen: list[int]) -> Tensor:

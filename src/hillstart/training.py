@@ -1,7 +1,7 @@
 """The LightningModule that trains a pack of starts, a chunk of mini-batches at a time, and its optimiser."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -17,6 +17,7 @@ from hillstart.network import Network
 from hillstart.pack import Pack
 from hillstart.ranks import Ranks, ranks_of
 from hillstart.starts import VAL_ACCURACY, VAL_COST, Record, Start
+from hillstart.stepping import Chunks, GradientDescent
 from hillstart.stopping import Stopping
 
 # A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
@@ -25,30 +26,6 @@ CHUNK_SECONDS = 0.3
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1e13}
 SECONDS_PER_STEP = 1e-4
 CHUNK_BYTES = 64 << 20
-
-
-class GradientDescent(torch.optim.Optimizer):
-    """What Lightning sees of the descent: its step rolls the whole pack through a chunk of mini-batches.
-
-    Lightning needs a stepped optimiser to count steps, to write checkpoints and to monitor the learning rate:
-    `param_groups[0]["lr"]` is eta after the schedule, of a grid the largest. Weights and velocities are saved by
-    `Training`, start by start, so that a checkpoint does not depend on how a pack is tiled; here there is nothing left
-    to save but eta.
-    """
-
-    def __init__(self, parameters: list[Tensor], eta: float):
-        super().__init__(parameters, {"lr": eta})
-
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Run `closure`, which descends the chunk."""
-        if closure is not None:
-            closure()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"lr": self.param_groups[0]["lr"]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.param_groups[0]["lr"] = state_dict["lr"]
 
 
 Begin = Callable[[Sequence[int]], Network]
@@ -119,8 +96,8 @@ class Training(pl.LightningModule):
     def configure_optimizers(self) -> GradientDescent:
         return GradientDescent(self.pack.tiles[0].network.parameters, self._largest_eta)
 
-    def train_dataloader(self) -> "Chunks":
-        return Chunks(self)
+    def train_dataloader(self) -> Chunks:
+        return Chunks(self._rest_of_epoch)
 
     def val_dataloader(self) -> range:
         return range(1)
@@ -219,6 +196,9 @@ class Training(pl.LightningModule):
         return Network([t for t in gathered[:layers] if t is not None], [t for t in gathered[layers:] if t is not None],
                        mine.activation, mine.cost)  # fmt: skip
 
+    def _rest_of_epoch(self) -> tuple[int, int]:
+        return self.batches.per_epoch - self.global_step % self.batches.per_epoch, self.chunk_steps
+
     def _count(self, steps: int) -> None:
         """Add to `global_step`: Lightning has counted the chunk as one step, however many mini-batches it held."""
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -296,17 +276,3 @@ def _briefly(key: str, values: Any) -> Any:
     if key == "seeds" and len(values) > 10:
         return f"{values[0]} ... {values[-1]} ({len(values)} of them)"
     return [list(v) for v in dict.fromkeys(map(tuple, values))] if key == "rolls" else values
-
-
-class Chunks:
-    """The rest of the epoch as sizes of chunks: all that Lightning passes on, for the pictures do not move."""
-
-    def __init__(self, training: Training):
-        self._training = training
-
-    def __iter__(self) -> Iterator[int]:
-        per_epoch, size = self._training.batches.per_epoch, self._training.chunk_steps
-        left = per_epoch - self._training.global_step % per_epoch
-        while left:
-            yield min(size, left)
-            left -= min(size, left)
