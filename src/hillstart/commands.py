@@ -55,6 +55,7 @@ class TrainingTask:
 
     Attributes:
         mistakes: of a single job, in one sentence each; those of a multirun are raised for its launcher to gather.
+        sweep: the root of a multirun.
     """
 
     per_start = PER_START
@@ -62,6 +63,7 @@ class TrainingTask:
 
     def __init__(self, traceback: bool):
         self.mistakes: list[str] = []
+        self.sweep: Path | None = None
         self._traceback = traceback
 
     def __call__(self, cfg: DictConfig) -> float | None:
@@ -95,8 +97,8 @@ class TrainingTask:
             yield list(jobs)[done.job], partial(_write_job, done)
 
     def closing(self, folder: Path) -> None:
-        """The table over the whole sweep."""
-        sweep.close(folder)
+        """Of one batch of jobs; a sweeper may launch many."""
+        self.sweep = folder
 
     def _train(self, cfg: DictConfig) -> float:
         folder = _output_folder()
@@ -141,7 +143,11 @@ def train() -> None:
     task = TrainingTask(_wants_traceback())
     with _one_sentence():
         sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_options(sys.argv[1:])))
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
+        finally:
+            if task.sweep:
+                sweep.close(task.sweep)
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
     leave()
