@@ -1,6 +1,7 @@
 """The last words of a run: the ranked table, what was chosen, and how much of it is luck."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,12 @@ def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool 
         title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
         rolls_by = sorted({"eta", *differs})
         headings = ("rank", "seed", *rolls_by, "epochs", "status", "train cost", "val cost", "val accuracy")
-        shown = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        for column in shown.columns:
-            column.justify = "left" if column.header == "status" else "right"
+        lines = []
         for rank, row in enumerate(rows[:SHOWN], 1):
             rolls = [f"{getattr(row.start.hyperparameters, name):g}" for name in rolls_by]
             costs = [f"{cost:.4f}" for cost in (row.train_cost, row.val_cost, row.val_accuracy)]
-            shown.add_row(str(rank), str(row.start.seed), *rolls, str(row.epochs), row.status, *costs)
-        Console().print(shown)
+            lines.append([str(rank), str(row.start.seed), *rolls, str(row.epochs), row.status, *costs])
+        show(title, headings, lines)
     best = outcome.kept[0]
     apart = "".join(f", {name} {getattr(best.start.hyperparameters, name):g}" for name in differs)
     _spread(summary)
@@ -65,3 +64,13 @@ def _spread(summary: dict[str, Any]) -> None:
              f"{of['upper_quartile']:.4f}, from {of['min']:.4f} to {of['max']:.4f}")  # fmt: skip
     log.info(f"of that spread, luck: with {summary['pictures']['val']} val pictures the accuracy of one start is "
              f"uncertain by {error:.4f} (one standard error)")  # fmt: skip
+
+
+def show(title: str | None, headings: Iterable[str], lines: Iterable[Sequence[str]]) -> None:
+    """A table on the terminal."""
+    table = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in table.columns:
+        column.justify = "left" if column.header == "status" else "right"
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)

@@ -3,24 +3,19 @@
 import csv
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
+from hillstart.closing import SHOWN, show
 from hillstart.files import relative, replacing
 from hillstart.starts import DIVERGED, STATUS, spread
 from hillstart.tables import STARTS
 
 log = logging.getLogger(__name__)
-
-SHOWN = 16
-"""How many rows of a table the terminal shows."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,8 @@ def close(folder: Path) -> None:
 
 
 def _read(job: Path, folder: Path) -> Job:
-    options: Any = OmegaConf.to_object(OmegaConf.load(job / ".hydra" / "overrides.yaml"))
+    written = job / ".hydra" / "overrides.yaml"  # unless hydra.output_subdir says otherwise
+    options: Any = OmegaConf.to_object(OmegaConf.load(written)) if written.is_file() else []
     with (job / "starts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     pairs = (str(option).lstrip("+").partition("=") for option in options)
@@ -118,7 +114,7 @@ def _show(rows: Sequence[dict[str, str]], swept: Sequence[str], settings: Sequen
     costs = ("train_cost", "val_cost", "val_accuracy")
     names = ("rank", "job", "seed", "eta", *swept, "epochs", "status")
     lines = [[row[k] for k in names] + [f"{float(row[k]):.4f}" for k in costs] for row in rows[:SHOWN]]
-    _table(title, [*names, *(name.replace("_", " ") for name in costs)], lines)
+    show(title, [_short(name) for name in (*names, *costs)], lines)
     if len(settings) > 1:
         names = ("descent.eta", *swept)
         lines = [
@@ -127,15 +123,11 @@ def _show(rows: Sequence[dict[str, str]], swept: Sequence[str], settings: Sequen
             + [f"{s['val_accuracy'].get(k, float('nan')):.4f}" for k in ("median", "min", "max")]
             for s in settings[:SHOWN]
         ]
-        heads = [*names, "starts", "median val cost", "median val accuracy", "min", "max"]
+        heads = [*map(_short, names), "starts", "median val cost", "median val accuracy", "min", "max"]
         more = f"the {SHOWN} best of {len(settings)} settings" if len(settings) > SHOWN else "settings"
-        _table(f"{more}, by the median of their starts", heads, lines)
+        show(f"{more}, by the median of their starts", heads, lines)
 
 
-def _table(title: str | None, headings: Iterable[str], lines: Iterable[Sequence[str]]) -> None:
-    table = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in table.columns:
-        column.justify = "left" if column.header == "status" else "right"
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)
+def _short(name: str) -> str:
+    """As much of a key as a column has room for."""
+    return name.rpartition(".")[2].replace("_", " ")
