@@ -175,7 +175,7 @@ def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, capsys: 
         (["seed=-1"], "seed is -1; it must be a whole number, 0 or more."),
         (["keep=4"], "keep is 4; it must be at most 3, the number of starts."),
         (["pack=0"], "pack is 0; it must be a whole number, 1 or more, or null."),
-        (["stop.patience=soon"], "stop.patience is 'soon'; it must be a whole number of epochs, 1 or more, or null."),
+        (["stop.patience=-2"], "stop.patience is -2; it must be a whole number of epochs, 1 or more, or null."),
         (["stop.race=0"], "stop.race is 0; it must be a whole number of epochs, 1 or more, or null."),
         (["trainer.devices=0"], "trainer.devices is 0; it must be a whole number, 1 or more."),
         (["trainer.devices=9999"], "trainer.devices is 9999, but there "),

@@ -7,13 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
+from hydra.version import VersionBase
 
 # The suite is older than Hydra 1.2: it counts on the working directory that Hydra then gave every job.
 old_habits = pytest.mark.filterwarnings(
     r"ignore:\s*Future Hydra versions will no longer change working directory:UserWarning",
     r"ignore:\s*The version_base parameter is not specified:UserWarning",
 )
+
+
+@pytest.fixture(autouse=True)
+def no_version_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever another test of this process has set."""
+    monkeypatch.delitem(Singleton._instances, VersionBase, raising=False)
 
 
 @old_habits
