@@ -70,8 +70,8 @@ class _Gathered(Launcher):
         self._launcher = launcher
         self.jobs: list[JobReturn] = []
 
-    def setup(self, **_: Any) -> None:
-        raise NotImplementedError("it wraps a launcher that is set up")
+    def setup(self, **of_launcher: Any) -> None:
+        self._launcher.setup(**of_launcher)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         jobs = self._launcher.launch(job_overrides, initial_job_idx)
