@@ -20,11 +20,17 @@ ORDER = [
     *("data.strokes", "data.folder", "data.idx", "data.cifar10", "data.quickdraw"),
     *(
         "files",
-        "model_file",
         "provenance",
         "stepping",
         "descent",
         "starts",
+        "voting",
+        "model_file",
+        "inference",
+        "predicting",
+        "exporting",
+        "serving",
+        "calibration",
         "stopping",
         "tables",
         "ranks",
@@ -47,7 +53,7 @@ ORDER = [
     ),
     *("configuration", "options", "commands"),
     *("bench.timing", "bench.runs", "bench.speed", "bench.memory", "bench.many_starts"),
-    *("bench.multirun", "bench.sweep", "bench.seeds", "bench.command"),
+    *("bench.multirun", "bench.sweep", "bench.seeds", "bench.predicting", "bench.serving", "bench.command"),
 ]
 
 

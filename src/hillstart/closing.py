@@ -46,6 +46,10 @@ def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool 
              f"{summary['vote_test_accuracy']:.4f}")  # fmt: skip
     log.info(f"of that, luck: with {summary['pictures']['test']} test pictures each of the two is uncertain "
              f"by {summary['test_standard_error']:.4f} (one standard error)")  # fmt: skip
+    of = summary["calibration"]
+    before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
+    log.info(f"its probabilities, by a temperature of {of['temperature']:.2f} fitted on val pictures, are off by "
+             f"{after:.3f} on test ({before:.3f} without it)")  # fmt: skip
     ended = [f"{summary[how]} {how}" for how in ("stopped", "diverged") if summary[how]]
     if ended:
         whole = summary["epochs"] * summary["starts"]

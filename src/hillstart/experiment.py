@@ -13,7 +13,7 @@ import torch
 from hillstart.closing import report
 from hillstart.errors import InputError
 from hillstart.files import relative, replacing
-from hillstart.outcome import Outcome, accuracies_on_test
+from hillstart.outcome import Outcome, measure
 from hillstart.population import Population, train
 from hillstart.provenance import commit, device_name, versions
 from hillstart.ranks import Ranks, ranks_of
@@ -38,7 +38,7 @@ def run(
 
     Args:
         make_trainer: a new trainer for each pack.
-        keep: how many of the best starts are kept and vote together; None: all, but at most `outcome.VOTERS`.
+        keep: how many of the best starts are kept and vote together; None: all, but at most `starts.VOTERS`.
         pack: how many starts are trained side by side at most; None: as many as fit the memory.
         checkpoint: where an earlier run in this folder stopped, to go on from there.
 
@@ -61,11 +61,11 @@ def run(
     run_folder.end()
     outcome = run_folder.outcome
     _check_sound(outcome, population, folder)
-    networks = [outcome.network] if outcome.network else []
-    accuracies = accuracies_on_test(networks, population.data, device)
-    summary = summarise(outcome, population, device, ranks, accuracies[0] if accuracies else None)
+    measured = measure([outcome], population.data, device)[0] if outcome.network else {}
+    summary = summarise(outcome, population, device, ranks, measured)
     summary["packs"] = len(run_folder.packs)
     if ranks.is_first:
+        outcome.save(run_folder.model, population.data)
         _write(summary, folder)
         report(outcome, summary, folder)
     return summary
@@ -141,36 +141,30 @@ def run_together(
                 left.pop(0)
                 done.append((job, outcome, records))
                 outcome, records = Outcome(keep), []
-        sound = [o.network for _, o, _ in done if o.network is not None]
-        accuracies = iter(accuracies_on_test(sound, whole.data, device))
+        measured = iter(measure([o for _, o, _ in done if o.network is not None], whole.data, device))
         for job, ended, of in done:
             own = replace(population, starts=jobs[job])
             summary = None
             if ended.network is not None:
-                summary = summarise(ended, own, device, Ranks(), next(accuracies))
+                summary = summarise(ended, own, device, Ranks(), next(measured))
             yield Finished(job, ended, of, summary, own)
 
 
 def summarise(
-    outcome: Outcome, population: Population, device: torch.device, ranks: Ranks, tested: tuple[float, float] | None
+    outcome: Outcome, population: Population, device: torch.device, ranks: Ranks, measured: dict[str, Any]
 ) -> Summary:
     """What `summary.json` holds, of an outcome with a sound start.
 
     Args:
-        tested: accuracy of the chosen start and of the vote on the test pictures.
+        measured: what `measure` found; nothing on a rank that holds no weights.
     """
     rows, best, data = outcome.rows, outcome.kept[0], population.data
     sound = [row for row in rows if not row.diverged]
     stopped = sum(row.status == STATUS[STOPPED] for row in rows)
     longest = max(row.epochs for row in rows)
     pictures = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
-    on_test = {}
-    if tested:
-        on_test = {
-            "test_accuracy": tested[0],
-            "vote_test_accuracy": tested[1],
-            "test_standard_error": standard_error(tested[0], pictures["test"]),
-        }
+    if measured:
+        measured = measured | {"test_standard_error": standard_error(measured["test_accuracy"], pictures["test"])}
     of_starts = spread([row.val_accuracy for row in sound])
     return {
         "best_seed": best.start.seed,
@@ -185,7 +179,7 @@ def summarise(
         "epochs_saved": sum(longest - row.epochs for row in rows if row.status == STATUS[STOPPED]),
         "val_cost": best.val_cost,
         "val_accuracy": best.val_accuracy,
-        **on_test,
+        **measured,
         "val_cost_of_starts": spread([row.val_cost for row in sound]),
         "val_accuracy_of_starts": of_starts,
         "val_standard_error": standard_error(of_starts["median"], pictures["val"]),

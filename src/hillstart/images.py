@@ -28,7 +28,7 @@ MAX_PIXELS = 100_000_000
 MAX_SIZE = 1024  # the side of the square that becomes the network's inputs
 NO_FOLDERS = frozenset({"__MACOSX"})  # left by archives; hidden folders such as .ipynb_checkpoints are skipped anyway
 
-PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 
 # warnings.catch_warnings changes the whole process, so one thread at a time reads headers; decoding runs in parallel.
 _reading_header = threading.Lock()
@@ -111,23 +111,29 @@ def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tens
     return shift, scale
 
 
-def read_picture(source: PictureSource, preprocessing: Preprocessing) -> UInt8[Tensor, "C H W"]:
+def read_picture(
+    source: PictureSource, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
+) -> UInt8[Tensor, "C H W"]:
     """A picture as the network is to see it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
 
-    `source`: the path of a file, its bytes, a PIL image, or an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool.
+    `source`: the path of a file, its bytes, a PIL image, an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool, or
+    a tensor (H, W) or (1 to 4, H, W) of uint8, or of floats from 0 to 1, as torchvision's `to_tensor` makes them.
     Of an animation the first frame counts (of a PIL image, the current one). The whole file is decoded, so that a
-    damaged one is noticed. Colour profiles are ignored. Raises InputError, naming the file, for anything unusable.
+    damaged one is noticed. Colour profiles are ignored. Raises InputError, naming the file, for anything unusable,
+    or of more than `max_pixels`.
     """
+    if isinstance(source, Tensor):
+        return _square(_from_array(_from_tensor(source)), "the given tensor", preprocessing)
     if isinstance(source, np.ndarray):
         return _square(_from_array(source), "the given array", preprocessing)
     if isinstance(source, Image.Image):
         return _square(source, "the given picture", preprocessing)
     if isinstance(source, bytes):
-        return _decoded(io.BytesIO(source), "the given bytes", preprocessing)
+        return _decoded(io.BytesIO(source), "the given bytes", preprocessing, max_pixels)
     path = Path(source)
     try:
         with path.open("rb") as file:
-            return _decoded(file, str(path), preprocessing)
+            return _decoded(file, str(path), preprocessing, max_pixels)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; give the path of a picture.") from None
     except IsADirectoryError:
@@ -136,13 +142,13 @@ def read_picture(source: PictureSource, preprocessing: Preprocessing) -> UInt8[T
         raise InputError(f"{path}: cannot be opened ({error.strerror}); give a picture that can be read.") from None
 
 
-def _decoded(file: io.BytesIO | io.BufferedReader, name: str, preprocessing: Preprocessing) -> Tensor:
-    too_large = f"{name}: the picture is too large; give one of at most {MAX_PIXELS // 10**6} million pixels."
+def _decoded(file: io.BytesIO | io.BufferedReader, name: str, preprocessing: Preprocessing, max_pixels: int) -> Tensor:
+    too_large = f"{name}: the picture is too large; give one of at most {max_pixels / 1e6:g} million pixels."
     try:
         with _reading_header, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd headers; the checks below decide
             image = Image.open(file, formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels:
                 raise InputError(too_large)
             if image.format != "PNG":  # whose metadata may lie behind the pixels, and would decode them here
                 image.getexif()
@@ -160,6 +166,18 @@ def _decoded(file: io.BytesIO | io.BufferedReader, name: str, preprocessing: Pre
 
 def _damaged(name: str, error: Exception) -> str:
     return f"{name}: the picture is damaged ({error}); give a file that opens whole in a picture viewer."
+
+
+def _from_tensor(tensor: Tensor) -> np.ndarray:
+    if tensor.is_floating_point():
+        if not bool(((tensor >= 0) & (tensor <= 1)).all()):
+            raise InputError("the given tensor: holds numbers outside 0 to 1; give pixels from 0 to 1, or uint8.")
+        tensor = (tensor.double() * 255).round().to(torch.uint8)
+    if tensor.dtype != torch.uint8:
+        raise InputError(f"the given tensor: its type {tensor.dtype} has no known range; give uint8, or 0 to 1.")
+    if (tensor.ndim == 3 and tensor.shape[0] > 4) or tensor.ndim not in (2, 3):
+        raise InputError(f"the given tensor: shape {tuple(tensor.shape)} is not (H, W) or (1 to 4, H, W).")
+    return (tensor if tensor.ndim == 2 else tensor.permute(1, 2, 0)).cpu().numpy()
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -1,20 +1,25 @@
 """What became of a job's starts: a row for each, and the weights of the best, which vote."""
 
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from hillstart import model_file
+from hillstart.calibration import before_and_after, calibrate
 from hillstart.data.minibatches import Sample
-from hillstart.data.pictures import PictureSet
+from hillstart.data.pictures import PictureSet, Split
+from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.population import Trained
-from hillstart.starts import Row, standing
+from hillstart.provenance import versions
+from hillstart.starts import VOTERS, Row, standing
+from hillstart.voting import Calibration, vote
 
-VOTERS = 16
-"""How many of the best starts are kept when `keep` does not say."""
+# Of the starts of many outcomes at once, while they are measured.
+OUTPUT_BYTES = 256 << 20
 
 
 class Outcome:
@@ -25,6 +30,7 @@ class Outcome:
         kept: rows of the best sound starts, best first.
         network: those starts as in their best epochs, on the CPU; None before there are any, and on all ranks but the
             first.
+        calibration: of the kept starts; None before `measure`.
         seconds: of training, shared out evenly where jobs were trained together.
     """
 
@@ -33,6 +39,7 @@ class Outcome:
         self.rows: list[Row] = []
         self.kept: list[Row] = []
         self.network: Network | None = None
+        self.calibration: Calibration | None = None
         self.seconds = 0.0
 
     def add(self, trained: Trained, places: Sequence[int]) -> None:
@@ -52,7 +59,7 @@ class Outcome:
             parts += [fresh] if fresh else []
             order = [stay.index(k) if k >= 0 else len(stay) + come.index(place) for _, k, place in chosen]
             self.network = Network.join(parts).pick(order)
-        self.kept = [row for row, _, _ in chosen]
+        self.kept, self.calibration = [row for row, _, _ in chosen], None
         self.seconds += trained.seconds * len(places) / len(rows)
 
     def keep_rows(self) -> None:
@@ -62,45 +69,65 @@ class Outcome:
     def save(self, path: Path, data: PictureSet) -> None:
         """Write the kept starts as a file for inference."""
         if self.network is not None:
-            about = {
-                "seeds": [row.start.seed for row in self.kept],
-                "rolls": [list(astuple(row.start.hyperparameters)) for row in self.kept],
-                "classes": list(data.classes),
-                "preprocessing": data.preprocessing.as_dict(),
-            }
-            model_file.save(path, self.network, about)
+            origins = tuple(row.start for row in self.kept)
+            about = (data.classes, data.preprocessing, self.calibration, data.trained_on, versions())
+            model_file.save(path, Model(self.network, origins, *about))
 
     def load(self, path: Path) -> None:
         """Take the kept starts back from what `save` wrote, as far as `rows` knows of them.
 
         Raises:
-            InputError: there is no such file.
+            InputError: there is no such file, or it is not whole.
         """
-        network, about = model_file.load(path)
-        rows = {(row.start.seed, astuple(row.start.hyperparameters)): row for row in self.rows}
-        starts = [(seed, tuple(rolls)) for seed, rolls in zip(about["seeds"], about["rolls"], strict=True)]
-        known = [i for i, start in enumerate(starts) if start in rows]
-        self.kept = [rows[starts[i]] for i in known]
-        self.network = network.pick(known) if known else None
+        model, rows = model_file.load(path), {row.start: row for row in self.rows}
+        known = [s for s, start in enumerate(model.origins) if start in rows]
+        self.kept = [rows[model.origins[s]] for s in known]
+        self.network = model.network.pick(known) if known else None
 
 
-def accuracies_on_test(
-    networks: Sequence[Network], data: PictureSet, device: torch.device
-) -> list[tuple[float, float]]:
-    """The one look at the test pictures: accuracy of the first start of each network, and of the mean of its outputs.
+def measure(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device) -> list[dict[str, Any]]:
+    """Fit the temperatures of each outcome on the validation pictures, and look at the test pictures, once.
 
     Args:
-        networks: the kept starts of each job.
+        outcomes: with a network each, all of the same shape.
+
+    Returns:
+        For each: accuracy of its best start, and of its vote; what its calibration does on validation and on test.
     """
-    if not networks:
-        return []
-    together, sizes = Network.join(networks).to(device), [network.starts for network in networks]
-    right, pictures = torch.zeros(len(networks), 2), 0
-    for x, y in Sample(data.test, len(data.classes), data.preprocessing, device).batches():
-        outputs = together.forward(x)[-1].split(sizes)
-        chosen = torch.stack([opinions[0] for opinions in outputs])
-        vote = torch.stack([opinions.mean(0) for opinions in outputs])
-        for k, opinion in enumerate((chosen, vote)):
-            right[:, k] += (opinion.argmax(-1) == y.argmax(-1)).sum(-1).cpu()
-        pictures += len(x)
-    return [(chosen / pictures, vote / pictures) for chosen, vote in right.tolist()]
+    found: list[dict[str, Any]] = []
+    for some in _within(OUTPUT_BYTES, outcomes, data):
+        on_val, on_test = (_outputs(some, split, data, device) for split in (data.val, data.test))
+        for outcome, val, test in zip(some, on_val, on_test, strict=True):
+            outcome.calibration = calibrate(val, data.val.y)
+            T = outcome.calibration.vote
+            right = [(of.argmax(-1) == data.test.y).double().mean().item() for of in (test[0], vote(test))]
+            calibration = {
+                "temperature": T,
+                "val": before_and_after(val, data.val.y, T),
+                "test": before_and_after(test, data.test.y, T),
+            }
+            found.append({"test_accuracy": right[0], "vote_test_accuracy": right[1], "calibration": calibration})
+    return found
+
+
+def _within(limit: int, outcomes: Sequence[Outcome], data: PictureSet) -> Iterator[list[Outcome]]:
+    """Some outcomes at a time, so that the outputs of all their starts on all pictures stay below so many bytes."""
+    some, held = list[Outcome](), 0
+    for outcome in outcomes:
+        size = 4 * len(outcome.kept) * (len(data.val.y) + len(data.test.y)) * len(data.classes)
+        if some and held + size > limit:
+            yield some
+            some, held = [], 0
+        some.append(outcome)
+        held += size
+    if some:
+        yield some
+
+
+def _outputs(outcomes: Sequence[Outcome], split: Split, data: PictureSet, device: torch.device) -> list[Tensor]:
+    """a^L of the starts of each outcome on all pictures of a split, on the CPU: (S, N, n_out)."""
+    networks = [outcome.network for outcome in outcomes if outcome.network is not None]
+    together = Network.join(networks).to(device)
+    sample = Sample(split, len(data.classes), data.preprocessing, device)
+    outputs = torch.cat([together.forward(x)[-1].cpu() for x, _ in sample.batches()], 1)
+    return list(outputs.split([network.starts for network in networks]))

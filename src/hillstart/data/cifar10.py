@@ -58,6 +58,7 @@ def load(
         augment=augment,
         normalise=normalise,
         source=f"cifar10 from {HOME if root is None else root}",
+        files=[f"data_batch_{k}" for k in range(1, 6)],
     )
 
 

@@ -57,10 +57,12 @@ def load(
     found = {split: {name: _pictures(folder / name) for name in names} for split, folder in folders.items()}
     _check_enough(found, folders["train"])
     splits = _read(found, names, preprocessing)
+    files = [path.relative_to(folders["train"]).as_posix() for name in names for path in found["train"][name]]
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
         if split not in splits:
             rest, part = stratified(splits["train"].y, fraction, seed, f"data.{split}_fraction")
             splits[split], splits["train"] = splits["train"].take(part), splits["train"].take(rest)
+            files = [files[i] for i in rest.tolist()]
     return assemble(
         train=splits["train"],
         val=splits["val"],
@@ -70,6 +72,7 @@ def load(
         augment=augment,
         normalise=normalise,
         source=f"pictures from {root}",
+        files=files,
     )
 
 

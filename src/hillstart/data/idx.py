@@ -81,6 +81,7 @@ def load(
         augment=augment,
         normalise=normalise,
         source=f"{name} from {folder}",
+        files=FILES[:2],
     )
 
 

@@ -1,8 +1,11 @@
 """What every source of data hands over: pictures with labels, split once and for all; and the checks they share."""
 
 import difflib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -28,7 +31,8 @@ class Split:
 class PictureSet:
     """A data set, ready to train on: choice among starts is by `val`; `test` is looked at once, for what was chosen.
 
-    `classes`: their names, in the order of the labels. `source`: one line on where the pictures came from.
+    `classes`: their names, in the order of the labels. `source`: one line on where the pictures came from. `files`:
+    what the training pictures were read from, named the same wherever the data set lies; none if they were drawn.
     """
 
     train: Split
@@ -38,6 +42,14 @@ class PictureSet:
     preprocessing: Preprocessing
     augment: Augment
     source: str
+    files: Sequence[str] = ()
+
+    @cached_property
+    def trained_on(self) -> dict[str, Any]:
+        """Number of training pictures and of the files they came from, and the SHA-256 of the sorted list of files."""
+        listed = "\n".join(sorted(self.files)).encode(errors="surrogateescape")
+        sha256 = hashlib.sha256(listed).hexdigest() if self.files else None
+        return {"pictures": len(self.train.y), "files": len(self.files), "sha256": sha256}
 
 
 def stratified(
@@ -118,11 +130,12 @@ def assemble(
     augment: str,
     normalise: bool,
     source: str,
+    files: Sequence[str] = (),
 ) -> PictureSet:
     """The last step of every source: pictures standardised by the training split alone, augmentation by its name."""
     chosen = Augment.preset(augment, preprocessing.size)
     fitted = preprocessing.fitted(train.x) if normalise else preprocessing
-    return PictureSet(train, val, test, classes, fitted, chosen, source)
+    return PictureSet(train, val, test, classes, fitted, chosen, source, files)
 
 
 def check_fraction(key: str, value: float) -> None:

@@ -85,6 +85,7 @@ def load(
         augment=augment,
         normalise=normalise,
         source=f"quickdraw from {HOME if root is None else root}",
+        files=[file.name for file in files],
     )
 
 

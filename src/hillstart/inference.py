@@ -1,0 +1,214 @@
+"""Trained networks put to use: pictures in, and out come labels, probabilities, and what each start thinks."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from hillstart import model_file
+from hillstart.errors import InputError
+from hillstart.images import MAX_PIXELS, PictureSource, read_picture
+from hillstart.model_file import Model
+from hillstart.voting import UNSURE_BELOW, Calibration, agreement, probabilities, vote
+
+# Pictures that go through the networks at once, as long as no layer of all starts takes more memory than this.
+BATCH, BATCH_BYTES = 256, 64 << 20
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one start thinks of a picture."""
+
+    seed: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one picture.
+
+    Attributes:
+        path: as it was given; None for a picture that was not a file.
+        probability: of `label`, as calibrated on validation pictures.
+        probabilities: of every class, the most likely first.
+        agreement: the share of the starts whose own label this is.
+        unsure: `agreement` is below the threshold that was asked for.
+        opinions: of each start, the best by validation first.
+    """
+
+    path: str | None
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    agreement: float
+    unsure: bool
+    opinions: tuple[Opinion, ...]
+
+
+class Classifier:
+    """The kept starts of a run, ready to answer.
+
+    Args:
+        model: networks with their classes, preprocessing and temperatures.
+        device: where they compute.
+    """
+
+    def __init__(self, model: Model, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.model = replace(model, network=model.network.to(self.device))
+        S = model.network.starts
+        self.calibration = model.calibration or Calibration(1.0, (1.0,) * S)
+        self._temperatures = torch.tensor(self.calibration.starts, device=self.device).view(S, 1, 1)
+        widest = max(self.model.network.sizes[0], S * max(self.model.network.sizes[1:]))
+        self._batch = max(1, min(BATCH, BATCH_BYTES // (4 * widest)))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, in the order of the outputs."""
+        return self.model.classes
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the starts that vote, the best by validation first."""
+        return tuple(start.seed for start in self.model.origins)
+
+    def only(self, seed: int) -> "Classifier":
+        """One start alone, with its own temperature; of several with this seed, the best by validation.
+
+        Raises:
+            InputError: no start with this seed was kept.
+        """
+        if seed not in self.seeds:
+            kept = ", ".join(map(str, sorted(set(self.seeds))))
+            raise InputError(f"start {seed}: is not among those that were kept; there are {kept}.")
+        s = self.seeds.index(seed)
+        T = self.calibration.starts[s]
+        alone = Calibration(T, (T,)) if self.model.calibration else None
+        network, origins = self.model.network.pick([s]), (self.model.origins[s],)
+        return Classifier(replace(self.model, network=network, origins=origins, calibration=alone), self.device)
+
+    # ------------------------------------------------------------ answers
+
+    def predict(self, sources: PictureSource | Iterable[PictureSource], unsure_below: float = UNSURE_BELOW) -> Any:
+        """Answer to one picture by a `Prediction`, to many by a list of them.
+
+        Args:
+            sources: a path, a file's bytes, a PIL picture, an array or a tensor as `images.read_picture` takes it; or
+                many of them, for which an array (N, H, W, C) and a tensor (N, C, H, W) will do.
+            unsure_below: the share of the starts that must agree.
+
+        Raises:
+            InputError: a picture cannot be used; the sentence names it.
+        """
+        one = isinstance(sources, str | bytes | os.PathLike | Image.Image) or (
+            isinstance(sources, np.ndarray | Tensor) and sources.ndim < 4
+        )
+        found = []
+        for answer in self.predict_each([sources] if one else sources, unsure_below):  # type: ignore[list-item, arg-type]
+            if isinstance(answer, InputError):
+                raise answer
+            found.append(answer)
+        return found[0] if one else found
+
+    def predict_each(
+        self, sources: Iterable[PictureSource], unsure_below: float = UNSURE_BELOW, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[Prediction | InputError]:
+        """Answer to any number of pictures in turn, in steady memory; where one cannot be used, by the error.
+
+        Some pictures are read ahead of those that are answered, by a thread for each core.
+        """
+
+        def read(source: PictureSource) -> tuple[str | None, Tensor | InputError]:
+            name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+            try:
+                return name, read_picture(source, self.model.preprocessing, max_pixels)
+            except InputError as error:
+                return name, error
+
+        sources = iter(sources)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ahead: deque[list[Future[tuple[str | None, Tensor | InputError]]]] = deque()
+            while batch := [pool.submit(read, source) for source in islice(sources, self._batch)]:
+                ahead.append(batch)
+                if len(ahead) > 1:
+                    yield from self._answers([future.result() for future in ahead.popleft()], unsure_below)
+            if ahead:
+                yield from self._answers([future.result() for future in ahead.popleft()], unsure_below)
+
+    def outputs(self, pixels: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "S B n_out"]:
+        """a^L of every start for pictures as `read_picture` makes them, before vote and temperature."""
+        return self.model.network.forward(self.model.preprocessing.normalise(pixels.to(self.device)))[-1]
+
+    def _answers(
+        self, read: Sequence[tuple[str | None, Tensor | InputError]], unsure_below: float
+    ) -> Iterator[Prediction | InputError]:
+        names = [name for name, found in read if isinstance(found, Tensor)]
+        pixels = [found for _, found in read if isinstance(found, Tensor)]
+        answers = self.answer(torch.stack(pixels), unsure_below, names) if pixels else iter(())
+        for _, found in read:
+            yield found if isinstance(found, InputError) else next(answers)
+
+    def answer(
+        self,
+        pixels: UInt8[Tensor, "B C H W"],
+        unsure_below: float = UNSURE_BELOW,
+        paths: Sequence[str | None] | None = None,
+    ) -> Iterator[Prediction]:
+        """The predictions for pictures as `read_picture` makes them."""
+        outputs = self.outputs(pixels)
+        of_vote, places = vote(outputs).sort(descending=True, stable=True)
+        p = probabilities(of_vote, self.calibration.vote)
+        labels = outputs.argmax(-1)
+        own = probabilities(outputs, self._temperatures).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        rows = zip(
+            paths or [None] * len(pixels), p.tolist(), places.tolist(), agreement(outputs).tolist(),
+            labels.T.tolist(), own.T.tolist(), strict=True,
+        )  # fmt: skip
+        names, seeds = self.classes, self.seeds
+        for path, probability, order, agreed, their, of_starts in rows:
+            ranked = {names[k]: q for k, q in zip(order, probability, strict=True)}
+            opinions = tuple(Opinion(seed, names[k], q) for seed, k, q in zip(seeds, their, of_starts, strict=True))
+            yield Prediction(path, names[order[0]], probability[0], ranked, agreed, agreed < unsure_below, opinions)
+
+
+def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
+    """The networks of a run folder, of a `network.safetensors` or of a Lightning checkpoint (`.ckpt`).
+
+    Of a run that has not finished a pack yet, those of its last checkpoint. Nothing that is loaded can run code.
+
+    Raises:
+        InputError: there are none, the file is damaged, or there is no such device.
+    """
+    device, path = _device(device), Path(path)
+    if path.is_dir():
+        whole, last = path / "network.safetensors", path / "checkpoints" / "last.ckpt"
+        if not whole.exists() and not last.exists():
+            raise InputError(
+                f"{path}: holds neither network.safetensors nor a checkpoint; give the folder of a run "
+                "(outputs/DATE/TIME), of a multirun that of one of its jobs."
+            )
+        path = whole if whole.exists() else last
+    return Classifier(model_file.load_checkpoint(path) if path.suffix == ".ckpt" else model_file.load(path), device)
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device: {name!r} is none; give cpu or cuda.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: there is no {name} here; leave it out, or give cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: {name} is not supported; give cpu or cuda.")
+    return device
