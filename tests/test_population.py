@@ -11,7 +11,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+import hillstart
 from hillstart import experiment, population
+from hillstart.calibration import expected_calibration_error
 from hillstart.checkpoints import Checkpoints, WholeCheckpoints
 from hillstart.descent import Descent, Hyperparameters
 from hillstart.errors import InputError
@@ -108,14 +110,32 @@ def test_the_best_of_all_packs_are_kept_best_first(tmp_path: Path) -> None:
 
     summary = run(tmp_path, people(), pack=3, keep=4)
     best = [int(row["seed"]) for row in table(tmp_path)[:4]]
-    network, about = model_file.load(tmp_path / "network.safetensors")
-    assert about["seeds"] == best
-    assert network.starts == summary["kept"] == 4
+    model = model_file.load(tmp_path / "network.safetensors")
+    assert [start.seed for start in model.origins] == best
+    assert model.network.starts == summary["kept"] == 4
     alone = run(tmp_path / "alone", people(1, seed=best[0]))
     assert alone["test_accuracy"] == summary["test_accuracy"]
-    loaded, _ = model_file.load(tmp_path / "alone/network.safetensors")
-    for p, q in zip(network.parameters, loaded.parameters, strict=True):
+    loaded = model_file.load(tmp_path / "alone/network.safetensors")
+    for p, q in zip(model.network.parameters, loaded.network.parameters, strict=True):
         torch.testing.assert_close(p[:1], q, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_kept_predicts_as_the_summary_says(tmp_path: Path) -> None:
+    summary, data = run(tmp_path, people(momentum=0.9), pack=4, keep=4), blobs()
+    classifier = hillstart.load(tmp_path)
+    assert classifier.calibration.vote == summary["calibration"]["temperature"] != 1
+    assert dict(classifier.model.trained_on or {}) == data.trained_on == {"pictures": 103, "files": 0, "sha256": None}
+    answers = classifier.predict(data.test.x)
+    right = [answer.label == data.classes[k] for answer, k in zip(answers, data.test.y.tolist(), strict=True)]
+    chosen = [
+        answer.opinions[0].label == data.classes[k] for answer, k in zip(answers, data.test.y.tolist(), strict=True)
+    ]
+    assert sum(right) / 50 == pytest.approx(summary["vote_test_accuracy"])
+    assert sum(chosen) / 50 == pytest.approx(summary["test_accuracy"])
+    p = torch.tensor([[answer.probabilities[name] for name in data.classes] for answer in answers])
+    on_test = summary["calibration"]["test"]["after"]
+    assert on_test["expected_calibration_error"] == pytest.approx(expected_calibration_error(p, data.test.y), abs=1e-6)
+    assert sum(b["pictures"] for b in on_test["reliability"]) == 50
 
 
 def test_last_and_best_checkpoint_are_of_the_last_pack(tmp_path: Path) -> None:

@@ -41,14 +41,14 @@ class Bin:
 def temperature_of(outputs: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> float:
     """The temperature that makes the right classes most likely, between `COLDEST` and `HOTTEST`.
 
-    Each picture counts as seen N + 1 times of N + n_out in its class and once in every other, by Laplace's rule as in
-    Platt 1999, sec. 2.2: else a network without a mistake on these pictures would be taken to make none at all. The
-    mean cost is convex in 1/T, so the root of its slope is the minimum.
+    Each picture counts N + 1 times of N + 2 as its class and once as any other, by Laplace's rule as in Platt 1999,
+    sec. 2.2: else a network without a mistake on these pictures would be taken to make none at all. The mean cost is
+    convex in 1/T, so the root of its slope is the minimum.
     """
     log_m = log_outputs(outputs.double())
     N, n_out = log_m.shape
-    wanted = torch.full_like(log_m, 1 / (N + n_out))
-    wanted[torch.arange(N), y] = (N + 1) / (N + n_out)
+    wanted = torch.full_like(log_m, 1 / ((N + 2) * (n_out - 1)))
+    wanted[torch.arange(N), y] = (N + 1) / (N + 2)
     target = float((wanted * log_m).sum(-1).mean())
 
     def slope(inverse: float) -> float:
