@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
-from hillstart.bench import command, many_starts, memory, multirun, seeds, speed, sweep
+from hillstart.bench import command, many_starts, memory, multirun, predicting, seeds, serving, speed, sweep
 from hillstart.bench.runs import Run, noise, options
 from hillstart.bench.timing import Spread, in_turns
 from hillstart.data.minibatches import MiniBatches
 from hillstart.descent import Descent, Hyperparameters
+from hillstart.inference import load
 from hillstart.network import Network
 from hillstart.population import Population
 from hillstart.starts import Start
@@ -122,7 +124,7 @@ def test_each_section_has_a_key_of_its_own(
         monkeypatch.setitem(command.SECTIONS, name, partial(section_of, name))
     file = tmp_path / "bench.json"
     for chosen, rows, keys in (
-        ([], ["a row"], ["starts", "sweep", "seeds"]),
+        ([], ["a row"], ["starts", "sweep", "seeds", "predict", "serve"]),
         (["--only", "seeds", "sweep"], [], ["sweep", "seeds"]),
     ):
         monkeypatch.setattr(sys, "argv", ["bench.py", "--quick", "--json", str(file), *chosen])
@@ -315,3 +317,46 @@ def test_fashion_mnist_is_taken_where_it_lies(no_fashion: Path) -> None:
     cfg = seeds.chosen_options(seeds.FULL, CPU)
     assert (cfg.data.name, cfg.data.root) == ("fashion_mnist", str(no_fashion))
     assert (cfg.starts, cfg.descent.batch_size, cfg.descent.momentum, cfg.descent.lmbda) == (1024, 32, 0, 0)
+
+
+# ---------------------------------------------------------------- predict and serve
+
+
+def test_predictions_are_timed_beside_what_they_cannot_do_without() -> None:
+    found = predicting.measure(predicting.Size(pictures=12, few=3, repeats=1))
+    assert (
+        found["one_ratio"] == found["seconds_of_one"]["predict"]["median"] / found["seconds_of_one"]["import"]["median"]
+    )
+    rate = found["pictures_per_second"]
+    assert found["many_ratio"] == rate["ours"]["median"] / rate["bare"]["median"] > 0
+    assert list(found["peak_mebibytes"]) == [3, 12] and min(found["peak_mebibytes"].values()) > 50
+
+
+def test_both_contestants_read_the_same_pictures(tmp_path: Path) -> None:
+    predicting.make_pictures(tmp_path, 3)
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            assert (image.size, image.mode, image.format) == ((128, 128), "RGB", "JPEG")
+            assert 3000 < path.stat().st_size < 20_000
+    predicting.bare(sorted(tmp_path.iterdir()))
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    predicting.make_model(tmp_path / "network.safetensors")
+    with pytest.raises(RuntimeError, match="predict ended with 1"):
+        predicting.ours(tmp_path, tmp_path / "network.safetensors")
+    with pytest.raises(OSError, match="cannot identify"):
+        predicting.bare([tmp_path / "bad.jpg"])
+
+
+def test_what_a_server_loses_or_gets_wrong_is_counted(tmp_path: Path) -> None:
+    found = serving.measure(serving.Size(pictures=70, repeats=1), torch.device("cpu"))
+    assert (found["pictures"], found["clients"], found["lost"], found["wrong"]) == (70, 64, 0, 0)
+    assert 0 < found["p50_ms"]["median"] <= found["p99_ms"]["median"]
+    predicting.make_pictures(tmp_path, 2)
+    (tmp_path / "2.jpg").write_bytes(b"no picture")
+    predicting.make_model(model := tmp_path / "network.safetensors")
+    answer = load(model).predict(tmp_path / "00000.jpg")
+    expected = dict.fromkeys(("00000.jpg", "00001.jpg", "2.jpg"), (answer.label, answer.probability))
+    (tmp_path / "expected.json").write_text(json.dumps(expected))
+    with serving.serving(model, torch.device("cpu")) as url:
+        heard = serving.ask(url, tmp_path, tmp_path / "expected.json")
+    assert (heard["lost"], heard["wrong"]) == (1, 1)

@@ -13,20 +13,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from hillstart.bench import many_starts, seeds, speed, sweep
+from hillstart.bench import many_starts, predicting, seeds, serving, speed, sweep
 from hillstart.commands import EXPECTED_WARNINGS
 
 SECTIONS: dict[str, Callable[[Console, torch.device, bool], Any]] = {
     "starts": many_starts.section,
     "sweep": sweep.section,
     "seeds": seeds.section,
+    "predict": predicting.section,
+    "serve": serving.section,
 }
 """Those beside `speed`; in the JSON each has its own name as key."""
 
 ABOUT = """How fast, each number beside a peer of the same run. speed: the engine, the path through Lightning and the
 machine's matrix-product peak. starts: what a run adds to the engine, and how time and memory grow with the starts.
 sweep: Hydra's share of a multirun, by our sweeper and by its own. seeds: 1,024 starts together against one ordinary
-Lightning run for each."""
+Lightning run for each. predict: one picture and 10,000. serve: 64 clients at once."""
 
 
 def main() -> None:

@@ -1,0 +1,317 @@
+"""Pictures over HTTP: a page for people, `POST /predict` for programs. Needs neither Lightning nor Hydra.
+
+A picture is decoded as soon as it has come, by a thread for each core. Those that are ready while the networks compute
+go through them together afterwards, so that a busy server has large batches and an idle one no delay.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncIterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hillstart.errors import InputError
+from hillstart.images import read_picture
+from hillstart.inference import Classifier, Prediction, load
+from hillstart.terminal import visible
+from hillstart.voting import UNSURE_BELOW
+
+MAX_BYTES, MAX_PIXELS = 10_000_000, 20_000_000
+BATCH = 64
+"""Pictures that go through the networks at once; so few take less memory than the weights do."""
+WAITING, WAITING_BYTES = 512, 512 << 20
+"""Pictures that may wait to be answered, and what all that is received may take in memory."""
+READ_SECONDS, LINGER_SECONDS, IDLE_SECONDS, END_SECONDS = 60, 1, 60, 3
+"""For a body to come whole, for one that was refused to be heard out, for a connection without a request, and for
+requests in flight when the server ends."""
+
+PAGE = {"/": ("html", "text/html"), "/page.css": ("css", "text/css"), "/page.js": ("js", "text/javascript")}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+CLOSE = {"Connection": "close"}
+"""Of an answer to a body that was not read to its end: what comes next on this connection is no request."""
+BUSY, LATER = (503, "too many pictures wait; try again in a second."), {"Retry-After": "1"}
+
+
+class RefusedError(Exception):
+    """A request that is not answered with a prediction: status, a sentence for the client, headers."""
+
+    def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None):
+        super().__init__(sentence)
+        self.status, self.headers = status, headers or {}
+
+
+class Service:
+    """Answers to pictures that come at any time. Its state belongs to the event loop, and so needs no lock.
+
+    Args:
+        classifier: who answers.
+        max_bytes: of a picture's file.
+        max_pixels: of a picture, decoded.
+        unsure_below: the share of the starts that must agree.
+        waiting: how many pictures may wait.
+    """
+
+    def __init__(
+        self, classifier: Classifier, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS,
+        unsure_below: float = UNSURE_BELOW, waiting: int = WAITING,
+    ):  # fmt: skip
+        self.classifier, self.max_bytes, self.max_pixels = classifier, max_bytes, max_pixels
+        self.unsure_below, self.waiting = unsure_below, waiting
+        self._readers, self._networks = ThreadPoolExecutor(os.cpu_count()), ThreadPoolExecutor(1)
+        self._ready: list[tuple[Tensor, asyncio.Future[str]]] = []
+        self._computing: asyncio.Task[None] | None = None
+        self._received = self._unanswered = 0
+        seen = classifier.model.preprocessing
+        blank = torch.zeros(seen.channels, seen.size, seen.size, dtype=torch.uint8)
+        self._networks.submit(self._answers, [blank]).result()  # the first answer of a process is slow
+
+    async def answer(self, parts: AsyncIterable[bytes]) -> str:
+        """The JSON that answers to one picture, which comes in parts.
+
+        Raises:
+            InputError: it is not a usable picture.
+            RefusedError: it is too large or too slow, or there are too many.
+        """
+        received: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                async for part in parts:
+                    received.append(part)
+                    size += len(part)
+                    self._received += len(part)
+                    if size > self.max_bytes:
+                        raise self.too_large()
+                    if self._received > WAITING_BYTES:
+                        raise RefusedError(*BUSY, headers=CLOSE | LATER)
+            if self._unanswered >= self.waiting:
+                raise RefusedError(*BUSY, headers=LATER)
+            picture = b"".join(received)
+            received.clear()  # or its parts would be kept beside the whole
+            self._unanswered += 1
+            try:
+                return await self._answer(picture)
+            finally:
+                self._unanswered -= 1
+        except TimeoutError:
+            raise RefusedError(408, f"no whole picture came within {READ_SECONDS} s; send it again.", CLOSE) from None
+        except asyncio.CancelledError:  # nothing but the end of the server does that
+            raise RefusedError(503, "the server has ended; start it again.") from None
+        finally:
+            self._received -= size
+
+    def too_large(self) -> RefusedError:
+        """For a body of more than `max_bytes`."""
+        return RefusedError(413, f"the file is too large; send one of at most {self.max_bytes / 1e6:g} MB.", CLOSE)
+
+    async def _answer(self, picture: bytes) -> str:
+        loop, preprocessing = asyncio.get_running_loop(), self.classifier.model.preprocessing
+        pixels = await loop.run_in_executor(self._readers, read_picture, picture, preprocessing, self.max_pixels)
+        answer: asyncio.Future[str] = loop.create_future()
+        self._ready.append((pixels, answer))
+        if self._computing is None:
+            self._computing = loop.create_task(self._compute())
+        return await answer
+
+    async def _compute(self) -> None:
+        """Whatever is ready, batch after batch, until nothing is."""
+        loop = asyncio.get_running_loop()
+        while self._ready:
+            batch, self._ready = self._ready[:BATCH], self._ready[BATCH:]
+            answers: Sequence[str | Exception]
+            try:
+                answers = await loop.run_in_executor(self._networks, self._answers, [pixels for pixels, _ in batch])
+            except Exception as error:  # each of these clients is to hear of it, and the next ones to be answered
+                answers = [error] * len(batch)
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future.done():  # cancelled
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        self._computing = None
+
+    def _answers(self, pixels: list[Tensor]) -> list[str]:
+        return [_json(found) for found in self.classifier.answer(torch.stack(pixels), self.unsure_below)]
+
+
+def _json(found: Prediction) -> str:
+    """In ASCII, since a class may be named after a folder whose bytes are no text."""
+    return json.dumps({
+        "label": found.label,
+        "probability": found.probability,
+        "probabilities": found.probabilities,
+        "agreement": found.agreement,
+        "unsure": found.unsure,
+        "opinions": [{"seed": o.seed, "label": o.label, "probability": o.probability} for o in found.opinions],
+    })  # fmt: skip
+
+
+def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> Any:
+    """The ASGI application.
+
+    Args:
+        service: who answers.
+        model: what the networks are called in /health.
+        hosts: the names under which the server may be asked; `*`: any.
+    """
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    class Last(Response):
+        """An answer before the end of a body. A little more of it is taken and thrown away, as most clients listen only
+        once they have sent all, and would find the connection broken."""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            more, size = True, 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while more and size < 2 * service.max_bytes:
+                        part = await receive()
+                        more, size = part.get("more_body", False), size + len(part.get("body", b""))
+            await send({"type": "http.response.body"})
+
+    def plain(text: str, status: int = 200, headers: Mapping[str, str] = HEADERS) -> Response:
+        return (Last if "Connection" in headers else Response)(text, status, headers, "application/json")
+
+    async def predict(request: Request) -> Response:
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise RefusedError(415, "a form was sent; send the bytes of the picture itself as the body, as `curl "
+                                    "--data-binary @picture.jpg` does.", CLOSE)  # fmt: skip
+        if int(request.headers.get("content-length", 0)) > service.max_bytes:
+            raise service.too_large()
+        return plain(await service.answer(request.stream()))
+
+    async def health(request: Request) -> Response:
+        return plain(about)
+
+    def file(path: str, suffix: str, kind: str) -> Route:
+        content = Path(__file__).with_name(f"serving_page.{suffix}").read_bytes()
+
+        async def answer(request: Request) -> Response:
+            return Response(content, headers=HEADERS, media_type=kind)
+
+        return Route(path, answer)
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        sentence, status, headers = str(error), 400, {}
+        if isinstance(error, RefusedError):
+            status, headers = error.status, error.headers
+        elif isinstance(error, HTTPException):
+            status, headers = error.status_code, CLOSE | dict(error.headers or {})
+            sentence = (f"{request.method} {request.url.path}: there is no such thing here; POST the bytes of a "
+                        "picture to /predict, or open / in a browser.")  # fmt: skip
+        elif not isinstance(error, InputError | ClientDisconnect):
+            status, sentence = 500, "the server failed at this picture; what it printed tells why."
+        return plain(json.dumps({"error": sentence}), status, HEADERS | headers)
+
+    classifier = service.classifier
+    about = json.dumps({"model": model, "classes": classifier.classes, "seeds": classifier.seeds,
+                        "max_bytes": service.max_bytes, "max_pixels": service.max_pixels})  # fmt: skip
+    routes = [Route("/predict", predict, methods=["POST"]), Route("/health", health)]
+    routes += [file(path, *of) for path, of in PAGE.items()]
+    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)]
+    refused = (InputError, RefusedError, HTTPException, ClientDisconnect, Exception)
+    return Starlette(routes=routes, middleware=guards, exception_handlers=dict.fromkeys(refused, refuse))
+
+
+def server(app: Any) -> Any:
+    """The uvicorn server of an application; `run` it with the sockets that it is to listen on."""
+    import uvicorn
+
+    return uvicorn.Server(uvicorn.Config(
+        app, lifespan="off", ws="none", log_config=None, log_level="error", access_log=False, server_header=False,
+        proxy_headers=False, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=END_SECONDS,
+    ))  # fmt: skip
+
+
+# ---------------------------------------------------------------- the command
+
+
+def main() -> None:
+    """`hillstart-serve` and `scripts/serve.py`.
+
+    Exit code 2 where the options or the model cannot be used, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    options = _options()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda which, _: sys.exit(128 + which))  # as the running server does too, at its end
+    try:
+        if not all(map(find_spec, ("starlette", "uvicorn"))):
+            raise InputError("a server needs two more packages: pip install 'hillstart[serve]'.")
+        classifier = load(options.model, options.device)
+        listening = _listen(options.host, options.port)
+    except InputError as error:
+        print(f"hillstart: {visible(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    torch.set_num_threads(1)  # the other cores decode: a product shared with them would wait for the slowest
+    service = Service(classifier, options.max_bytes, options.max_pixels, options.unsure_below)
+    address, port = listening.getsockname()[:2]
+    local = ipaddress.ip_address(address).is_loopback
+    # By another name a web page that the browser was tricked into calling local would ask (DNS rebinding).
+    hosts = ["localhost", "127.0.0.1", "::1", "[::1]", options.host] if local else ["*"]
+    url = f"http://[{options.host}]:{port}" if ":" in options.host else f"http://{options.host}:{port}"
+    names, more = classifier.classes[:10], len(classifier.classes) - 10
+    kinds = visible(", ".join([*names, f"{more} more"] if more > 0 else names))
+    print(f"{url} tells {kinds} by the networks of {visible(options.model)}; Ctrl-C ends it.", flush=True)
+    if not local:
+        print("hillstart: everyone who can reach this machine can use it.", file=sys.stderr)
+    server(application(service, options.model, hosts)).run([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
+        raise InputError(
+            f"{host}, port {port}: cannot be listened on ({reason}); give another --host or --port, 0 for any free one."
+        ) from error
+
+
+def _options() -> Namespace:
+    parser = ArgumentParser(description="Answer to pictures over HTTP: a page at /, for programs POST /predict.")
+    parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, for this machine)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    numbers: list[tuple[str, type, float, float, float, str]] = [
+        ("port", int, 0, 65535, 8000, "0 for any that is free"),
+        ("max-bytes", int, 1, 1 << 30, MAX_BYTES, "the largest file that is read"),
+        ("max-pixels", int, 1, 1 << 30, MAX_PIXELS, "the largest picture that is decoded"),
+        ("unsure-below", float, 0, 1, UNSURE_BELOW, "the share of the starts below which an answer is called unsure"),
+    ]
+    for name, kind, _, _, default, what in numbers:
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar="NUMBER", help=f"{what} (%(default)s)")
+    options = parser.parse_args()
+    for name, _, low, high, _, _ in numbers:
+        if not low <= (value := vars(options)[name.replace("-", "_")]) <= high:
+            parser.error(f"argument --{name}: {value} is not a number from {low} to {high}")
+    return options
