@@ -1,36 +1,40 @@
 """What a run leaves for inference: the kept starts and all that a prediction needs, without any code in it.
 
 `network.safetensors` holds the tensors w1, b1, w2 ... with axis 0 S, and under the metadata key `hillstart` the rest as
-JSON. A Lightning checkpoint of a training holds the same of all its starts, uncalibrated.
+JSON. A Lightning checkpoint of a training holds the same of all its starts, uncalibrated. Either may come from a
+stranger: whatever its bytes are, loading runs no code of it, takes memory in proportion to its size, and gives networks
+that fit together or one sentence, which repeats nothing long or odd that the file says.
 """
 
 import itertools
 import json
 import math
 import os
+import pickletools
+import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
 from hillstart.files import replacing
 from hillstart.images import Preprocessing
 from hillstart.network import ACTIVATIONS, COSTS, Network
-from hillstart.starts import VOTERS, Record, Start
+from hillstart.starts import STATUS, VOTERS, Record, Start
 from hillstart.voting import Calibration
 
 FORMAT = 1
-# Of the JSON in a model file: 16 starts take a few kilobytes, ten thousand about a megabyte.
-MAX_HEADER_BYTES = 16 << 20
-
-AS_WRITTEN = "give a file as a run wrote it."
+# Of the JSON in a model file and of the pickle in a checkpoint, which as Python objects take many times this; 16 starts
+# need a few kilobytes, a hundred thousand 5 megabytes.
+MAX_DESCRIPTION_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -68,198 +72,266 @@ def save(path: Path, model: Model) -> None:
         "classes": list(model.classes),
         "preprocessing": model.preprocessing.as_dict(),
         "calibration": calibration and {"vote": calibration.vote, "starts": list(calibration.starts)},
-        "trained_on": model.trained_on,
-        "versions": model.versions,
+        "trained_on": model.trained_on and dict(model.trained_on),
+        "versions": model.versions and dict(model.versions),
     }
     tensors = {f"w{l}": w.cpu().contiguous() for l, w in enumerate(network.w, 1)}
     tensors |= {f"b{l}": b.cpu().contiguous() for l, b in enumerate(network.b, 1)}
     with replacing(path) as new:
-        save_file(tensors, new, {"hillstart": json.dumps(about)})
+        new.touch()
+        mode = new.stat().st_mode
+        save_file(tensors, new, {"hillstart": json.dumps(about, allow_nan=False)})
+        new.chmod(mode)  # safetensors 0.8 leaves it to its owner alone, whatever the umask
 
 
 def load(path: Path) -> Model:
-    """What `save` wrote. Nothing larger than the file is ever allocated.
+    """What `save` wrote.
 
     Raises:
         InputError: the file is missing, damaged, of a newer format, or does not fit together.
     """
-    _check_header(path)
+    metadata = _header(path).get("__metadata__")
+    text = metadata.get("hillstart") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise InputError(f"{path} holds tensors, but no networks of hillstart; give a file that a run wrote.")
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("hillstart")
-            if text is None:
-                raise InputError(f"{path} holds tensors, but no networks of hillstart; give a file that a run wrote.")
-            about = _About(path, _json(path, text))
-            sizes = about.sizes()
-            origins = about.origins()
-            shapes = {
-                f"{kind}{l}": [len(origins), n_in, n_out] if kind == "w" else [len(origins), n_out]
-                for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), 1)
-                for kind in "wb"
-            }
-            if set(file.keys()) != set(shapes):
-                raise InputError(f"{path}: its tensors are not those of a network {sizes}; {AS_WRITTEN}")
-            for name, shape in shapes.items():
-                found = file.get_slice(name)
-                if found.get_shape() != shape or found.get_dtype() != "F32":
-                    raise InputError(
-                        f"{path}: tensor {name} is {found.get_dtype()} {found.get_shape()}, but a network {sizes} of "
-                        f"{len(origins)} starts has F32 {shape}; {AS_WRITTEN}"
-                    )
-            layers = range(1, len(sizes))
-            w, b = [file.get_tensor(f"w{l}") for l in layers], [file.get_tensor(f"b{l}") for l in layers]
+            # The file is mapped into memory: but for the copies, whatever is written over it later would be weights.
+            copied = _model(path, _json(path, text), file.keys(), lambda name: file.get_tensor(name).clone())
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a whole model file ({error}); give one that a run wrote.") from error
-    return about.model(w, b)
+        raise _refusal(path, "its tensors are not what it says of them") from error
+    return _finite(path, copied)
 
 
 def load_checkpoint(path: Path) -> Model:
     """The best `starts.VOTERS` starts of a Lightning checkpoint that a training wrote, each as in its best epoch.
 
     Raises:
-        InputError: the file is missing, damaged, or none of such a training.
+        InputError: the file is missing, damaged, or none of such a training; or it holds no sound start.
     """
-    try:
-        # torch unpacks what is packed, however much comes of it; its own files are stored as they are.
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise InputError(f"{path} is compressed, as no checkpoint is; give one that a training wrote.")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        plain, state = checkpoint["hillstart"], checkpoint["state_dict"]
-        about = _About(path, {**plain, "format": FORMAT, "calibration": None, "trained_on": None, "versions": None})
-        sizes, record = about.sizes(), Record(about.origins())
-        record.history, record.epochs, record.status = (plain[key] for key in ("history", "epochs", "status"))
-        rows = record.rows()
-        best = [s for s in record.ranking() if not rows[s].diverged][:VOTERS]
-        layers = range(1, len(sizes))
-        w, b = [state[f"best.w{l}"][best] for l in layers], [state[f"best.b{l}"][best] for l in layers]
-    except InputError:
-        raise
-    except Exception as error:  # torch raises whatever the damage leads to
-        raise InputError(
-            f"{path} is not a whole checkpoint of a training ({_brief(error)}); give one that a run wrote."
-        ) from error
-    if not best:
-        raise InputError(f"{path} holds no start that did not diverge; give the checkpoint of a sounder run.")
-    return about.model(w, b, best)
-
-
-class _About:
-    """The JSON of a model file, checked piece by piece as it is asked for."""
-
-    def __init__(self, path: Path, plain: Any):
-        self.path = path
-        self._plain = plain if isinstance(plain, dict) else {}
-        version = self._entry("format", lambda v: type(v) is int and v >= 1, "a whole number")
-        if version > FORMAT:
-            raise InputError(
-                f"{path} is of format {version}, and this hillstart reads up to {FORMAT}; install a newer hillstart."
-            )
-
-    def sizes(self) -> list[int]:
-        sizes = self._entry("sizes", _is_list_of(lambda n: type(n) is int and n >= 1), "a list of node counts")
-        classes, preprocessing = self.classes(), self.preprocessing()
-        inputs = preprocessing.channels * preprocessing.size**2
-        if len(sizes) < 2 or sizes[0] != inputs or sizes[-1] != len(classes):
-            raise InputError(
-                f"{self.path}: sizes {sizes} do not lead from {inputs} inputs ({preprocessing.channels} channels of "
-                f"{preprocessing.size} x {preprocessing.size}) to {len(classes)} classes; {AS_WRITTEN}"
-            )
-        return list(sizes)
-
-    def classes(self) -> tuple[str, ...]:
-        names = self._entry("classes", _is_list_of(lambda name: isinstance(name, str)), "a list of names")
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise InputError(f"{self.path}: classes {names} are not two or more different names.")
-        return tuple(names)
-
-    def preprocessing(self) -> Preprocessing:
+    with _opened(path) as file:
         try:
-            return Preprocessing.from_dict(self._entry("preprocessing", lambda v: isinstance(v, dict), "named values"))
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}") from error
-
-    def origins(self) -> tuple[Start, ...]:
-        seeds = self._entry("seeds", _is_list_of(lambda s: type(s) is int and s >= 0), "a list of seeds")
-        rolls = self._entry("rolls", _is_list_of(_is_list_of(_is_number)), "a list of numbers for each seed")
-        if not seeds or len(seeds) != len(rolls) or any(len(roll) != len(fields(Hyperparameters)) for roll in rolls):
-            raise InputError(f"{self.path}: seeds and rolls do not tell of the same starts; {AS_WRITTEN}")
-        return tuple(Start(seed, Hyperparameters(*map(float, roll))) for seed, roll in zip(seeds, rolls, strict=True))
-
-    def model(self, w: Sequence[torch.Tensor], b: Sequence[torch.Tensor], these: Sequence[int] | None = None) -> Model:
-        """With these tensors, of these starts or of all."""
-        if not all(bool(t.isfinite().all()) for t in (*w, *b)):
-            raise InputError(f"{self.path}: a weight or bias is not a finite number; {AS_WRITTEN}")
-        activation = self._entry(
-            "activation", lambda v: isinstance(v, str) and v in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"
-        )
-        cost = self._entry("cost", lambda v: isinstance(v, str) and v in COSTS, f"one of {', '.join(COSTS)}")
-        origins = self.origins()
-        kept = origins if these is None else tuple(origins[s] for s in these)
-        return Model(Network(w, b, activation, cost), kept, self.classes(), self.preprocessing(),
-                     self._calibration(len(kept)), self._named("trained_on"), self._named("versions"))  # fmt: skip
-
-    def _calibration(self, S: int) -> Calibration | None:
-        def fits(v: Any) -> bool:
-            return v is None or (
-                isinstance(v, dict)
-                and _is_temperature(v.get("vote"))
-                and _is_list_of(_is_temperature)(v.get("starts"))
-                and len(v["starts"]) == S
-            )
-
-        found = self._entry("calibration", fits, f"null, or a temperature for the vote and for each of {S} starts")
-        return found and Calibration(float(found["vote"]), tuple(map(float, found["starts"])))
-
-    def _one_of(self, key: str, known: Iterable[str]) -> str:
-        return str(self._entry(key, lambda v: isinstance(v, str) and v in known, f"one of {', '.join(known)}"))
-
-    def _named(self, key: str) -> dict[str, Any] | None:
-        found = self._entry(key, lambda v: v is None or isinstance(v, dict), "null or named values")
-        return found and dict(found)
-
-    def _entry(self, key: str, fits: Callable[[Any], bool], what: str) -> Any:
-        if key not in self._plain:
-            raise InputError(f"{self.path} does not say its {key}; {AS_WRITTEN}")
-        value = self._plain[key]
-        if not fits(value):
-            raise InputError(f"{self.path}: {key} is {_brief(value)}, not {what}; {AS_WRITTEN}")
-        return value
+            _check_archive(path, file)
+            # Mapped too: what is not asked for, such as an optimiser's state, takes no memory.
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except InputError:
+            raise
+        except Exception as error:  # zipfile, pickletools and torch raise whatever the damage leads to
+            raise InputError(f"{path} is not a whole checkpoint; give one that a run wrote.") from error
+    parts = ("hillstart", "state_dict")
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(part), dict) for part in parts):
+        raise InputError(f"{path} is a checkpoint, but of no training by hillstart; give one that a run wrote.")
+    plain, state = (checkpoint[part] for part in parts)
+    tensors = {name[5:]: t for name, t in state.items() if isinstance(name, str) and name.startswith("best.")}
+    described = dict.fromkeys(("calibration", "trained_on", "versions")) | plain | {"format": FORMAT}
+    model = _model(path, described, tensors, tensors.get)
+    S, record, history = len(model.origins), Record(model.origins), plain.get("history")
+    epochs = len(history) if isinstance(history, Tensor) and history.dim() else 0
+    record.history = _tensor(path, "history", history, torch.float64, [epochs, S, 3])
+    record.epochs = _tensor(path, "epochs", plain.get("epochs"), torch.int64, [S])
+    record.status = _tensor(path, "status", plain.get("status"), torch.int64, [S])
+    _check_bytes(path, (record.history, record.epochs, record.status))
+    if not set(record.status.tolist()) <= set(range(len(STATUS))):
+        raise _refusal(path, "it does not say how each start ended")
+    rows = record.rows()
+    best = [s for s in record.ranking() if not rows[s].diverged and math.isfinite(rows[s].val_cost)][:VOTERS]
+    if not best:
+        raise InputError(f"{path} holds no start that was measured and did not diverge; give that of a sounder run.")
+    origins = tuple(model.origins[s] for s in best)
+    return _finite(path, replace(model, network=model.network.pick(best), origins=origins))
 
 
-def _check_header(path: Path) -> None:
-    """The length that the header claims, before anyone allocates it."""
+# ---------------------------------------------------------------- what a description and its tensors must be
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda v: type(v) is int and least <= v < 2**64
+
+
+def _number(least: float) -> Callable[[Any], bool]:
+    # Of a size that float32 computes with: dividing by 1e-50 would be dividing by 0.
+    return lambda v: type(v) in (int, float) and least <= v <= 1e30
+
+
+def _listed(fits: Callable[[Any], bool], least: int = 1, most: int | None = None) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, list) and least <= len(v) <= (most or len(v)) and all(map(fits, v))
+
+
+def _named(**entries: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, dict) and all(key in v and fits(v[key]) for key, fits in entries.items())
+
+
+def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: v is None or fits(v)
+
+
+_text, _any_number, _positive = (lambda v: isinstance(v, str)), _number(-1e30), _number(1e-30)
+
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "format": ("a whole number above 0", _whole(1)),
+    "sizes": ("two or more numbers of nodes", _listed(_whole(1), 2)),
+    "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: _text(v) and v in ACTIVATIONS),
+    "cost": (f"one of {', '.join(COSTS)}", lambda v: _text(v) and v in COSTS),
+    "seeds": ("a list of whole numbers, 0 or more", _listed(_whole(0))),
+    "rolls": ("a list of eta, momentum and lmbda of each start", _listed(_listed(_any_number, 3, 3))),
+    "classes": ("two or more different names", lambda v: _listed(_text, 2)(v) and len(set(v)) == len(v)),
+    # Its other bounds `Preprocessing` has itself.
+    "preprocessing": ("one with sound mean and std", _named(mean=_listed(_any_number), std=_listed(_positive))),
+    "calibration": (
+        "null, or temperatures above 0 of the vote and of the starts",
+        _or_null(_named(vote=_positive, starts=_listed(_positive))),
+    ),
+    "trained_on": ("null or named values", _or_null(_named())),
+    "versions": ("null or named texts", _or_null(lambda v: isinstance(v, dict) and all(map(_text, v.values())))),
+}
+
+
+def _model(path: Path, plain: Any, names: Collection[str], get: Callable[[str], Any]) -> Model:
+    """What a description and the tensors beside it make together, if each entry is sound and all of them agree.
+
+    Args:
+        names: of all the tensors.
+        get: one of them by its name.
+    """
+    if _named(format=_whole(FORMAT + 1))(plain):
+        raise InputError(f"{path} is of a newer format than {FORMAT}, the last that is read; update hillstart.")
+    for key, (what, fits) in _ENTRIES.items():
+        if not isinstance(plain, dict) or key not in plain:
+            raise _refusal(path, f"the entry {key} is missing")
+        if not fits(plain[key]):
+            raise _refusal(path, f"the entry {key} is not {what}")
     try:
-        with path.open("rb") as file:
-            claimed = int.from_bytes(file.read(8), "little")
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; give a run folder, a model file or a checkpoint.") from None
+        preprocessing = Preprocessing.from_dict(plain["preprocessing"])
+    except InputError as error:
+        raise _refusal(path, "the entry preprocessing is not what hillstart does to a picture") from error
+    seeds, sizes, classes, calibration = (plain[key] for key in ("seeds", "sizes", "classes", "calibration"))
+    S, rolls = len(seeds), [Hyperparameters(*map(float, roll)) for roll in plain["rolls"]]
+    if len(rolls) != S or (calibration and len(calibration["starts"]) != S):
+        raise _refusal(path, "its seeds, rolls and temperatures are not of the same starts")
+    if (sizes[0], sizes[-1]) != (preprocessing.channels * preprocessing.size**2, len(classes)):
+        raise _refusal(path, "its sizes do not lead from its pictures to its classes")
+    if len(names) != 2 * (len(sizes) - 1):
+        raise _refusal(path, "its tensors are not two for each of its layers")
+    w, b = list[Tensor](), list[Tensor]()
+    for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), 1):
+        w.append(_tensor(path, f"w{l}", get(f"w{l}"), torch.float32, [S, n_in, n_out]))
+        b.append(_tensor(path, f"b{l}", get(f"b{l}"), torch.float32, [S, n_out]))
+    _check_bytes(path, [*w, *b])
+    return Model(
+        Network(w, b, plain["activation"], plain["cost"]),
+        tuple(map(Start, seeds, rolls)),
+        tuple(classes),
+        preprocessing,
+        calibration and Calibration(float(calibration["vote"]), tuple(map(float, calibration["starts"]))),
+        plain["trained_on"],
+        plain["versions"],
+    )
+
+
+def _tensor(path: Path, name: str, found: Any, dtype: torch.dtype, shape: list[int]) -> Tensor:
+    if isinstance(found, Tensor) and found.dtype == dtype and list(found.shape) == shape and not found.requires_grad:
+        return found
+    raise _refusal(path, f"tensor {name} is not {str(dtype).removeprefix('torch.')} of shape {shape}")
+
+
+def _check_bytes(path: Path, tensors: Iterable[Tensor]) -> None:
+    """A tensor in a checkpoint may claim to repeat what is stored once; a copy of it would not."""
+    if sum(t.nbytes for t in tensors) > path.stat().st_size:
+        raise _refusal(path, "its tensors claim to be larger than it is")
+
+
+def _finite(path: Path, model: Model) -> Model:
+    # The extremes of a tensor are finite where all of it is, and take no memory.
+    if not all(math.isfinite(extreme) for t in model.network.parameters for extreme in (t.amin(), t.amax())):
+        raise _refusal(path, "a weight or bias in it is not a finite number")
+    return model
+
+
+def _refusal(path: Path, wrong: str) -> InputError:
+    return InputError(f"{path}: {wrong}; give a file as a run wrote it.")
+
+
+# ---------------------------------------------------------------- what a file must be before it is read
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        str(path).encode()
+        if path.is_file():  # to open a pipe would be to wait for it
+            return path.open("rb")
+    except UnicodeError:  # safetensors and torch could not open it
+        raise InputError(f"{path}: its name, or that of a folder above it, is not UTF-8; rename it.") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a model file that can.") from None
-    if size < 8 or claimed > min(size - 8, MAX_HEADER_BYTES):
-        raise InputError(f"{path} is not a whole model file (its header does not fit); give one that a run wrote.")
+    what = "is a folder" if path.is_dir() else "there is no such file"
+    raise InputError(f"{path}: {what}; give a run folder, a model file or a checkpoint.")
 
 
-def _json(path: Path, text: str) -> Any:
+def _header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says before its tensors."""
+    with _opened(path) as file:
+        length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+        header = _json(path, file.read(length)) if length <= min(size - 8, MAX_DESCRIPTION_BYTES) else None
+    if not isinstance(header, dict):
+        raise InputError(f"{path} is not a whole model file; give one that a run wrote.")
+    return header
+
+
+def _json(path: Path, text: str | bytes) -> Any:
+    """Without what Python's reader is lenient in: a name twice, NaN, and numbers beyond all measure."""
+
+    def number(digits: str) -> int | float:
+        value = int(digits) if digits.lstrip("-").isdigit() else float(digits)
+        if not abs(value) < 2**64:
+            raise ValueError("no number of ours")
+        return value
+
+    def named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError("a name twice")
+        return found
+
     try:
-        return json.loads(text)
+        text = text if isinstance(text, str) else text.decode()
+        return json.loads(text, parse_int=number, parse_float=number, parse_constant=number, object_pairs_hook=named)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its description is no JSON ({_brief(error)}); {AS_WRITTEN}") from error
+        raise _refusal(path, "its description is not sound JSON") from error
 
 
-def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
+# How a zip by torch ends: length and place of its directory of entries, which lies right before; and no comment.
+_END = struct.Struct("<4s36x2Q4s4xQ4x4s18x")
+
+# All that the pickle in a checkpoint may name. torch allows more, some of which allocates whatever it is asked for.
+_KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_NAMES = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *(f"torch {kind}Storage" for kind in _KINDS)}
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _check_archive(path: Path, file: BinaryIO) -> None:
+    """That this is a zip as torch writes it, undamaged, and that its pickle builds nothing but plain data.
 
-
-def _is_temperature(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
-def _brief(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    torch itself unpacks what is packed, ignores checksums, and looks for the directory and for names in it in ways of
+    its own: where zipfile could see other entries than torch will, the file is refused.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(size - _END.size)
+    first, length, start, second, end, third = _END.unpack(file.read())
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        names = [entry.orig_filename for entry in entries]
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise InputError(f"{path} is compressed, as no checkpoint is; give one that a run wrote.")
+        if not (
+            (first, second, third) == (b"PK\6\6", b"PK\6\7", b"PK\5\6")
+            and start + length == end == size - _END.size
+            and len({name.lower() for name in names}) == len(names)
+            and all(name.isascii() and name.isprintable() for name in names)
+            and sum(entry.file_size for entry in entries) <= size
+            and archive.testzip() is None
+        ):
+            raise zipfile.BadZipFile
+        pickled = archive.read(names[0].split("/")[0] + "/data.pkl")
+    if len(pickled) > MAX_DESCRIPTION_BYTES:
+        raise zipfile.BadZipFile
+    for code, value, _ in pickletools.genops(pickled):
+        if (code.name == "GLOBAL" and value not in _NAMES) or (code.name == "PROTO" and value != 2):
+            raise InputError(f"{path} asks for {value!r:.50}, as no checkpoint does; give one that a run wrote.")
