@@ -153,3 +153,17 @@ def test_too_few_pictures(pets: Path) -> None:
         folder.load(root=pets, size=4)
     fill(pets, "bee/more", 1)
     assert len(folder.load(root=pets, size=4).classes) == 4
+
+
+def test_what_was_trained_on_is_told_by_the_names_of_its_files(pets: Path, tmp_path: Path) -> None:
+    made = folder.load(root=pets, size=8, val_fraction=0.25, test_fraction=0.2)
+    assert len(made.files) == len(set(made.files)) == len(made.train.y) == 18
+    for name, x, y in zip(made.files, made.train.x, made.train.y, strict=True):
+        assert torch.equal(read_picture(pets / name, made.preprocessing), x)
+        assert name.startswith(made.classes[int(y)] + "/")
+    told = made.trained_on
+    assert (told["pictures"], told["files"], len(told["sha256"])) == (18, 18, 64)
+    pets.rename(moved := pets.with_name("moved"))
+    again = folder.load(root=moved, size=4, val_fraction=0.25, test_fraction=0.2)
+    assert again.trained_on == told
+    assert folder.load(root=moved, size=4, seed=1).trained_on["sha256"] != told["sha256"]

@@ -32,6 +32,7 @@ ORDER = [
         "predicting",
         "spreadsheet",
         "exporting",
+        "service",
         "serving",
         "calibration",
         "stopping",

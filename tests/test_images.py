@@ -263,3 +263,15 @@ def test_find_pictures_passes_over_what_is_not_ones_own(tmp_path: Path) -> None:
     pictures, others = find_pictures(tmp_path / "cat")
     assert [str(p.relative_to(tmp_path / "cat")) for p in pictures] == ["a.png", "b.JPG", "deep/c.webp"]
     assert [p.name for p in others] == ["x.txt"]
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path: Path) -> None:
+    soft = Image.fromarray(noise(0, 6, 9, 3)).resize((900, 600), Image.Resampling.BICUBIC)
+    path = saved(soft, tmp_path / "a.jpg", quality=95)
+    by_file = read_picture(path, COLOUR)
+    by_pixels = read_picture(np.asarray(soft), COLOUR)
+    assert (by_file.int() - by_pixels.int()).abs().max() <= 8
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 9 // 10])  # decoding small reads all of it still
+    with pytest.raises(InputError, match="damaged"):
+        read_picture(path, COLOUR)

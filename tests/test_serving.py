@@ -24,7 +24,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from hillstart import model_file, serving
+from hillstart import model_file, service, serving
 from hillstart.bench.serving import ask
 from hillstart.descent import Hyperparameters
 from hillstart.images import Preprocessing
@@ -234,7 +234,7 @@ def test_a_body_of_another_length_than_it_says_hurts_nobody(port: int, monkeypat
     assert raw(port, f"Content-Length: {len(one) + 10}", iter([one]), ends=True)[0] == b""
     answer, _ = raw(port, f"Content-Length: {len(one) - 500}\r\nConnection: close", iter([one]))
     assert b" 400 " in answer and b"damaged" in answer
-    monkeypatch.setattr(serving, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(service, "READ_SECONDS", 0.2)
     answer, _ = raw(port, "Content-Length: 1000", iter([b"abc"]))
     assert b" 408 " in answer and b"within 0.2 s" in answer
     assert once(port, one)[0] == 200
@@ -273,7 +273,7 @@ def test_a_full_queue_says_when_to_come_again(classifier: Classifier, monkeypatc
 
 
 def test_all_that_is_received_is_bounded_too(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "WAITING_BYTES", 20_000)
+    monkeypatch.setattr(service, "WAITING_BYTES", 20_000)
     status, headers, _ = once(port, bytes(30_000))
     assert (status, headers["Retry-After"], headers["Connection"]) == (503, "1", "close")
     assert once(port, picture(1))[0] == 200
