@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,18 @@ def test_loading_knows_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads"), (pickle, "Unpickler")):
         monkeypatch.setattr(module, name, never)
     model_file.load(tmp_path / "m.safetensors")
+
+
+def trained(folder: Path, **how: Any) -> tuple[Path, Training]:
+    of = training(**how)
+    trainer(folder).fit(of)
+    return folder / "checkpoints/last.ckpt", of
+
+
+@pytest.fixture(scope="module")
+def last(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training]:
+    """A checkpoint of three starts."""
+    return trained(tmp_path_factory.mktemp("run"))
 
 
 # ---------------------------------------------------------------- one sentence
@@ -522,9 +535,9 @@ def record(name: str, data: bytes, method: int, at: int, comment: int = 0) -> tu
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         packed = deflate.compress(data) + deflate.flush()
     of = struct.pack("<5H3L", 20, 0, method, 0, 0, zlib.crc32(data), len(packed), len(data))
-    local = b"PK\3\4" + of + struct.pack("<2H", len(name), 0) + name.encode() + packed
-    listed = b"PK\1\2" + struct.pack("<H", 20) + of + struct.pack("<5H2L", len(name), 0, comment, 0, 0, 0, at)
-    return local, listed + name.encode() + b" " * comment
+    local = b"PK\3\4" + of + struct.pack("<2H", len(name.encode()), 0) + name.encode() + packed
+    listed = b"PK\1\2" + struct.pack("<H", 20) + of + struct.pack("<5H2L", len(name.encode()), 0, comment, 0, 0, 0, at)
+    return local, listed + name.encode() + bytes(comment)
 
 
 def ended(start: int, length: int, count: int, at: int) -> bytes:
@@ -554,32 +567,68 @@ def torch_file(*items: bytes, whole: bytes | None = None) -> dict[str, bytes]:
     }
 
 
-def of_two_minds(path: Path) -> None:
-    """Two directories: the one right before the end names harmless entries, the one that the end points to a bomb."""
-    bomb, harmless = torch_file(whole=b"\x80\x02" + words("a" * LARGE) + b"."), torch_file()
+def of_two_minds(path: Path, form: str) -> None:
+    """Two directories: the one right before the end names harmless entries, the one that the end points to a bomb.
+
+    Args:
+        form: of the end: `short`, `long` as torch writes it, or `posing` as if it were so, with a wrong sign.
+    """
+    harmless, packed_bomb = torch_file(), torch_file(whole=b"\x80\x02" + words("a" * LARGE) + b".")
+    comment = 76 if form == "posing" else 0
+    length = sum(46 + len(name) for name in harmless) + comment
     body, directories = b"", [b"", b""]
-    for entries, method, which in ((bomb, zipfile.ZIP_DEFLATED, 0), (harmless, zipfile.ZIP_STORED, 1)):
-        body += bytes(1000) if which else b""
+    for which, entries in enumerate((packed_bomb, harmless)):
+        body += bytes(1000)
         for name, data in entries.items():
             # zipfile takes what lies between the two for something put before the zip, and moves all places by it.
-            length = sum(46 + len(name) for name in entries)
-            local, listed = record(name, data, method, len(body) - which * length)
+            at, last = len(body) - which * length, list(entries)[-1]
+            method = zipfile.ZIP_STORED if which else zipfile.ZIP_DEFLATED
+            local, listed = record(name, data, method, at, comment if name == last else 0)
             body, directories[which] = body + local, directories[which] + listed
-    start, length = len(body), len(directories[0])
-    assert len(directories[1]) == length
-    short = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(bomb), len(bomb), length, start, 0)
-    path.write_bytes(body + directories[0] + directories[1] + short)
+    body = b"PK\3\4" + body[4:]  # how torch knows a zip
+    count, end = len(harmless), len(body) + 2 * length
+    if form == "posing":
+        posing = ended(len(body) + length, length - 76, count, end - 76)[:76].replace(b"PK\6\7", b"PK\6\0")
+        directories[1] = directories[1][:-76] + posing
+    tail = ended(len(body), length, count, end)
+    path.write_bytes(body + directories[0] + directories[1] + (tail if form == "long" else tail[76:]))
+
+
+def within_each_other(path: Path) -> None:
+    """Entries that hold one another: each takes its time to be read, and no room."""
+    local = b""
+    for k in range(50):
+        local, _ = record(f"archive/data/{k}", local, zipfile.ZIP_STORED, 0)
+    inner, directory, base = local, b"", {"archive/data.pkl": pickled(), "archive/version": b"3\n"}
+    body = b""
+    for name, data in base.items():
+        entry, listed = record(name, data, zipfile.ZIP_STORED, len(body))
+        body, directory = body + entry, directory + listed
+    place = len(body)
+    for k in reversed(range(50)):
+        head = 30 + len(f"archive/data/{k}")
+        _, listed = record(f"archive/data/{k}", inner[head:], zipfile.ZIP_STORED, place)
+        inner, place, directory = inner[head:], place + head, directory + listed
+    body += local
+    path.write_bytes(body + directory + ended(len(body), len(directory), 52, len(body) + len(directory)))
 
 
 def by_another_name(path: Path) -> None:
     """torch takes names for the same that differ in upper and lower case, and finds the first of them."""
-    bomb = b"\x80\x02" + called(global_name("builtins", "bytearray"), whole_number(LARGE)) + b"."
-    zipped(path, {"archive/DATA.PKL": bomb} | torch_file())
+    zipped(path, {"archive/DATA.PKL": BIG} | torch_file())
+
+
+def by_a_name_that_ends_early(path: Path) -> None:
+    """zipfile takes a name to end at a zero, and finds the last of two."""
+    zipped(path, torch_file(whole=BIG) | {"archive/data.pkl\0": pickled()})
 
 
 def other_project(path: Path) -> None:
     torch.save({"state_dict": {"layer.weight": torch.zeros(3)}, "hyper_parameters": {"lr": 0.1}, "epoch": 3}, path)
 
+
+# It asks for so many bytes at once.
+BIG = b"\x80\x02" + called(global_name("builtins", "bytearray"), whole_number(LARGE)) + b"."
 
 BROKEN = "is not a whole checkpoint; give one that a run wrote."
 OF_OTHERS = "is a checkpoint, but of no training by hillstart; give one that a run wrote."
@@ -626,8 +675,13 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: zipped(path, torch_file(whole=bytes(LARGE)), packed=["archive/data.pkl"]),
         "is compressed, as no checkpoint is; give one that a run wrote.",
     ),
-    "packed, as torch sees it": (of_two_minds, BROKEN),
+    "packed, as torch sees it": (partial(of_two_minds, form="short"), BROKEN),
+    "packed, as torch sees it, at length": (partial(of_two_minds, form="long"), BROKEN),
+    "packed, as torch sees it, posing": (partial(of_two_minds, form="posing"), BROKEN),
     "two names for one": (by_another_name, BROKEN),
+    "a name that ends early": (by_a_name_that_ends_early, BROKEN),
+    "a name with an umlaut": (lambda path: zipped(path, torch_file() | {"archive/ü": b""}), BROKEN),
+    "entries within each other": (within_each_other, BROKEN),
     "a comment behind": (
         lambda path: (zipped(path, torch_file()), path.write_bytes(path.read_bytes() + b"more")), BROKEN
     ),
@@ -678,13 +732,23 @@ def test_a_file_that_lies_is_refused_in_one_sentence(folder: Path, name: str) ->
     assert not (folder / "ran").exists()
 
 
+def test_torch_is_asked_not_to_run_code_either(last: tuple[Path, Training], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although nothing is given to it that could."""
+    load, asked = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda path, **how: (asked.append(how), load(path, **how))[1])
+    model_file.load_checkpoint(last[0])
+    assert [how["weights_only"] for how in asked] == [True]
+
+
 def test_the_bomb_would_have_gone_off(tmp_path: Path) -> None:
     torch.save(Bomb(tmp_path / "ran"), tmp_path / "bomb.ckpt")
     torch.load(tmp_path / "bomb.ckpt", weights_only=False)
     assert (tmp_path / "ran").is_dir()
 
 
-@pytest.mark.parametrize("name", ["packed, as torch sees it", "two names for one"])
+@pytest.mark.parametrize(
+    "name", [name for name in CHECKPOINTS if name.startswith(("packed, as", "two names", "a name that"))]
+)
 def test_torch_would_have_seen_another_pickle(folder: Path, name: str) -> None:
     """Else these files would not show that what zipfile sees is not enough."""
     path = folder / f"{name}.ckpt"
@@ -707,33 +771,33 @@ def now(what):
 torch.set_num_threads(1)
 for path in map(Path, sys.argv[1:]):
     if not os.fork():  # the peaks of a new process are its own
-        before = now("VmSize")
+        before, resident = now("VmSize"), now("VmRSS")
         try:
             (model_file.load_checkpoint if path.suffix == ".ckpt" else model_file.load)(path)
             said = None
         except InputError as error:
             said = str(error)
-        print(json.dumps([path.name, said, now("VmPeak") - before]), flush=True)
+        print(json.dumps([path.name, said, now("VmPeak") - before, now("VmHWM") - resident]), flush=True)
         os._exit(0)
     os.wait()
 """
 
 
-def measured(*paths: Path) -> Iterator[tuple[Path, str | None, int]]:
+def measured(*paths: Path) -> Iterator[tuple[Path, str | None, int, int]]:
     """Path, sentence, and by how many bytes a process had grown at most after it had loaded the file.
 
-    What is counted is all that was asked of the system, whether it was ever written to or not.
+    Counted is all that was asked of the system, whether it was ever used or not; and then only what was.
     """
     if sys.platform != "linux":
         pytest.skip("only Linux says how large a process was")
     run = subprocess.run([sys.executable, "-c", LOAD_ALL, *paths], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     assert [line[0] for line in lines] == [path.name for path in paths], run.stderr
-    return ((path, line[1], line[2]) for path, line in zip(paths, lines, strict=True))
+    return ((path, *line[1:]) for path, line in zip(paths, lines, strict=True))
 
 
 def test_a_file_that_lies_takes_no_memory(folder: Path) -> None:
-    for path, said, bytes_ in measured(*(folder / name for name in FILES)):
+    for path, said, bytes_, _ in measured(*(folder / name for name in FILES)):
         assert said is not None and sentence(path, said) == FILES[path.name][1]
         assert bytes_ < 20 * path.stat().st_size + (8 << 20), path.name  # for JSON grows as it becomes objects
 
@@ -744,7 +808,7 @@ def test_a_large_sound_file_takes_little_more_than_its_size(tmp_path: Path) -> N
     origins = tuple(Start(s, Hyperparameters(0.1)) for s in range(S))
     path = tmp_path / "large.safetensors"
     model_file.save(path, Model(network, origins, ("a", "b"), Preprocessing(64, 3)))
-    ((_, said, bytes_),) = measured(path)
+    ((_, said, bytes_, _),) = measured(path)
     assert said is None
     assert bytes_ < 3.2 * path.stat().st_size  # mapped, copied, and w1 once more in the layout of `Network`
 
@@ -877,18 +941,6 @@ def test_a_damaged_model_file_is_refused_or_whole(
 
 
 # ---------------------------------------------------------------- checkpoints
-
-
-def trained(folder: Path, **how: Any) -> tuple[Path, Training]:
-    of = training(**how)
-    trainer(folder).fit(of)
-    return folder / "checkpoints/last.ckpt", of
-
-
-@pytest.fixture(scope="module")
-def last(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training]:
-    """A checkpoint of three starts."""
-    return trained(tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.parametrize(
@@ -1037,9 +1089,17 @@ def test_a_checkpoint_that_was_changed_takes_no_memory(last: tuple[Path, Trainin
         checkpoint = torch.load(last[0], weights_only=True)
         EDITS[name][0](checkpoint["hillstart"], checkpoint["state_dict"])
         torch.save(checkpoint, tmp_path / f"{k}.ckpt")
-    for path, said, bytes_ in measured(last[0], *(tmp_path / f"{k}.ckpt" for k in range(len(names)))):
+    for path, said, bytes_, _ in measured(last[0], *(tmp_path / f"{k}.ckpt" for k in range(len(names)))):
         assert (said is None) == (path == last[0])
         assert bytes_ < 8 << 20, said
+
+
+def test_what_nobody_asks_for_takes_no_memory(last: tuple[Path, Training], tmp_path: Path) -> None:
+    checkpoint, path = torch.load(last[0], weights_only=True), tmp_path / "large.ckpt"
+    checkpoint["state_dict"]["velocity.w1"] = torch.zeros(10**7)
+    torch.save(checkpoint, path)
+    ((_, said, _, used),) = measured(path)
+    assert said is None and used < path.stat().st_size / 2
 
 
 def test_a_checkpoint_cut_at_any_byte(last: tuple[Path, Training], tmp_path: Path) -> None:
