@@ -329,6 +329,7 @@ def test_predictions_are_timed_beside_what_they_cannot_do_without() -> None:
     )
     rate = found["pictures_per_second"]
     assert found["many_ratio"] == rate["ours"]["median"] / rate["bare"]["median"] > 0
+    assert found["many_ratio_to_small"] == rate["ours"]["median"] / rate["small"]["median"] > 0
     assert list(found["peak_mebibytes"]) == [3, 12] and min(found["peak_mebibytes"].values()) > 50
 
 

@@ -266,6 +266,16 @@ def test_a_model_that_cannot_be_loaded_ends_with_2(run: Run, tmp_path: Path) -> 
     assert ran.err.startswith(f"hillstart: {tmp_path / 'picture.safetensors'}")
 
 
+def test_weights_that_overflow_give_no_answer_but_a_sentence(run: Run, photos: Path, tmp_path: Path) -> None:
+    damaged = model(channels=3, activation="relu")
+    for w in damaged.network.w:
+        w.fill_(3e38)
+    model_file.save(tmp_path / "huge.safetensors", damaged)  # finite, as one flipped bit of an exponent leaves it
+    ran = run(photos / "a.png", "--json", of=tmp_path / "huge.safetensors")
+    assert ran == Ran(2, "", "hillstart: the networks answer with what is no number; give a model file as a run "
+                             "wrote it.\n")  # fmt: skip
+
+
 # ---------------------------------------------------------------- as a process
 
 

@@ -170,8 +170,14 @@ class Classifier:
         unsure_below: float = UNSURE_BELOW,
         paths: Sequence[str | None] | None = None,
     ) -> Iterator[Prediction]:
-        """The predictions for pictures as `read_picture` makes them."""
+        """The predictions for pictures as `read_picture` makes them.
+
+        Raises:
+            InputError: an output is no number, as weights that are finite but far too large can make it.
+        """
         outputs = self.outputs(pixels)
+        if not outputs.isfinite().all():
+            raise InputError("the networks answer with what is no number; give a model file as a run wrote it.")
         of_vote, places = vote(outputs).sort(descending=True, stable=True)
         p = probabilities(of_vote, self.calibration.vote)
         labels = outputs.argmax(-1)

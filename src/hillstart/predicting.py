@@ -47,6 +47,9 @@ def main() -> None:
         sys.exit(BROKEN_PIPE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except InputError as error:  # of the model; those of pictures are answers
+        print(f"hillstart: {error}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0 if whole else 1)
 
 
