@@ -18,6 +18,9 @@ lint: $(READY) ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+report: $(READY) ## the page that opens the box, written anew: make report RUN=outputs/DATE/TIME (default: the last run)
+	$(BIN)/python scripts/report.py "$(or $(RUN),$(lastword $(sort $(wildcard outputs/*/*))))"
+
 check-gradients: $(READY) ## the gradient by hand against autograd and finite differences
 	$(BIN)/python scripts/check_gradients.py
 
@@ -37,4 +40,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-.PHONY: help train test lint check-gradients compare bench clean
+.PHONY: help train test lint report check-gradients compare bench clean

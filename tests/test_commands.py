@@ -14,7 +14,7 @@ from PIL import Image
 from hillstart import commands
 
 TOP = Path(__file__).parent.parent
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2"]
+SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
 SUMMARY = [
     "best_seed",
     "starts",

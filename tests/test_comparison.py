@@ -331,7 +331,7 @@ def refused(command: Any, *arguments: str) -> str:
 
 def test_the_script_reads_what_training_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PWD", str(tmp_path))
-    small = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2"]
+    small = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
     for name, eta in (("a", 0.1), ("b", 0.2)):
         monkeypatch.setattr(sys, "argv", ["train.py", *small, f"descent.eta={eta}", f"hydra.run.dir={name}"])
         commands.train()

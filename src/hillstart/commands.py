@@ -29,6 +29,7 @@ from hillstart.configuration import (
 )
 from hillstart.data.minibatches import Sample
 from hillstart.errors import InputError
+from hillstart.files import relative
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
 from hillstart.network import Network
 from hillstart.options import (
@@ -39,8 +40,11 @@ from hillstart.options import (
     with_quiet_rank,
     with_resumed_options,
 )
-from hillstart.ranks import leave
+from hillstart.population import Population
+from hillstart.ranks import leave, on_first_rank
 from hillstart.starts import Start
+
+log = logging.getLogger(__name__)
 
 EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
@@ -56,6 +60,7 @@ class TrainingTask:
     Attributes:
         mistakes: of a single job, in one sentence each; those of a multirun are raised for its launcher to gather.
         sweep: the root of a multirun.
+        report: whether it gets a page.
     """
 
     per_start = PER_START
@@ -64,6 +69,7 @@ class TrainingTask:
     def __init__(self, traceback: bool):
         self.mistakes: list[str] = []
         self.sweep: Path | None = None
+        self.report = True
         self._traceback = traceback
 
     def __call__(self, cfg: DictConfig) -> float | None:
@@ -82,6 +88,7 @@ class TrainingTask:
         """Train the starts of all these jobs as one population; each job's result is written in its own context."""
         _quiet()
         folder, first = _output_folder(), cfgs[0]
+        self.report = first.report
         _one_device(first)
         jobs: dict[int, list[Start]] = {}
         for index, cfg in enumerate(cfgs):
@@ -101,18 +108,28 @@ class TrainingTask:
         self.sweep = folder
 
     def _train(self, cfg: DictConfig) -> float:
-        folder = _output_folder()
+        folder, self.report = _output_folder(), cfg.report
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             _one_device(cfg)
         checkpoint = None if cfg.resume is None else resumed_checkpoint(cfg.resume)
         check_options(cfg)
         make_trainer = trainer_maker(cfg, folder)
-        summary = experiment.run(build_population(cfg), make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
+        population = build_population(cfg)
+        summary = experiment.run(population, make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
+        if cfg.report and HydraConfig.get().mode is not RunMode.MULTIRUN and on_first_rank():
+            _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
 
 
 def _write_job(done: experiment.Finished, cfg: DictConfig) -> float:
     return float(done.write(_output_folder())["val_cost_of_starts"]["median"])
+
+
+def _open_the_box(folder: Path, population: Population | None = None) -> None:
+    from hillstart import reporting  # which brings Matplotlib: training need not wait for it
+
+    log.info("writing the page that opens the box ...")
+    log.info(f"open it in a browser: {relative(reporting.write(folder, population))}")
 
 
 def _raise(error: BaseException, cfg: DictConfig) -> float:
@@ -148,6 +165,8 @@ def train() -> None:
         finally:
             if task.sweep:
                 sweep.close(task.sweep)
+        if task.sweep and task.report and (task.sweep / "summary.json").is_file():
+            _open_the_box(task.sweep)
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
     leave()

@@ -1,7 +1,8 @@
 """Where conf lies, and what is written in it turned into objects: the border between Hydra and the code."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def check_options(cfg: DictConfig) -> None:
     """Refuse what can be refused before any picture is read.
 
     Raises:
-        InputError: starts, seed, keep or a key of network is out of its range.
+        InputError: starts, seed, keep, pack, report or a key of network is out of its range.
     """
     net = cfg.network
     if not _is_whole(cfg.starts, 1):
@@ -52,6 +53,8 @@ def check_options(cfg: DictConfig) -> None:
     for key in ("keep", "pack"):
         if cfg[key] is not None and not _is_whole(cfg[key], 1):
             raise InputError(f"{key} is {cfg[key]!r}; it must be a whole number, 1 or more, or null.")
+    if not isinstance(cfg.report, bool):
+        raise InputError(f"report is {cfg.report!r}; it must be true or false.")
     if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1) for n in net.hidden):
         raise InputError(
             f"network.hidden is {net.hidden}; it must be a list of positive whole numbers, such as [30] or [256,128]."
@@ -59,6 +62,33 @@ def check_options(cfg: DictConfig) -> None:
     for key, choices in (("activation", ACTIVATIONS), ("cost", COSTS), ("start", STARTS)):
         if net[key] not in choices:
             raise InputError(f"network.{key} is {net[key]!r}; it must be one of {', '.join(choices)}.")
+
+
+def check_targets(cfg: DictConfig, path: Path) -> None:
+    """Refuse options from a file that would run other code than conf does: a run's folder may come from a stranger.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: a `_target_` of what a population is built from that is neither in conf nor of torch.optim.
+    """
+    known = {target for file in conf_folder().rglob("*.yaml") for target in _targets(OmegaConf.load(file))}
+    for target in _targets(OmegaConf.masked_copy(cfg, ["data", "descent", "stop"])):
+        if target not in known and not re.fullmatch(r"torch\.optim\.[A-Z]\w*", target):
+            raise InputError(f"{path}: would run {target!r}, which conf does not know, so it is not read.")
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node)
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
 
 
 def build_population(cfg: DictConfig) -> Population:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hillstart.configuration import conf_folder
 from hillstart.errors import InputError
+from hillstart.ranks import on_first_rank
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
 """What a wrong option raises; anything else is a fault of the program."""
@@ -46,7 +46,7 @@ def with_one_start_a_seed(arguments: list[str]) -> list[str]:
 
 def with_quiet_rank(arguments: list[str]) -> list[str]:
     """Options of a process that is not the first of its ranks: it writes no folder and no log of its own."""
-    if not getattr(rank_zero_only, "rank", 0):  # set by Lightning from the environment
+    if on_first_rank():
         return arguments
     folder = [] if any(a.startswith("hydra.run.dir=") for a in arguments) else ["hydra.run.dir=."]
     silence = ["hydra.job_logging.root.handlers=[]", "~hydra.job_logging.handlers.file"]

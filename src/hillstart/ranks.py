@@ -21,6 +21,7 @@ import torch.distributed as dist
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from hillstart.errors import InputError
@@ -116,6 +117,11 @@ def ranks_of(trainer: pl.Trainer) -> Ranks:
         assert strategy.launcher is not None
         strategy.launcher.launch(strategy.setup_environment, trainer=trainer)
     return Ranks(strategy.world_size, strategy.global_rank)
+
+
+def on_first_rank() -> bool:
+    """Whether this process is the first of its ranks, or alone, before or after any fit."""
+    return not getattr(rank_zero_only, "rank", 0)  # set by Lightning from the environment
 
 
 def leave() -> None:

@@ -4,23 +4,21 @@ Guo et al. 2017, *On Calibration of Modern Neural Networks*, fig. 1: were every 
 the diagonal.
 """
 
-import io
 import json
 import sys
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from hillstart.calibration import BINS, Bin
 from hillstart.closing import show
 from hillstart.errors import InputError
 from hillstart.files import relative, replacing
+from hillstart.report import charts
 
-# Dark and bright by themselves, so that they are told apart without seeing colours.
-RIGHT, GAP = "#0b5394", "#f6b26b"
 TITLES = {"before": "outputs as they are", "after": "with the temperature"}
 
 
@@ -32,50 +30,52 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / "summary.json"
     try:
-        found = json.loads(path.read_text())["calibration"]
-        for when in TITLES:
-            found["test"][when] = {
-                "expected_calibration_error": float(found["test"][when]["expected_calibration_error"]),
-                "reliability": [Bin(**b) for b in found["test"][when]["reliability"]],
-            }
+        return with_bins(json.loads(path.read_text())["calibration"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no calibration ({error}); give the folder of a run that has ended.") from error
-    return dict(found)
 
 
-def draw(calibration: dict[str, Any]) -> str:
-    """Two diagrams on the test pictures, before and after calibration, as SVG.
+def with_bins(calibration: dict[str, Any]) -> dict[str, Any]:
+    """The same, with `Bin`s in place of plain data on the test pictures."""
+    test = {
+        when: {
+            "expected_calibration_error": float(calibration["test"][when]["expected_calibration_error"]),
+            "reliability": [Bin(**b) for b in calibration["test"][when]["reliability"]],
+        }
+        for when in TITLES
+    }
+    return calibration | {"test": test}
+
+
+def draw(calibration: dict[str, Any], titles: Mapping[str, str] = TITLES) -> Figure:
+    """Diagrams on the test pictures, side by side.
 
     Args:
-        calibration: as `read` returns it.
+        calibration: as `with_bins` returns it.
+        titles: of those that are drawn.
     """
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, when in zip(axes, TITLES, strict=True):
+    figure, axes = charts.figure(4.5 * len(titles), 4.7, columns=len(titles))
+    for ax, (when, title) in zip(axes, titles.items(), strict=True):
         found = calibration["test"][when]
         bins: list[Bin] = found["reliability"]
         at, wide = [b.low for b in bins], [b.high - b.low for b in bins]
         # Sure beyond what is right: the gap stands above the bar; too modest: within it.
         low = [min(b.accuracy, b.confidence) for b in bins]
         gap = [abs(b.accuracy - b.confidence) for b in bins]
-        ax.bar(at, [b.accuracy for b in bins], wide, align="edge", color=RIGHT, edgecolor="white", label="are right")
-        ax.bar(at, gap, wide, low, align="edge", color=GAP, alpha=0.8, hatch="//", edgecolor="white",
-               label="difference to what is said")  # fmt: skip
-        ax.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="right as often as sure")
+        ax.bar(at, [b.accuracy for b in bins], wide, align="edge", color=charts.OTHER, edgecolor=charts.CARD,
+               label="are right")  # fmt: skip
+        ax.bar(at, gap, wide, low, align="edge", facecolor="none", hatch="////", edgecolor=charts.CHOSEN, linewidth=0,
+               label="gap")  # fmt: skip
+        ax.plot([0, 1], [0, 1], color=charts.INK, linestyle="--", linewidth=1, label="as right as sure")
         pictures = sum(b.pictures for b in bins)
         for b in bins:
-            ax.annotate(f"{100 * b.pictures / pictures:.0f}", ((b.low + b.high) / 2, 1.02), ha="center", fontsize=7)
-        error = found["expected_calibration_error"]
+            ax.annotate(f"{100 * b.pictures / pictures:.0f}", ((b.low + b.high) / 2, 1.02), ha="center", fontsize=7.5,
+                        color=charts.SOFT)  # fmt: skip
         ax.set(xlim=(0, 1), ylim=(0, 1.07), aspect="equal", xlabel="how sure: probability of the label")
-        ax.set_title(f"{TITLES[when]}: off by {error:.3f}", fontsize=11)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("how often right")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"{pictures} test pictures; above each bar, of every 100 how many are in it", fontsize=9)
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "hillstart", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+        ax.set_title(f"{title}: off by {found['expected_calibration_error']:.3f}")
+        ax.set_ylabel("how often right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
     try:
         calibration = read(options.run)
         with replacing(output, sync=False) as new:
-            new.write_text(draw(calibration))
+            new.write_text(charts.alone(draw(calibration)))
     except (InputError, OSError) as error:
         sys.exit(f"hillstart: {error}")
     headings = ("up to", *(f"{what}, {when}" for when in TITLES for what in ("pictures", "mean", "right")))

@@ -1,0 +1,191 @@
+"""A run that has ended, or a sweep as a whole, read back from its folder with all that the page shows of it."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from omegaconf import DictConfig, OmegaConf
+
+from hillstart import model_file
+from hillstart.configuration import build_population, check_targets
+from hillstart.errors import InputError
+from hillstart.model_file import Model
+from hillstart.network import Network
+from hillstart.population import Population
+from hillstart.starts import DIVERGED, STATUS, Start
+from hillstart.tables import HISTORY
+
+COSTS = HISTORY[2:]
+OPTIONS = Path(".hydra", "config.yaml")
+MOST_COMPARED = 1000
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What is known of it; of a sweep, where it says job, of the job with the best start.
+
+    Attributes:
+        summary: of the job.
+        rows: of `starts.csv`, the best start first, those that diverged last.
+        history: (starts, epochs, 3), in the order of the rows: training cost, validation cost, validation accuracy; nan
+            after a start's end.
+        model: the kept starts of the job.
+        compared: kept starts of all jobs that have the same shape, best first; those of the job where it is the only.
+        population: what the job trained, with its pictures.
+        packs: in which it was trained; None where not known, as in a sweep.
+        options: of the job, as YAML.
+        max_epochs, max_steps: how long the job rolled at most, as Lightning counts.
+        jobs: how many there are.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    rows: Sequence[dict[str, str]]
+    history: Float[np.ndarray, "S E 3"]
+    model: Model
+    compared: Model
+    population: Population
+    packs: list[int] | None
+    options: str
+    max_epochs: int
+    max_steps: int
+    jobs: int
+
+    @property
+    def sound(self) -> list[dict[str, str]]:
+        """The rows of starts that did not diverge."""
+        return [row for row in self.rows if row["status"] != STATUS[DIVERGED]]
+
+    @property
+    def diverged(self) -> list[dict[str, str]]:
+        """The rows of the others."""
+        return [row for row in self.rows if row["status"] == STATUS[DIVERGED]]
+
+
+def read(folder: Path, population: Population | None = None) -> FinishedRun:
+    """What lies in the folder of a run or at the root of a sweep.
+
+    Args:
+        population: what was trained, where it is in memory still; else its pictures are read anew.
+
+    Raises:
+        InputError: the run has not ended, a file is missing or damaged, or the pictures are no longer the same.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        if not isinstance(summary, dict):
+            raise ValueError("it holds no names with values")
+        rows = _rows(folder / "starts.csv")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename}: there is none; give the folder of a run that has ended, or the root of a sweep."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: cannot be read back ({error}); give the folder of a run that has ended."
+        ) from error
+    sweep = "best_job" in summary
+    job = folder / str(summary["best_job"]) if sweep else folder
+    if sweep:
+        summary = json.loads((job / "summary.json").read_text())
+    model = model_file.load(job / "network.safetensors")
+    options = _options(job / OPTIONS)
+    if population is None:
+        check_targets(options, job / OPTIONS)
+        population = build_population(options)
+    _check_pictures(job, model, population)
+    jobs = sorted({row["job"] for row in rows}) if sweep else ["."]
+    return FinishedRun(
+        folder,
+        summary,
+        rows,
+        _history(folder, rows, jobs),
+        model,
+        _compared(folder, model, jobs) if sweep else model,
+        population,
+        None if sweep else _packs(folder / "checkpoints" / "packs.json"),
+        OmegaConf.to_yaml(options),
+        options.trainer.max_epochs,
+        options.trainer.max_steps,
+        len(jobs),
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not all(row.get("rank") and row.get("status") in STATUS for row in rows):
+        raise ValueError(f"{path.name} holds no ranks")
+    return sorted(rows, key=lambda row: int(row["rank"]))
+
+
+def _options(path: Path) -> DictConfig:
+    try:
+        options = OmegaConf.load(path)
+        if not isinstance(options, DictConfig) or "data" not in options or "trainer" not in options:
+            raise ValueError("it holds no data and no trainer")
+    except Exception as error:  # those of YAML and OmegaConf have no ancestor in common
+        raise InputError(f"{path}: cannot be read, so the run's pictures are not known ({error}).") from error
+    return options
+
+
+def _check_pictures(job: Path, model: Model, population: Population) -> None:
+    here, there = population.data.trained_on, model.trained_on
+    if model.classes != population.data.classes or (there and dict(there) != here):
+        raise InputError(
+            f"{job}: was trained on other pictures ({_counted(there, model)}) than are there now "
+            f"({_counted(here, population.data)}); put the pictures back as they were."
+        )
+
+
+def _counted(trained_on: Any, of: Any) -> str:
+    return f"{trained_on['pictures'] if trained_on else 'unknown'} to train, classes {', '.join(of.classes)}"
+
+
+def _history(folder: Path, rows: Sequence[dict[str, str]], jobs: Sequence[str]) -> Float[np.ndarray, "S E 3"]:
+    found: list[tuple[int, int, list[float]]] = []
+    alike: dict[tuple[str, str], list[int]] = {}
+    for s, row in enumerate(rows):
+        alike.setdefault((row.get("job", "."), row["seed"]), []).append(s)
+    for job in jobs:
+        path = folder / job / "history.csv"
+        try:
+            with path.open(newline="") as file:
+                for line in csv.DictReader(file):
+                    same = alike[job, line["seed"]]
+                    varying = [name for name in ("eta", "momentum", "lmbda") if name in line]
+                    (s,) = [s for s in same if all(rows[s].get(name) == line[name] for name in varying)]
+                    found.append((s, int(line["epoch"]), [float(line[name]) for name in COSTS]))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read back as the history of the run's starts.") from error
+    history = np.full((len(rows), max((epoch for _, epoch, _ in found), default=0), 3), np.nan)
+    for s, epoch, costs in found:
+        history[s, epoch - 1] = costs
+    return history
+
+
+def _packs(path: Path) -> list[int] | None:
+    try:
+        return [int(size) for size in json.loads(path.read_text())["packs"]]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None  # without them starts are retrained in a pack of their own
+
+
+def _compared(folder: Path, model: Model, jobs: Sequence[str]) -> Model:
+    networks, origins, costs = list[Network](), list[Start](), list[float]()
+    shape = (model.network.sizes, model.network.activation, model.network.cost, model.classes)
+    for job in jobs:
+        other = model_file.load(folder / job / "network.safetensors")
+        if (other.network.sizes, other.network.activation, other.network.cost, other.classes) != shape:
+            continue
+        ranked = _rows(folder / job / "starts.csv")
+        networks.append(other.network)
+        origins += other.origins
+        costs += [float(row["val_cost"]) for row in ranked[: other.network.starts]]
+    order = sorted(range(len(costs)), key=costs.__getitem__)[:MOST_COMPARED]
+    return replace(model, network=Network.join(networks).pick(order), origins=tuple(origins[k] for k in order))

@@ -1,0 +1,105 @@
+"""Sections as one HTML file: text, pictures and scripts, opened without a network, and no script but its own is run.
+
+Names that users gave, of classes and files, reach the page as text alone: the templates escape them, the data of the
+scripts is JSON in which no tag can begin, and the page's policy lets no other script run than the one whose hash it
+names.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from torch import Tensor
+
+PARTS = Path(__file__).parent / "page"
+SHARED: tuple[str, ...] = ()
+"""Scripts that more than one section uses, in the order they are to run in."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        name: its id, and in the folder `page` the name of its template, its script and its style (if it has these).
+        title: the heading.
+        look: one sentence that says what to look at.
+        values: for the template, by their names.
+        data: plain data for the script, without nan.
+    """
+
+    name: str
+    title: str
+    look: str
+    values: Mapping[str, Any]
+    data: Any = None
+
+
+def floats(values: Tensor | np.ndarray) -> str:
+    """Numbers for a script: base64 of float32, little end first; `hillstart.floats` reads them back."""
+    return _encoded(values, "<f4")
+
+
+def data_bytes(values: Tensor | np.ndarray) -> str:
+    """Numbers from 0 to 255 for a script: base64; `hillstart.bytes` reads them back."""
+    return _encoded(values, "u1")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A file within the page, to be shown as a picture: `kind` as in image/png."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def render(sections: Sequence[Section], title: str, about: str = "") -> str:
+    """The whole page.
+
+    Args:
+        title: its heading.
+        about: one line below it.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    names = [section.name for section in sections]
+    script = "\n".join(
+        [_part("page.js"), *(_apart(_part(f"{name}.js")) for name in (*SHARED, *names)), "hillstart.begin();"]
+    )
+    return templates.get_template("page.html").render(
+        title=title,
+        about=about,
+        sections=[
+            (section, Markup(templates.get_template(f"{section.name}.html").render(section.values)))
+            for section in sections
+        ],
+        data={section.name: _json(section.data) for section in sections if section.data is not None},
+        style=Markup("\n".join(map(_part, ("page.css", *(f"{name}.css" for name in names))))),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _encoded(values: Tensor | np.ndarray, kind: str) -> str:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
+
+
+def _part(name: str) -> str:
+    path = PARTS / name
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _apart(script: str) -> str:
+    """With names of its own."""
+    return f"(() => {{\n{script}\n}})();" if script else ""
+
+
+def _json(data: Any) -> Markup:
+    # In a script element only "<" could end it or open a comment; in JSON it can be written in another way.
+    return Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))

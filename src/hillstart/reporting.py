@@ -1,0 +1,126 @@
+"""The page that opens the box, written for a run that has ended or for a sweep as a whole: `report.html`."""
+
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+
+from hillstart.errors import InputError
+from hillstart.files import relative, replacing
+from hillstart.images import read_picture
+from hillstart.population import Population
+from hillstart.report import box, finished_run, hill, learning, quality, run_facts, valleys
+from hillstart.report.finished_run import FinishedRun
+from hillstart.report.page import render
+from hillstart.report.paths import Paths, retrain, seconds_to_retrain
+from hillstart.starts import Start
+
+PATHS = 5
+"""Starts whose way downhill is shown."""
+
+RETRAINING_SECONDS = 30.0
+"""Paths are not stored, for they would take more room than all else; the same starts take them once more instead, if
+the training of their pack was shorter than this."""
+
+
+def write(
+    folder: Path,
+    population: Population | None = None,
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    patience: float = RETRAINING_SECONDS,
+) -> Path:
+    """Write `report.html` into the folder of a run, or at the root of a sweep.
+
+    Args:
+        population: what was trained, where it is in memory still.
+        pictures: files of one's own, to be shown beside the test pictures.
+        patience: seconds that retraining for the paths may take, as the run took them.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: the run has not ended, its pictures are no longer there, or one of `pictures` cannot be used.
+    """
+    run = finished_run.read(folder, population)
+    data, eta = run.population.data, run.model.origins[0].hyperparameters.eta
+    own = [(Path(path).name, read_picture(path, data.preprocessing)) for path in pictures]
+    paths, why_none = _paths(run, patience)
+    costs = [float(row["val_cost"]) for row in run.sound]
+    sections = [
+        *box.sections(run.model, data, eta, own=own),
+        hill.section(run.model, paths, data, why_none),
+        valleys.section(run.compared, costs, len(run.diverged), data),
+        learning.section(run),
+        quality.section(run.model, data, run.summary),
+        run_facts.section(run),
+    ]
+    page = folder / "report.html"
+    with replacing(page, sync=False) as new:
+        new.write_text(render(sections, _title(data.classes), _about(run)), encoding="utf-8")
+    return page
+
+
+def _paths(run: FinishedRun, patience: float) -> tuple[Paths | None, str]:
+    wanted, ranks = _wanted(run), run.summary["ranks"]
+    if ranks > 1:
+        return None, f"The ways downhill are not shown: the starts were shared by {ranks} devices."
+    seconds = seconds_to_retrain(run.population, run.packs, wanted, run.summary["seconds"])
+    if seconds > patience:
+        return None, (
+            f"The ways downhill are not shown: taking them once more would last about {seconds:.0f} seconds. "
+            f"python scripts/report.py RUN --patience {2 * seconds:.0f} shows them."
+        )
+    return retrain(run.population, run.packs, wanted, run.max_epochs, run.max_steps), ""
+
+
+def _wanted(run: FinishedRun) -> list[Start]:
+    """The chosen start, and of the others that were trained beside it the best."""
+    kept, packs = run.model.origins, run.packs
+    if packs is None:
+        return list(kept[:PATHS])
+    place, first = list(run.population.starts).index(kept[0]), 0
+    for size in packs:
+        if place < first + size:
+            break
+        first += size
+    beside = set(run.population.starts[first : first + size])
+    return [start for start in kept if start in beside][:PATHS]
+
+
+def _title(classes: Sequence[str]) -> str:
+    if len(classes) > 4:
+        return f"{len(classes)} kinds of picture, told apart"
+    return f"{', '.join(classes[:-1])} or {classes[-1]}?"
+
+
+def _about(run: FinishedRun) -> str:
+    sizes, count, starts = run.model.network.sizes, run.summary["pictures"], len(run.rows)
+    networks = "A network" if starts == 1 else f"{starts} networks"
+    chosen = "" if starts == 1 else f" The one with the lowest cost on {count['val']} others was chosen: seed "
+    chosen += "" if starts == 1 else f"{run.model.origins[0].seed}. This page opens it."
+    return (
+        f"{networks} of {' – '.join(map(str, sizes))} nodes began with random weights and learned from "
+        f"{count['train']} pictures.{chosen}"
+    )
+
+
+def main() -> None:
+    """`hillstart-report` and `scripts/report.py`."""
+    parser = ArgumentParser(description="Open the box: write report.html for a run that has ended, or for a sweep.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, or the root of a multirun")
+    parser.add_argument(
+        "--image", dest="images", metavar="FILE", action="append", default=[],
+        help="a picture of your own to be shown on the page; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--patience", metavar="SECONDS", type=float, default=RETRAINING_SECONDS,
+        help="show the ways downhill if taking them anew needs no longer than this (default: %(default)g)",
+    )  # fmt: skip
+    options = parser.parse_args()
+    try:
+        page = write(options.run, pictures=options.images, patience=options.patience)
+    except (InputError, OSError) as error:
+        sys.exit(f"hillstart: {error}")
+    print(relative(page))

@@ -1,0 +1,115 @@
+"""The page's frame: one file in a real browser, names that are no code, data that arrives as it was."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from selenium.webdriver.chrome.webdriver import WebDriver
+
+from browser import browser, console, opened  # noqa: F401 - a fixture
+from hillstart.report import charts, page
+from hillstart.report.page import Section, data_bytes, floats, render
+
+HOSTILE = '</script><script>window.run = 1</script><img src=x onerror="window.run = 1">'
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The frame, beside templates of two sections made for these tests."""
+    for path in page.PARTS.glob("page.*"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "first.html").write_text('<p class="said">{{ said }}</p><p class="heard"></p><p class="numbers"></p>')
+    (tmp_path / "first.js").write_text(
+        "const said = 1;"
+        "hillstart.section('first', (root, data) => {"
+        "  root.querySelector('.heard').append(hillstart.html('b', { title: data.said }, data.said));"
+        "  root.querySelector('.numbers').append([...hillstart.floats(data.floats)].join(), ' ', "
+        "    [...hillstart.bytes(data.bytes)].join(), ' ', hillstart.number(-0.00001234, 2));"
+        "});"
+    )
+    (tmp_path / "second.html").write_text("{{ chart }}<p style='height: 200vh'></p>")
+    (tmp_path / "second.js").write_text(
+        "const said = 2; hillstart.section('second', () => (window.beganAs = said));"
+    )
+    monkeypatch.setattr(page, "PARTS", tmp_path)
+    return tmp_path
+
+
+def sections(said: str = HOSTILE) -> list[Section]:
+    numbers = {
+        "floats": floats(torch.tensor([[1.5, -2.0], [0.25, 3e-8]]).T),
+        "bytes": data_bytes(np.array([0, 7, 255])),
+    }
+    figure, (axes,) = charts.figure(3, 2)
+    axes.plot([0, 1], color=charts.CHOSEN)
+    axes.set_title(said)
+    drawn = charts.svg(figure, said)
+    return [
+        Section("first", said, said, {"said": said}, {"said": said, **numbers}),
+        Section("second", "The second", "Look.", {"chart": drawn}, []),
+    ]
+
+
+def test_names_are_shown_and_never_run(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+    path = parts / "page of a <b> run?.html"
+    path.write_text(render(sections(), HOSTILE, HOSTILE))
+    opened(browser, path)
+    assert browser.execute_script("return window.run") is None
+    assert browser.title == HOSTILE
+    for place in ("h1", ".lead", "h2", ".look", ".said", ".heard", "nav a"):
+        assert browser.execute_script("return document.querySelector(arguments[0]).textContent", place) == HOSTILE
+    assert browser.execute_script("return document.querySelector('#second svg').getAttribute('aria-label')") == HOSTILE
+    assert HOSTILE in browser.execute_script("return document.querySelector('#second svg').textContent")
+    assert browser.execute_script("return document.querySelectorAll('img, main script').length") == 0
+
+
+def test_numbers_arrive_as_they_were(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+    (parts / "page.html.html").write_text(render(sections(), "numbers"))
+    opened(browser, parts / "page.html.html")
+    floats_, bytes_, number = browser.execute_script(
+        "return document.querySelector('#first .numbers').textContent"
+    ).split(" ")
+    assert np.float32(floats_.split(",")).tolist() == np.float32([1.5, 0.25, -2, 3e-8]).tolist()
+    assert (bytes_, number) == ("0,7,255", "−1.2e−5")
+
+
+def test_a_section_starts_when_it_comes_near(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+    far = render(sections(""), "far").replace("<main>", "<main><p style='height: 500vh'></p>")
+    (parts / "far.html").write_text(far)
+    browser.get((parts / "far.html").as_uri())
+    started = "const done = arguments[0]; setTimeout(() => done(window.beganAs), 300)"
+    assert browser.execute_async_script(started) is None
+    browser.execute_script("document.getElementById('second').scrollIntoView({ behavior: 'instant' })")
+    assert browser.execute_async_script(started) == 2
+    assert console(browser) == []
+
+
+def test_another_script_is_not_run(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+    text = render(sections(), "x").replace("</main>", "<script>window.run = 1</script></main>")
+    (parts / "forged.html").write_text(text)
+    browser.get((parts / "forged.html").as_uri())
+    assert browser.execute_script("return window.run") is None
+    assert any("Content Security Policy" in line for line in console(browser))
+
+
+def test_what_is_no_number_is_no_data(parts: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        render([Section("first", "a", "b", {"said": ""}, {"cost": math.nan})], "x")
+
+
+def test_charts_take_the_page_s_colours_or_have_their_own() -> None:
+    def line() -> Figure:
+        figure, (axes,) = charts.figure(3, 2)
+        axes.plot([0, 1], color=charts.CHOSEN)
+        return figure
+
+    drawn = charts.svg(line(), "a line")
+    assert "var(--ball)" in drawn
+    assert not [sentinel for sentinel in charts.COLOURS if sentinel in drawn]
+    assert charts.svg(line(), "a line") == drawn
+    alone = charts.alone(line())
+    assert "var(" not in alone
+    assert charts.COLOURS[charts.CHOSEN][1] in alone
