@@ -53,7 +53,7 @@ def check_options(cfg: DictConfig) -> None:
     for key in ("keep", "pack"):
         if cfg[key] is not None and not _is_whole(cfg[key], 1):
             raise InputError(f"{key} is {cfg[key]!r}; it must be a whole number, 1 or more, or null.")
-    if not isinstance(cfg.report, bool):
+    if not isinstance(cfg.get("report", True), bool):  # which runs of earlier versions do not name
         raise InputError(f"report is {cfg.report!r}; it must be true or false.")
     if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1) for n in net.hidden):
         raise InputError(

@@ -4,20 +4,19 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hillstart.errors import InputError
 from hillstart.files import relative, replacing
 from hillstart.images import read_picture
+from hillstart.model_file import Model
+from hillstart.options import USER_ERRORS, explain
 from hillstart.population import Population
 from hillstart.report import box, finished_run, hill, learning, quality, run_facts, valleys
 from hillstart.report.finished_run import FinishedRun
-from hillstart.report.page import render
-from hillstart.report.paths import Paths, retrain, seconds_to_retrain
-from hillstart.starts import Start
-
-PATHS = 5
-"""Starts whose way downhill is shown."""
+from hillstart.report.hill import BALLS
+from hillstart.report.page import Section, render
+from hillstart.report.paths import retrain
 
 RETRAINING_SECONDS = 30.0
 """Paths are not stored, for they would take more room than all else; the same starts take them once more instead, if
@@ -46,11 +45,10 @@ def write(
     run = finished_run.read(folder, population)
     data, eta = run.population.data, run.model.origins[0].hyperparameters.eta
     own = [(Path(path).name, read_picture(path, data.preprocessing)) for path in pictures]
-    paths, why_none = _paths(run, patience)
     costs = [float(row["val_cost"]) for row in run.sound]
     sections = [
         *box.sections(run.model, data, eta, own=own),
-        hill.section(run.model, paths, data, why_none),
+        _hill(run, patience),
         valleys.section(run.compared, costs, len(run.diverged), data),
         learning.section(run),
         quality.section(run.model, data, run.summary),
@@ -62,31 +60,37 @@ def write(
     return page
 
 
-def _paths(run: FinishedRun, patience: float) -> tuple[Paths | None, str]:
-    wanted, ranks = _wanted(run), run.summary["ranks"]
-    if ranks > 1:
-        return None, f"The ways downhill are not shown: the starts were shared by {ranks} devices."
-    seconds = seconds_to_retrain(run.population, run.packs, wanted, run.summary["seconds"])
-    if seconds > patience:
-        return None, (
-            f"The ways downhill are not shown: taking them once more would last about {seconds:.0f} seconds. "
-            f"python scripts/report.py RUN --patience {2 * seconds:.0f} shows them."
-        )
-    return retrain(run.population, run.packs, wanted, run.max_epochs, run.max_steps), ""
+def _side_by_side(run: FinishedRun) -> tuple[Model, int]:
+    """The chosen start and the best of those that were trained in its pack, and how many starts that pack had.
 
-
-def _wanted(run: FinishedRun) -> list[Start]:
-    """The chosen start, and of the others that were trained beside it the best."""
-    kept, packs = run.model.origins, run.packs
-    if packs is None:
-        return list(kept[:PATHS])
-    place, first = list(run.population.starts).index(kept[0]), 0
-    for size in packs:
-        if place < first + size:
-            break
+    Only in the company they had do starts take the same way once more, to the last bit.
+    """
+    kept, first = run.model.origins, 0
+    beside, trained = set(kept), min(len(kept), BALLS)
+    place = list(run.population.starts).index(kept[0])
+    for size in run.packs:
+        if first <= place < first + size:
+            beside, trained = set(run.population.starts[first : first + size]), size
         first += size
-    beside = set(run.population.starts[first : first + size])
-    return [start for start in kept if start in beside][:PATHS]
+    places = [k for k, start in enumerate(kept) if start in beside][:BALLS]
+    origins = tuple(kept[k] for k in places)
+    return replace(run.model, network=run.model.network.pick(places), origins=origins), trained
+
+
+def _hill(run: FinishedRun, patience: float) -> Section:
+    model, trained = _side_by_side(run)
+    summary, paths, why_none = run.summary, None, ""
+    seconds = summary["seconds"] * trained / summary["starts"]
+    if summary["ranks"] > 1:
+        why_none = f"The ways downhill are not shown: the starts were shared by {summary['ranks']} devices."
+    elif seconds > patience:
+        why_none = (
+            f"The ways downhill are not shown, for taking them anew lasts about {seconds:.0f} seconds; "
+            f"python scripts/report.py RUN --patience {2 * seconds:.0f} does it."
+        )
+    else:
+        paths = retrain(run.population, run.packs, model.origins, run.max_epochs, run.max_steps)
+    return hill.section(model, paths, run.population.data, why_none)
 
 
 def _title(classes: Sequence[str]) -> str:
@@ -121,6 +125,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         page = write(options.run, pictures=options.images, patience=options.patience)
-    except (InputError, OSError) as error:
+    except USER_ERRORS as error:
+        sys.exit(f"hillstart: {explain(error)}")
+    except OSError as error:
         sys.exit(f"hillstart: {error}")
     print(relative(page))

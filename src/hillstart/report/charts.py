@@ -33,17 +33,15 @@ STYLE: Any = {
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlelocation": "left",
     "axes.titlesize": 10.5,
     "figure.facecolor": "none",
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
     "xtick.color": LINE,
     "xtick.labelcolor": SOFT,
     "ytick.color": LINE,
     "ytick.labelcolor": SOFT,
     "hatch.linewidth": 0.8,
 }
+LEGEND: Any = {"frameon": False, "labelcolor": INK, "fontsize": 9}
 
 
 def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

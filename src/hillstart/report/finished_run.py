@@ -37,7 +37,7 @@ class FinishedRun:
         model: the kept starts of the job.
         compared: kept starts of all jobs that have the same shape, best first; those of the job where it is the only.
         population: what the job trained, with its pictures.
-        packs: in which it was trained; None where not known, as in a sweep.
+        packs: starts in each pack; none where not known, as in a sweep.
         options: of the job, as YAML.
         max_epochs, max_steps: how long the job rolled at most, as Lightning counts.
         jobs: how many there are.
@@ -50,7 +50,7 @@ class FinishedRun:
     model: Model
     compared: Model
     population: Population
-    packs: list[int] | None
+    packs: Sequence[int]
     options: str
     max_epochs: int
     max_steps: int
@@ -108,7 +108,7 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
         model,
         _compared(folder, model, jobs) if sweep else model,
         population,
-        None if sweep else _packs(folder / "checkpoints" / "packs.json"),
+        [] if sweep else _packs(folder / "checkpoints" / "packs.json"),
         OmegaConf.to_yaml(options),
         options.trainer.max_epochs,
         options.trainer.max_steps,
@@ -169,11 +169,11 @@ def _history(folder: Path, rows: Sequence[dict[str, str]], jobs: Sequence[str]) 
     return history
 
 
-def _packs(path: Path) -> list[int] | None:
+def _packs(path: Path) -> list[int]:
     try:
         return [int(size) for size in json.loads(path.read_text())["packs"]]
     except (OSError, KeyError, TypeError, ValueError):
-        return None  # without them starts are retrained in a pack of their own
+        return []  # without them starts are retrained in a pack of their own
 
 
 def _compared(folder: Path, model: Model, jobs: Sequence[str]) -> Model:

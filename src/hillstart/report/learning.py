@@ -65,7 +65,8 @@ def _fan(run: FinishedRun) -> list[Markup]:
     ):
         figure, (axes,) = charts.figure(5.2, 3.6)
         _curves(axes, curves)
-        axes.set(title=what, xlabel="epoch")
+        axes.set_xlabel("epoch")
+        axes.set_title(what, loc="left")
         drawn.append(charts.svg(figure, f"{what}, of the chosen start {others}, epoch by epoch"))
     return drawn
 
@@ -92,7 +93,7 @@ def _curves(axes: Axes, curves: Any) -> None:
     if len(curves) > 1:
         names["other starts" if len(curves) <= SINGLE else "all, half and median of all starts"] = charts.OTHER
     handles = [axes.plot([], [], color=color, linewidth=2, label=name)[0] for name, color in names.items()]
-    axes.legend(handles=handles, loc="best", fontsize=9)
+    axes.legend(handles=handles, loc="best", **charts.LEGEND)
 
 
 def _held(curves: Any) -> Any:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 PARTS = Path(__file__).parent / "page"
-SHARED: tuple[str, ...] = ()
+SHARED = ("arithmetic", "forward", "picture", "box", "diagram")
 """Scripts that more than one section uses, in the order they are to run in."""
 
 
