@@ -18,7 +18,7 @@ from hillstart.calibration import (
     reliability,
     temperature_of,
 )
-from hillstart.reliability import main as reliability_command
+from hillstart.report.reliability import main as reliability_command
 from hillstart.voting import agreement, probabilities, vote
 
 

@@ -14,7 +14,14 @@ import pytest
 from launching import BOUND, TORCHRUN, alone, children
 
 SCRIPT = str(Path(__file__).parent.parent / "scripts/train.py")
-SMALL = ["data.train=400", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=3", "descent.momentum=0.9", "report=false"]
+SMALL = [
+    "data.train=400",
+    "data.test=40",
+    "network.hidden=[6]",
+    "trainer.max_epochs=3",
+    "descent.momentum=0.9",
+    "report=false",
+]
 MANY = [*SMALL, "starts=30", "pack=2", "keep=3", "stop.race=1"]
 
 

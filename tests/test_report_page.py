@@ -31,9 +31,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "});"
     )
     (tmp_path / "second.html").write_text("{{ chart }}<p style='height: 200vh'></p>")
-    (tmp_path / "second.js").write_text(
-        "const said = 2; hillstart.section('second', () => (window.beganAs = said));"
-    )
+    (tmp_path / "second.js").write_text("const said = 2; hillstart.section('second', () => (window.beganAs = said));")
     monkeypatch.setattr(page, "PARTS", tmp_path)
     return tmp_path
 

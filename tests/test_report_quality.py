@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import browser, console, opened  # noqa: F401 - a fixture
-from made import blobs
 from PIL import Image
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.keys import Keys
 
+from browser import browser, console, opened  # noqa: F401 - a fixture
 from hillstart.calibration import before_and_after
 from hillstart.data.pictures import PictureSet
 from hillstart.descent import Hyperparameters
@@ -25,6 +24,7 @@ from hillstart.report import learning, quality
 from hillstart.report.page import render
 from hillstart.starts import Start
 from hillstart.voting import Calibration
+from made import blobs
 
 HOSTILE = "<b onclick=alert(1)>"
 

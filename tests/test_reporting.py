@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser, console, opened  # noqa: F401 - a fixture
 from PIL import Image
 from selenium.webdriver.chrome.webdriver import WebDriver
 
+from browser import browser, console, opened  # noqa: F401 - a fixture
 from hillstart import commands, reporting
-from hillstart.errors import InputError
 from hillstart.report import finished_run
 
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "logger=none"]
@@ -121,10 +120,10 @@ def report(*arguments: Any) -> None:
 
 
 def test_a_picture_of_one_s_own(copy: Path, tmp_path: Path, browser: WebDriver) -> None:  # noqa: F811
-    Image.new("RGB", (50, 40), (200, 30, 30)).save(tmp_path / "my <i>red</i> one.png")
-    report(copy, "--image", tmp_path / "my <i>red</i> one.png")
+    Image.new("RGB", (50, 40), (200, 30, 30)).save(tmp_path / "my <i>red.png")
+    report(copy, "--image", tmp_path / "my <i>red.png")
     opened(browser, copy / "report.html")
-    assert "my <i>red</i> one.png" in browser.execute_script("return document.querySelector('#network').textContent")
+    assert "my <i>red.png" in browser.execute_script("return document.querySelector('#network').textContent")
 
 
 def test_no_page_where_none_is_asked_for(tmp_path: Path) -> None:
@@ -185,7 +184,9 @@ def test_other_pictures_than_those_trained_on_are_refused(runs: Path, tmp_path: 
 def test_options_from_a_stranger_run_no_code(copy: Path, target: str, tmp_path: Path) -> None:
     path = copy / ".hydra" / "config.yaml"
     bomb = f"data:\n  _target_: {target}\n  _args_: ['touch {tmp_path}/went-off']\n"
-    path.write_text(path.read_text().replace("data:\n", bomb, 1).replace("  _target_: hillstart.data.lion_duck.load\n", ""))
+    path.write_text(
+        path.read_text().replace("data:\n", bomb, 1).replace("  _target_: hillstart.data.lion_duck.load\n", "")
+    )
     assert f"would run '{target}'" in refused(copy)
     assert not (tmp_path / "went-off").exists()
 

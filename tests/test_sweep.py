@@ -11,7 +11,14 @@ from hydra.core.global_hydra import GlobalHydra
 
 from hillstart import commands, experiment
 
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "report=false", "hydra.sweep.dir=sweep"]
+SMALL = [
+    "data.train=120",
+    "data.test=40",
+    "network.hidden=[6]",
+    "trainer.max_epochs=2",
+    "report=false",
+    "hydra.sweep.dir=sweep",
+]
 
 
 @pytest.fixture(autouse=True)

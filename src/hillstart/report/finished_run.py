@@ -23,6 +23,11 @@ from hillstart.tables import HISTORY
 COSTS = HISTORY[2:]
 OPTIONS = Path(".hydra", "config.yaml")
 MOST_COMPARED = 1000
+NEEDED = (
+    *("starts", "kept", "epochs", "epochs_trained", "test_accuracy", "vote_test_accuracy", "test_standard_error"),
+    *("val_standard_error", "calibration", "pictures", "seconds", "device", "ranks", "versions", "commit"),
+)
+"""Of a `summary.json`."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +82,20 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
         InputError: the run has not ended, a file is missing or damaged, or the pictures are no longer the same.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-        if not isinstance(summary, dict):
-            raise ValueError("it holds no names with values")
-        rows = _rows(folder / "starts.csv")
+        summary, rows, job = _summary(folder), _rows(folder / "starts.csv"), folder
+        sweep = "best_job" in summary
+        if sweep:
+            job = folder / str(summary["best_job"])
+            summary = _summary(job)
     except FileNotFoundError as error:
         raise InputError(
             f"{error.filename}: there is none; give the folder of a run that has ended, or the root of a sweep."
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder}: cannot be read back ({error}); give the folder of a run that has ended."
-        ) from error
-    sweep = "best_job" in summary
-    job = folder / str(summary["best_job"]) if sweep else folder
-    if sweep:
-        summary = json.loads((job / "summary.json").read_text())
+        raise InputError(f"{folder}: cannot be read ({error}); give the folder of a run that has ended.") from error
+    missing = [name for name in NEEDED if name not in summary]
+    if missing:
+        raise InputError(f"{job / 'summary.json'}: lacks {', '.join(missing)}; the run is of another version.")
     model = model_file.load(job / "network.safetensors")
     options = _options(job / OPTIONS)
     if population is None:
@@ -116,6 +119,13 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
     )
 
 
+def _summary(folder: Path) -> dict[str, Any]:
+    summary = json.loads((folder / "summary.json").read_text())
+    if not isinstance(summary, dict):
+        raise ValueError("summary.json holds no names with values")
+    return summary
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -130,7 +140,8 @@ def _options(path: Path) -> DictConfig:
         if not isinstance(options, DictConfig) or "data" not in options or "trainer" not in options:
             raise ValueError("it holds no data and no trainer")
     except Exception as error:  # those of YAML and OmegaConf have no ancestor in common
-        raise InputError(f"{path}: cannot be read, so the run's pictures are not known ({error}).") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read, so the run's pictures are not known ({why}).") from error
     return options
 
 

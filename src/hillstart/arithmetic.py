@@ -1,0 +1,92 @@
+"""The arithmetic of one node as lines of text that anyone can check with a calculator; plain Python.
+
+Numbers are shown in thousandths, and are kept here as whole numbers of them, so that nothing is lost on the way. Each
+line is computed from the numbers that it shows, as a calculator would. The weighted sum is that of the exact numbers;
+what it differs by from the products of the shown ones, through rounding or because not all are shown, is written as a
+part of it. `report/page/arithmetic.js` does the same.
+"""
+
+import math
+from collections.abc import Sequence
+
+SHOWN, ALL_SHOWN = 5, 6
+"""The products that are written out where there are more than `ALL_SHOWN`."""
+
+LARGEST_EXPONENT = 10_000
+"""In thousandths: where the largest z of a softmax is not between 0 and this, it is taken away from each."""
+
+
+def thousandths(x: float) -> int:
+    """x rounded, halves upwards."""
+    return math.floor(x * 1000 + 0.5)
+
+
+def text(n: int) -> str:
+    """A number of thousandths without needless zeros, with a true minus sign."""
+    digits = f"{abs(n) // 1000}.{abs(n) % 1000:03d}".rstrip("0").rstrip(".")
+    return f"−{digits}" if n < 0 else digits
+
+
+def activated(activation: str, z: int) -> int:
+    """sigma of a shown z; `activation` is a key of `network.ACTIVATIONS`."""
+    if activation == "sigmoid":
+        e = math.exp(-abs(z) / 1000)
+        return thousandths(1 / (1 + e) if z >= 0 else e / (1 + e))
+    return thousandths(math.tanh(z / 1000)) if activation == "tanh" else max(z, 0)
+
+
+def softmax(z: Sequence[int]) -> tuple[int, list[int], list[int]]:
+    """What is taken away from each shown z, e to the power of what is left, and the share of each in their sum."""
+    away = 0 if 0 <= max(z) <= LARGEST_EXPONENT else max(z)
+    powers = [thousandths(math.exp((zk - away) / 1000)) for zk in z]
+    return away, powers, [thousandths(power / sum(powers)) for power in powers]
+
+
+def sum_lines(inputs: Sequence[int], weights: Sequence[int], bias: int, z: int) -> list[str]:
+    """The products of a node with their sum in one line, and in the next its bias added: `1.28 + 1 = 2.28`.
+
+    Args:
+        z: of the exact numbers, then rounded.
+    """
+    order = list(range(len(inputs)))
+    if len(order) > ALL_SHOWN:
+        order = sorted(order, key=lambda i: (-abs(inputs[i] * weights[i]), i))[:SHOWN]
+    terms = [f"{_factor(inputs[i], first=not k)} × {_factor(weights[i])}" for k, i in enumerate(order)]
+    millionths = 1000 * (z - bias) - sum(inputs[i] * weights[i] for i in order)
+    rest, hidden = math.floor(millionths / 1000 + 0.5), len(inputs) - len(order)
+    if hidden:
+        terms.append(f"{hidden} smaller ones, together {text(rest)}")
+    elif rest:
+        terms.append(f"{_factor(rest)} of rounding")
+    return [f"{' + '.join(terms)} = {text(z - bias)}", f"{text(z - bias)}{_added(bias)} = {text(z)}"]
+
+
+def activation_line(activation: str, z: int) -> str:
+    """z and what the activation makes of it."""
+    name = {"sigmoid": f"σ({text(z)})", "tanh": f"tanh({text(z)})"}.get(activation, f"max(0, {text(z)})")
+    return f"{name} = {text(activated(activation, z))}"
+
+
+def softmax_lines(z: Sequence[int], k: int) -> list[str]:
+    """The output k of a softmax: e to the power of its z, divided by the sum of the same over all classes."""
+    away, powers, shares = softmax(z)
+    lines = []
+    if away:
+        left = f"{text(z[k])}{_added(-away)} = {text(z[k] - away)}"
+        lines.append(f"{left}, as the largest z, {text(away)}, is taken away from each: the shares stay the same")
+    lines.append(f"e^{text(z[k] - away)} = {text(powers[k])}")
+    listed = " + ".join(map(text, powers))
+    if len(z) > SHOWN:
+        lines.append(f"{text(sum(powers))} is the sum of e^z over all {len(z)} classes")
+        listed = text(sum(powers))
+    else:
+        listed = f"({listed})"
+    return [*lines, f"{text(powers[k])} / {listed} = {text(shares[k])}"]
+
+
+def _factor(n: int, first: bool = False) -> str:
+    return f"({text(n)})" if n < 0 and not first else text(n)
+
+
+def _added(n: int) -> str:
+    return f" − {text(-n)}" if n < 0 else f" + {text(n)}"
