@@ -22,7 +22,7 @@ section("quality", (root, data) => {
             "li",
             {},
             html("span", { class: "sprite", style: `--x: ${card.x}; --y: ${card.y}` }),
-            html("span", { class: "soft" }, `${Math.round(100 * card.sure)} % sure`),
+            html("span", { class: "soft" }, `${Math.round(100 * card.sure)}\u00a0% sure`),
           ),
         ),
       ),
