@@ -63,7 +63,7 @@ ORDER = [
     *("report.matching", "report.lines", "report.valleys"),
     *("report.learning", "report.quality", "report.run_facts", "reporting"),
     "commands",
-    *("bench.timing", "bench.runs", "bench.speed", "bench.memory", "bench.many_starts"),
+    *("bench.timing", "bench.runs", "bench.memory", "bench.many_starts"),
     *(
         "bench.multirun",
         "bench.sweep",

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from hillstart.bench import memory
 from hillstart.bench.runs import Run, noise_options, options
-from hillstart.bench.speed import CHUNK_PICTURES
 from hillstart.bench.timing import Spread, in_turns, seconds
 from hillstart.data.minibatches import MiniBatches, Sample
 from hillstart.descent import SCHEDULES
 from hillstart.pack import Pack
 from hillstart.population import Population
 from hillstart.starts import Start
+
+CHUNK_PICTURES = 20_000
+"""What the engine is given at once."""
 
 SIZES = [784, 30, 10]
 WARM = 64

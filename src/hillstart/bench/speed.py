@@ -1,16 +1,17 @@
-"""How fast the descent is: the engine and the path through Lightning beside the machine's matrix-product peak."""
+"""How fast the descent is: ours and every peer on the same data, beside the machine's matrix-product peak."""
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from hillstart.bench.peers import PEERS, Contestant, Course
 from hillstart.bench.runs import noise
 from hillstart.bench.timing import Spread, in_turns, seconds
 from hillstart.data.minibatches import MiniBatches
@@ -22,18 +23,34 @@ from hillstart.starts import Start
 from hillstart.training import Training
 
 ETA, EPOCHS = 0.1, 3
+COST = "cross_entropy"
 SIZES = ([784, 30, 10], [784, 100, 10], [3072, 64, 2])
-BATCHES = (10, 32, 128)
-STARTS = (16, 64)
-PICTURES = 20_000
+BATCHES = (10, 32, 128, 512)
+STARTS = (16, 64, 256)
+STEPS, PICTURES = 800, 20_000
+"""Mini-batches in an epoch, as long as these are no more pictures than that."""
+OURS = ("hillstart", "hillstart-engine")
+TOLERANCE = 1e-4
+"""How far the cost of a contestant may be off after an epoch, relative to what it is by float64."""
 
-CHUNK_PICTURES = 20_000
-"""What the engine is given at once."""
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    sizes: Sequence[list[int]]
+    batches: Sequence[int]
+    starts: Sequence[int]
+    repeats: int
+
+
+FULL = Size(SIZES, BATCHES, STARTS, repeats=5)
+QUICK = Size(SIZES[:1], BATCHES[:3], STARTS[1:2], repeats=3)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant's rate; `low` and `high` are the slowest and the fastest repeat."""
+    """A contestant's rate at its best number of starts; `low` and `high` are the slowest and the fastest repeat."""
 
     sizes: list[int]
     batch: int
@@ -45,44 +62,32 @@ class Row:
     fraction_of_peak: float
 
 
-# ---------------------------------------------------------------- contestants
-#
-# Each is given pictures, sizes, batch and number of starts.
+# ---------------------------------------------------------------- ours
 
 
-class Contestant(NamedTuple):
-    """`run` takes all starts EPOCHS times through all pictures; `ends` says where they are."""
-
-    run: Callable[[], None]
-    ends: Callable[[], Network]
-
-
-def engine(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, device: torch.device) -> Contestant:
-    """The pack alone: no Lightning, no measuring."""
-    eta, none = torch.full((starts,), ETA, dtype=torch.float64), torch.zeros(starts, dtype=torch.float64)
-    network = Network.start(sizes, range(starts), start="scaled_normal", device=device)
-    pack = Pack(network, eta, None, none, len(data.train.y), batch)
-    batches = MiniBatches(data.train, len(data.classes), data.preprocessing, data.augment, batch, 0, device)
-    chunk = max(1, CHUNK_PICTURES // batch)
+def engine(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant:
+    """The pack alone: no Lightning, no measuring. Pictures are bytes until they are used, in an order drawn anew."""
+    device, starts = course.x.device, course.network.starts
+    eta, none = torch.full((starts,), course.eta, dtype=torch.float64), torch.zeros(starts, dtype=torch.float64)
+    pack = Pack(course.network, eta, None, none, len(data.train.y), course.batch)
+    batches = MiniBatches(data.train, len(data.classes), data.preprocessing, data.augment, course.batch, 0, device)
 
     def run() -> None:
-        for epoch in range(EPOCHS):
-            for first in range(0, batches.per_epoch, chunk):
-                count = min(chunk, batches.per_epoch - first)
-                pack.descend(*batches.chunk(epoch, first, count), [1.0] * count)
+        for epoch in range(epochs):
+            pack.descend(*batches.chunk(epoch, 0, batches.per_epoch), [1.0] * batches.per_epoch)
 
     return Contestant(run, pack.network)
 
 
-def full_path(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, device: torch.device) -> Contestant:
+def full_path(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant:
     """What `scripts/train.py` does, but for measuring on validation, which no contestant does."""
-    begin = partial(Network.start, sizes, start="scaled_normal")
-    training = Training(begin, data, Descent(ETA, batch), [Start(s, Hyperparameters(ETA)) for s in range(starts)])
+    starts = [Start(s, Hyperparameters(course.eta)) for s in range(course.network.starts)]
+    training = Training(lambda seeds: course.network.pick(seeds), data, Descent(course.eta, course.batch), starts)
 
     def run() -> None:
         trainer = pl.Trainer(
-            max_epochs=EPOCHS,
-            accelerator=device.type,
+            max_epochs=epochs,
+            accelerator=course.x.device.type,
             devices=1,
             logger=False,
             limit_val_batches=0,
@@ -96,13 +101,10 @@ def full_path(data: PictureSet, sizes: Sequence[int], batch: int, starts: int, d
     return Contestant(run, lambda: training.pack.network())
 
 
-CONTESTANTS: dict[str, Callable[..., Contestant]] = {"hillstart-engine": engine, "hillstart": full_path}
-
-
 # ---------------------------------------------------------------- measuring
 
 
-def peak_flops(device: torch.device, repeats: int = 5) -> float:
+def peak_flops(device: torch.device, repeats: int = 3) -> float:
     """The best rate of a large float32 matrix product on all cores, in floating-point operations per second."""
     n = 4096 if device.type == "cuda" else 1536
     a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
@@ -116,38 +118,121 @@ def flops(sizes: Sequence[int]) -> int:
     return 2 * (2 * sum(products) + sum(products[1:]))
 
 
-def measure(
-    sizes: Sequence[int], batch: int, starts: int, device: torch.device, repeats: int, peak: float
-) -> list[Row]:
-    """The contestants on the same data."""
-    data = noise(sizes, pictures=PICTURES if batch > 10 else PICTURES // 2)
-    runs = {name: make(data, sizes, batch, starts, device).run for name, make in CONTESTANTS.items()}
-    for run in runs.values():
-        run()
-    net_samples = starts * EPOCHS * len(data.train.y)
-    timed = in_turns({name: partial(seconds, run, device) for name, run in runs.items()}, repeats)
-    rows = []
-    for name, taken in timed.items():
-        rate = Spread.of([net_samples / s for s in taken])
-        share = rate.median * flops(sizes) / peak
-        rows.append(Row(list(sizes), batch, name, starts, rate.median, rate.low, rate.high, share))
-    return rows
+class Match:
+    """All contestants at one size and batch.
+
+    Attributes:
+        missing: contestants that cannot take part, and why.
+    """
+
+    def __init__(self, sizes: list[int], batch: int, device: torch.device):
+        self.sizes, self.batch, self.device = sizes, batch, device
+        self.data = noise(sizes, min(STEPS, PICTURES // batch) * batch)
+        self.missing = {name: peer.missing for name, peer in PEERS.items() if peer.missing}
+        self.missing |= {
+            name: "knows no CUDA" for name, peer in PEERS.items() if peer.cpu_only and device.type != "cpu"
+        }
+
+    def contestants(self) -> list[str]:
+        """Ours first."""
+        return [*OURS, *(name for name in PEERS if name not in self.missing)]
+
+    def make(self, name: str, starts: int, pictures: int | None = None, epochs: int = EPOCHS) -> Contestant:
+        """A contestant with so many starts; `pictures` of the data, in the order that ours see them in epoch 0."""
+        data = self.data if pictures is None else _first(self.data, pictures)
+        batches = MiniBatches(
+            data.train, len(data.classes), data.preprocessing, data.augment, self.batch, 0, self.device
+        )
+        x, y = batches.chunk(0, 0, batches.per_epoch)
+        network = Network.start(self.sizes, range(starts), cost=COST, start="scaled_normal").to(self.device)
+        course = Course(network, x, y, self.batch, ETA)
+        if name in OURS:
+            return (full_path if name == "hillstart" else engine)(data, course, epochs)
+        return PEERS[name].make(course)
+
+    def error(self, name: str, steps: int = 20, starts: int = 3) -> float:
+        """How far the costs of a contestant are off after so many steps from those of float64, relative to these."""
+        starts = 1 if name in PEERS and PEERS[name].single else starts
+        contestant = self.make(name, starts, steps * self.batch, epochs=1)
+        contestant.run()
+        exact = Network.start(self.sizes, range(starts), cost=COST, start="scaled_normal", dtype=torch.float64)
+        data = _first(self.data, steps * self.batch)
+        cpu = torch.device("cpu")
+        batches = MiniBatches(data.train, len(data.classes), data.preprocessing, data.augment, self.batch, 0, cpu)
+        x, y = (t.double() for t in batches.chunk(0, 0, steps))
+        for xb, yb in zip(x.split(self.batch), y.split(self.batch), strict=True):
+            exact.descend(xb, yb, ETA)
+        found = contestant.ends()
+        found = Network([w.double() for w in found.w], [b.double() for b in found.b], found.activation, found.cost)
+        (should, _), (has, _) = exact.evaluate(x, y), found.to(cpu).evaluate(x, y)
+        return float(((has.mean(1) - should.mean(1)).abs() / should.mean(1)).max())
+
+    def best(self, name: str, candidates: Sequence[int]) -> tuple[int, Contestant]:
+        """The number of starts at which a contestant is fastest, and itself with so many, warm."""
+        if name in PEERS and PEERS[name].single:
+            candidates = (1,)
+        found: dict[float, tuple[int, Contestant]] = {}
+        for starts in candidates:
+            contestant = self.make(name, starts)
+            contestant.run()
+            rate = starts / (seconds(contestant.run, self.device) if len(candidates) > 1 else 1.0)
+            found[rate] = (starts, contestant)
+        return found[max(found)]
+
+    def rows(self, candidates: Sequence[int], repeats: int) -> tuple[list[Row], float]:
+        """Everyone at their best, in turns with the machine's peak, which comes second.
+
+        Raises:
+            AssertionError: a contestant does not do the same.
+        """
+        for name in self.contestants():
+            error = self.error(name)
+            assert error < TOLERANCE, f"{name} ends with costs that are off by {error:.1e}: it does something else"
+        best = {name: self.best(name, candidates) for name in self.contestants()}
+        runs = {name: partial(seconds, contestant.run, self.device) for name, (_, contestant) in best.items()}
+        timed = in_turns({"peak": partial(peak_flops, self.device), **runs}, repeats)
+        peak = max(timed.pop("peak"))
+        rows = []
+        for name, taken in timed.items():
+            starts, pictures = best[name][0], len(self.data.train.y) * (EPOCHS if name in OURS else 1)
+            rate = Spread.of([starts * pictures / s for s in taken])
+            share = rate.median * flops(self.sizes) / peak
+            rows.append(Row(self.sizes, self.batch, name, starts, rate.median, rate.low, rate.high, share))
+        return rows, peak
 
 
-def section(console: Console, device: torch.device, quick: bool, peak: float) -> list[dict[str, Any]]:
-    """Measure and show; what goes under `rows` in the JSON."""
-    table = Table("network", "batch", "starts", "contestant", "net-samples/s", "low", "high", "of peak", "of engine")
-    rows: list[Row] = []
-    for sizes in SIZES[:1] if quick else SIZES:
-        for batch in BATCHES:
-            for starts in STARTS[-1:] if quick else STARTS:
-                found = measure(sizes, batch, starts, device, 3 if quick else 9, peak)
-                rows += found
-                for row in found:
-                    rates = [f"{rate:.2e}" for rate in (row.net_samples_per_second, row.low, row.high)]
-                    share = row.net_samples_per_second / found[0].net_samples_per_second
-                    network = "-".join(map(str, sizes))
-                    shares = [f"{row.fraction_of_peak:.0%}", f"{share:.2f}"]
-                    table.add_row(network, str(batch), str(starts), row.contestant, *rates, *shares)
-    console.print(table, "net-samples: starts x pictures; medians of interleaved repeats.")
-    return [asdict(row) for row in rows]
+def _first(data: PictureSet, n: int) -> PictureSet:
+    return replace(data, train=data.train.take(torch.arange(n)))
+
+
+def section(console: Console, device: torch.device, quick: bool, peak: float) -> tuple[list[dict[str, Any]], float]:
+    """Measure and show; what goes under `rows` in the JSON, and the highest peak that was seen.
+
+    Args:
+        peak: as measured before; a busy moment may have hidden a higher one.
+    """
+    size, rows, missing = QUICK if quick else FULL, list[Row](), dict[str, str]()
+    for sizes, batch in itertools.product(size.sizes, size.batches):
+        match = Match(sizes, batch, device)
+        missing |= match.missing
+        with console.status(f"{sizes}, batch {batch}: {', '.join(match.contestants())}"):
+            found, seen = match.rows(size.starts, size.repeats)
+        rows += found
+        if seen > peak:
+            peak = seen
+    rows = [replace(row, fraction_of_peak=row.net_samples_per_second * flops(row.sizes) / peak) for row in rows]
+    table = Table("network", "batch", "contestant", "starts", "net-samples/s", "low", "high", "of peak", "ours is")
+    for row in rows:
+        if row.contestant == OURS[0]:
+            ours = row
+            table.add_section()
+        rates = [f"{rate:.2e}" for rate in (row.net_samples_per_second, row.low, row.high)]
+        shares = [f"{row.fraction_of_peak:.1%}", f"{ours.net_samples_per_second / row.net_samples_per_second:.2f} x"]
+        match_name = ["-".join(map(str, row.sizes)), str(row.batch)] if row is ours else ["", ""]
+        table.add_row(*match_name, row.contestant, str(row.starts), *rates, *shares)
+    counts = ", ".join(map(str, size.starts))
+    console.print(table, f"net-samples: starts x pictures; medians of {size.repeats} interleaved repeats, each at its")
+    console.print(f"best of {counts} starts. Everyone's costs after 20 steps were checked against float64.")
+    for name, why in missing.items():
+        console.print(f"{name} is not here: {why}")
+    return [asdict(row) for row in rows], peak

@@ -71,7 +71,12 @@ def draw(calibration: dict[str, Any], titles: Mapping[str, str] = TITLES) -> Fig
         for b in bins:
             ax.annotate(f"{100 * b.pictures / pictures:.0f}", ((b.low + b.high) / 2, 1.02), ha="center", fontsize=7.5,
                         color=charts.SOFT)  # fmt: skip
-        ax.set(xlim=(0, 1), ylim=(0, 1.07), aspect="equal", xlabel=f"how sure: probability of the label; {pictures} test pictures")
+        ax.set(
+            xlim=(0, 1),
+            ylim=(0, 1.07),
+            aspect="equal",
+            xlabel=f"how sure: probability of the label; {pictures} test pictures",
+        )
         ax.set_title(f"{title}: off by {found['expected_calibration_error']:.3f}", loc="left")
         ax.set_ylabel("how often right")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, **charts.LEGEND)
