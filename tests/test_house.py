@@ -14,12 +14,11 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("errors", "network", "gradient_check", "images"),
+    *("errors", "files", "network", "products", "block", "gradient_check", "images"),
     *("data.augment", "data.pictures", "data.minibatches"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.folder", "data.idx", "data.cifar10", "data.quickdraw"),
     *(
-        "files",
         "provenance",
         "stepping",
         "descent",
@@ -69,6 +68,7 @@ ORDER = [
         "bench.sweep",
         "bench.seeds",
         "bench.peers",
+        "bench.speed",
         "bench.predicting",
         "bench.serving",
         "bench.command",

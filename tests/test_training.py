@@ -61,15 +61,23 @@ def test_training_by_steps_is_training_by_epochs(tmp_path: Path) -> None:
 def test_chunks_do_not_matter(tmp_path: Path, chunk: int, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
     data = blobs(augment="photo")
     expected = fit(tmp_path / "one", data=data, momentum=momentum, schedule="linear")
-    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk))
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk * self.pack.block))
     assert same(fit(tmp_path / "two", data=data, momentum=momentum, schedule="linear"), expected)
 
 
 def test_a_chunk_is_bounded_in_time_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = fit(tmp_path, max_epochs=1)
+    made = fit(tmp_path, max_epochs=1, momentum=0.9)
     assert made.chunk_steps * hillstart.training.SECONDS_PER_STEP <= hillstart.training.CHUNK_SECONDS
     monkeypatch.setattr(hillstart.training, "CHUNK_BYTES", 3 * 10 * 36 * 4)
     assert made.chunk_steps == 3
+
+
+def test_a_chunk_holds_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(tmp_path, max_epochs=1)
+    assert made.pack.block == 9
+    for fitting, steps in ((1, 9), (10, 9), (25, 18)):
+        monkeypatch.setattr(hillstart.training, "CHUNK_BYTES", fitting * 10 * 36 * 4)
+        assert made.chunk_steps == steps
 
 
 def test_last_and_best_checkpoints_are_written(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+aten = torch.ops.aten
+
 X = Float[Tensor, "B n_in"]
 Y = Float[Tensor, "B n_out"]
 Before = Float[Tensor, "S B n_in"]
@@ -42,16 +44,22 @@ PerStart = float | Float[Tensor, " S"]
 
 @dataclass(frozen=True)
 class Activation:
-    """sigma beside its derivative, which is expressed in the stored activation: derivative(sigma(z)) = sigma'(z)."""
+    """sigma beside its derivative, which is expressed in the stored activation: derivative(sigma(z)) = sigma'(z).
+
+    `back` is one pass over memory for back(e, a) = e * derivative(a), which BP2 asks for in every layer.
+    """
 
     value: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
 
 
 ACTIVATIONS = {
-    "sigmoid": Activation(torch.sigmoid, lambda a: a * (1 - a)),  # Nielsen ch. 1, eq. 3
-    "tanh": Activation(torch.tanh, lambda a: 1 - a * a),  # ch. 3, eq. 109
-    "relu": Activation(torch.relu, lambda a: (a > 0).to(a.dtype)),  # ch. 3, eq. 112
+    "sigmoid": Activation(torch.sigmoid, lambda a: a * (1 - a), aten.sigmoid_backward),  # Nielsen ch. 1, eq. 3
+    "tanh": Activation(torch.tanh, lambda a: 1 - a * a, aten.tanh_backward),  # ch. 3, eq. 109
+    "relu": Activation(  # ch. 3, eq. 112
+        torch.relu, lambda a: (a > 0).to(a.dtype), lambda e, a: aten.threshold_backward(e, a, 0)
+    ),
 }
 
 
@@ -184,7 +192,7 @@ class Network:
         w, b = self.w[l], self.b[l]
         if a.dim() == 3:
             return torch.baddbmm(b.unsqueeze(1), a, w)
-        return _apart(torch.addmm(b.flatten(), a, _together(w)), self.starts)
+        return apart(torch.addmm(b.flatten(), a, together(w)), self.starts)
 
     def outputs(self, x: X) -> Here:
         """z^L, the weighted input of the last layer: what a cost is computed from."""
@@ -195,9 +203,13 @@ class Network:
 
     def forward(self, x: X) -> list[Tensor]:
         """[a^0, a^1, ..., a^L]: every activation from the pictures x to the outputs; all but x are (S, B, n_out)."""
-        a = [x]
+        return [x, *self.onward(self.weighted_input(0, x))]
+
+    def onward(self, z: Here) -> list[Tensor]:
+        """[a^1, ..., a^L] from z^1, the weighted input of the first layer."""
+        a: list[Tensor] = []
         for l in range(len(self.w)):
-            z = self.weighted_input(l, a[l])
+            z = self.weighted_input(l, a[-1]) if l else z
             a.append(self._cost.output(z) if l == len(self.w) - 1 else self._sigma.value(z))
         return a
 
@@ -219,20 +231,20 @@ class Network:
             scale: 1/B for the gradient of the mean cost, eta/B for a step of descent.
         """
         delta = self._cost.delta(a[-1], y)  # BP1
-        delta = delta * _per_start(scale, 3)
+        delta = delta.mul_(per_start(scale, 3))
         for l in reversed(range(len(self.w))):
             back = torch.bmm(delta, self.w[l].transpose(1, 2)) if l else None
             yield l, delta
             if back is not None:
-                delta = self._sigma.derivative(a[l]).mul_(back)  # BP2
+                delta = self._sigma.back(back, a[l])  # BP2
 
     def gradient(self, x: X, y: Y, lmbda: PerStart = 0.0, n: int = 1) -> tuple[list[Tensor], list[Tensor]]:
         """nabla_w and nabla_b of C = mean cost + lmbda/(2n) sum w^2, shaped like `w`, `b`: BP3, BP4, ch. 3 eq. 88."""
         nabla_w, nabla_b = [torch.zeros_like(w) for w in self.w], [torch.zeros_like(b) for b in self.b]
         a = self.forward(x)
         for l, delta in self.errors(a, y, 1 / len(x)):
-            _add_product(nabla_w[l], a[l], delta, keep=1.0, sign=1)  # BP4
-            _add_scaled(nabla_w[l], self.w[l], lmbda / n)
+            _add_product(nabla_w[l], a[l], delta, keep=1.0)  # BP4
+            add_scaled(nabla_w[l], self.w[l], lmbda / n)
             nabla_b[l] += delta.sum(1)  # BP3
         return nabla_w, nabla_b
 
@@ -268,18 +280,28 @@ class Network:
             velocity: `at_rest()` before the first step; `mu` acts only where it is given.
         """
         a = self.forward(x)
-        decay = eta * lmbda / n
-        for l, delta in self.errors(a, y, eta / len(x)):
-            if velocity is None:
-                _add_product(self.w[l], a[l], delta, keep=1.0 if _is_zero(lmbda) else 1 - decay, sign=-1)
-                self.b[l] -= delta.sum(1)
-            else:
-                v_w, v_b = velocity.w[l], velocity.b[l]
-                _add_product(v_w, a[l], delta, keep=mu, sign=-1)
-                _add_scaled(v_w, self.w[l], -decay)
-                self.w[l] += v_w
-                v_b.mul_(_per_start(mu, 2)).sub_(delta.sum(1))
-                self.b[l] += v_b
+        for l, step in self.errors(a, y, -eta / len(x)):
+            self.move(l, a[l], step, mu, eta * lmbda / n, velocity)
+
+    def move(
+        self, l: int, a: X | Before, step: Here, mu: PerStart, decay: PerStart, velocity: "Network | None" = None
+    ) -> None:
+        """One layer's part of a step of descent.
+
+        Args:
+            a: what comes into the layer.
+            step: -eta/B delta^l.
+            decay: eta lmbda/n.
+        """
+        if velocity is None:
+            _add_product(self.w[l], a, step, keep=1.0 if is_zero(decay) else 1 - decay)
+            self.b[l] += step.sum(1)
+            return
+        _add_product(velocity.w[l], a, step, keep=mu)
+        add_scaled(velocity.w[l], self.w[l], -decay)
+        self.w[l] += velocity.w[l]
+        velocity.b[l].mul_(per_start(mu, 2)).add_(step.sum(1))
+        self.b[l] += velocity.b[l]
 
     def at_rest(self) -> "Network":
         """The velocity before the first step: 0 for every weight and bias."""
@@ -309,29 +331,29 @@ class Network:
 # ---------------------------------------------------------------- products over all starts
 
 
-def _together(t: Float[Tensor, "S k n_out"]) -> Float[Tensor, "k wide"]:
+def together(t: Float[Tensor, "S k n_out"]) -> Float[Tensor, "k wide"]:
     """All starts as one wide matrix: a view of whatever lies in memory as w[0] does, else a copy."""
     return t.transpose(0, 1).flatten(1)
 
 
-def _apart(z: Float[Tensor, "B wide"], S: int) -> Here:
-    """The way back from `_together`."""
-    return z.unflatten(1, (S, -1)).transpose(0, 1)
+def apart(wide: Float[Tensor, "k wide"], S: int) -> Float[Tensor, "S k n_out"]:
+    """The way back from `together`."""
+    return wide.unflatten(1, (S, -1)).transpose(0, 1)
 
 
-def _add_product(target: Weights, a: X | Before, delta: Here, keep: PerStart, sign: int) -> None:
-    """target <- keep target + sign a^T delta, in place and without a temporary of the target's size."""
+def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> None:
+    """target <- keep target + a^T step, in place and without a temporary of the target's size."""
     if isinstance(keep, Tensor):  # the product's own factor is one number for all starts
-        target *= _per_start(keep, 3)
+        target *= per_start(keep, 3)
         keep = 1.0
     if a.dim() == 3:
-        target.baddbmm_(a.transpose(1, 2), delta, beta=keep, alpha=sign)
+        target.baddbmm_(a.transpose(1, 2), step, beta=keep)
     else:
         wide = target.transpose(0, 1).view(target.shape[1], -1)  # raises rather than copy: a copy would be lost
-        wide.addmm_(a.t(), _together(delta), beta=keep, alpha=sign)
+        wide.addmm_(a.t(), together(step), beta=keep)
 
 
-def _add_scaled(target: Weights, w: Weights, factor: PerStart) -> None:
+def add_scaled(target: Weights, w: Weights, factor: PerStart) -> None:
     """target <- target + factor w, in place."""
     if isinstance(factor, Tensor):
         target.addcmul_(w, factor.view(-1, 1, 1))
@@ -339,10 +361,10 @@ def _add_scaled(target: Weights, w: Weights, factor: PerStart) -> None:
         target.add_(w, alpha=factor)
 
 
-def _per_start(value: PerStart, dims: int) -> PerStart | Tensor:
+def per_start(value: PerStart, dims: int) -> PerStart | Tensor:
     """A value for each start, shaped to meet a tensor of so many dimensions whose first is S."""
     return value.view(-1, *[1] * (dims - 1)) if isinstance(value, Tensor) else value
 
 
-def _is_zero(value: PerStart) -> bool:
+def is_zero(value: PerStart) -> bool:
     return not isinstance(value, Tensor) and value == 0

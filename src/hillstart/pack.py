@@ -11,13 +11,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hillstart.block import blocks, mini_batches
 from hillstart.network import Network, PerStart
+from hillstart.products import products
 from hillstart.tile import Optimiser, Tile
 
 # First-layer weights of a tile, in bytes: wide enough for the matrix product, small enough to stay in cache from one
 # mini-batch to the next. Of 0.1 to 6 MB, 3 MB was the fastest at batch 10 and 32 on one core with 0.5 MB of L2 and
 # 32 MB of shared L3; at batch 128 it was 1.5 MB.
 TILE_BYTES = 3 << 20
+# With fewer pictures a step is so short that the threads wait for each other's Python: tiles of twice the width do half
+# as many.
+SMALL_BATCH = 16
 
 # A step with less work than this is over before handing it to another core has paid.
 TILE_FLOPS = 15e6
@@ -33,6 +38,9 @@ LANES = 4
 # How much more work tiles of a steady width may cost than tiles cut evenly.
 PADDING = 1.125
 
+# Of w in one step: with more, what is left of it after a block would be too small a number to divide by.
+MOST_DECAY = 0.1
+
 T = TypeVar("T")
 
 
@@ -41,6 +49,8 @@ class Pack:
 
     Attributes:
         starts: places of those that still roll, ascending; in this order stands all that is said of them.
+        block: mini-batches that are descended together; chunks that begin and end with a block go the same way, bit
+            for bit, however long they are.
 
     Args:
         network: the starts at their starting points.
@@ -71,9 +81,25 @@ class Pack:
         self._mixed = optimiser is None and tiles > PADDING * -(-S // self._width)
         self._lane = {place: k % LANES for group in self._groups(range(S)) for k, place in enumerate(group)}
         self._lay(network, range(S))
+        self.products = products(network.w[0])
+        self.block = self._block()
         # A lone tile with much to do, a single large network say, has its products spread over all the cores; others
         # keep to one core each, and go on so when only one of them is left, for that is what their bits depend on.
         self._spread = len(self.tiles) == 1 and self.step_flops >= TILE_FLOPS * self.cores
+
+    def _block(self) -> int:
+        """Mini-batches in a block: one where momentum or an optimiser moves, or starts of a tile roll differently."""
+        numbers = [
+            tile for tile in self.tiles if not isinstance(tile.eta, Tensor) and not isinstance(tile.lmbda, Tensor)
+        ]
+        decays = [float(e * l) / self._n for e, l in zip(self._eta, self._lmbda, strict=True)]
+        fits = (
+            self._mu is None
+            and self._optimiser is None
+            and len(numbers) == len(self.tiles)
+            and max(decays) < MOST_DECAY
+        )
+        return mini_batches(self.batch_size) if fits else 1
 
     # ------------------------------------------------------------ tiles
 
@@ -85,7 +111,8 @@ class Pack:
         S, weights = network.starts, network.w[0][0]
         if self.device.type != "cpu" or 6 * S * self._start_flops < TILE_FLOPS * self.cores:
             return S, False
-        widest = max(1, TILE_BYTES // (weights.numel() * weights.element_size()))
+        room = TILE_BYTES * (2 if self.batch_size < SMALL_BATCH else 1)
+        widest = max(1, room // (weights.numel() * weights.element_size()))
         unit = max(LANES, *(COLUMNS // math.gcd(COLUMNS, n) for n in self.sizes[1:]))
         wide = range(widest // unit * unit, max(0, widest // 2 - 1), -unit)
         work = {width: -(-S // (width * self.cores)) * width * self.cores for width in wide}
@@ -200,8 +227,8 @@ class Pack:
 
     def descend(self, x: Float[Tensor, "P n_in"], y: Float[Tensor, "P n_out"], schedule: Sequence[float]) -> None:
         """Descend all starts through the chunk (x, y) of len(schedule) mini-batches; `schedule` multiplies eta."""
-        batches = list(zip(x.split(self.batch_size), y.split(self.batch_size), schedule, strict=True))
-        self._on_every_tile(lambda tile: tile.descend(batches))
+        chunk = list(blocks(x, y, self.batch_size, schedule, self.block, self.products))
+        self._on_every_tile(lambda tile: tile.descend(chunk, self.products))
 
     def measure(
         self, batches: Iterable[tuple[Tensor, Tensor]]

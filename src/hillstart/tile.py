@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hillstart.block import Block, descend
 from hillstart.network import Network, PerStart
+from hillstart.products import Products
 
 Optimiser = Callable[..., torch.optim.Optimizer]
 
@@ -34,15 +36,15 @@ class Tile:
         self.optimiser = None if optimiser is None else optimiser(network.parameters, lr=self.eta)
         self.velocity = None if mu is None or optimiser is not None else network.at_rest()
 
-    def descend(self, batches: Sequence[tuple[Tensor, Tensor, float]]) -> None:
-        """One step for each mini-batch: x, y, and the factor on eta."""
-        for x, y, factor in batches:
-            eta = self.eta * factor
+    def descend(self, blocks: Sequence[Block], products: Products) -> None:
+        """One step for each mini-batch."""
+        for block in blocks:
             if self.optimiser is None:
-                self.network.descend(x, y, eta, self.mu, self.lmbda, self.n, self.velocity)
-            else:
-                self.network.put_gradient(x, y, self.lmbda, self.n)
-                self.optimiser.param_groups[0]["lr"] = eta
+                descend(self.network, block, self.eta, self.mu, self.lmbda, self.n, self.velocity, products)
+                continue
+            for rows, factor in zip(block.parts, block.factors, strict=True):
+                self.network.put_gradient(block.x[rows], block.y[rows], self.lmbda, self.n)
+                self.optimiser.param_groups[0]["lr"] = self.eta * factor
                 self.optimiser.step()
 
     def of_starts(self, t: Tensor) -> Tensor:

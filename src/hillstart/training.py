@@ -23,7 +23,7 @@ from hillstart.stopping import Stopping
 # A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
 CHUNK_SECONDS = 0.3
 # ... by these deliberately rough rates; results do not depend on them, for they do not depend on the chunks.
-FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 1e13}
+FLOPS_PER_SECOND = {"cpu": 8e10, "cuda": 1e13}
 SECONDS_PER_STEP = 1e-4
 CHUNK_BYTES = 64 << 20
 
@@ -86,10 +86,10 @@ class Training(pl.LightningModule):
         points = [astuple(start.hyperparameters) for start in starts]
         eta, mu, lmbda = torch.tensor(points, dtype=torch.float64).unbind(1)
         momentum = mu if any(start.hyperparameters.momentum for start in self.record.starts) else None
-        self.pack = Pack(self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser)
         self.batches = MiniBatches(
             data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
         )
+        self.pack = Pack(self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser)
         self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
         self._val = Sample(data.val, classes, data.preprocessing, device)
 
@@ -155,10 +155,11 @@ class Training(pl.LightningModule):
 
     @property
     def chunk_steps(self) -> int:
-        """Mini-batches in a chunk of about `CHUNK_SECONDS` and at most `CHUNK_BYTES` of pictures."""
+        """Mini-batches in a chunk of about `CHUNK_SECONDS` and at most `CHUNK_BYTES` of pictures, in whole blocks."""
         rate = FLOPS_PER_SECOND.get(self.pack.device.type, FLOPS_PER_SECOND["cuda"]) * self.pack.cores
         by_time = CHUNK_SECONDS / max(SECONDS_PER_STEP, self.pack.step_flops / rate)
-        return max(1, int(min(by_time, CHUNK_BYTES / (4 * self.batches.batch_size * self.pack.sizes[0]))))
+        steps = int(min(by_time, CHUNK_BYTES / (4 * self.batches.batch_size * self.pack.sizes[0])))
+        return max(1, steps // self.pack.block) * self.pack.block
 
     def _let_go(self) -> None:
         """Only starts that roll stay in the pack; when none does, the fit ends."""

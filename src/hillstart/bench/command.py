@@ -30,9 +30,9 @@ PACKAGES = ("hillstart", "torch", "lightning", "scikit-learn", "jax")
 MODULES = {"scikit-learn": "sklearn"}
 
 ABOUT = """How fast, each number beside a peer of the same run. speed: the engine, the path through Lightning and six
-peers, as shares of the machine's matrix-product peak. starts: what a run adds to the engine, and how time and memory grow with the starts.
-sweep: Hydra's share of a multirun, by our sweeper and by its own. seeds: 1,024 starts together against one ordinary
-Lightning run for each. predict: one picture and 10,000. serve: 64 clients at once."""
+peers, as shares of the machine's matrix-product peak. starts: what a run adds to the engine, and how time and memory
+grow with the starts. sweep: Hydra's share of a multirun, by our sweeper and by its own. seeds: 1,024 starts together
+against one ordinary Lightning run for each. predict: one picture and 10,000. serve: 64 clients at once."""
 
 
 def main() -> None:
