@@ -1,6 +1,7 @@
 """The bench measures what it says: the right counts, the same work for every contestant, a JSON with all of it."""
 
 import csv
+import dataclasses
 import json
 import logging
 import subprocess
@@ -16,8 +17,8 @@ from PIL import Image
 from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
-from hillstart.bench import command, many_starts, memory, multirun, predicting, seeds, serving, speed, sweep
-from hillstart.bench.runs import Run, noise, options
+from hillstart.bench import command, many_starts, memory, multirun, peers, predicting, seeds, serving, speed, sweep
+from hillstart.bench.runs import Run, options
 from hillstart.bench.timing import Spread, in_turns
 from hillstart.data.minibatches import MiniBatches
 from hillstart.descent import Descent, Hyperparameters
@@ -34,10 +35,11 @@ TINY = ("data.train=40", "data.test=20")
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "SIZES", ([36, 5, 3],))
-    monkeypatch.setattr(speed, "BATCHES", (50,))
-    monkeypatch.setattr(speed, "STARTS", (2,))
+    monkeypatch.setattr(speed, "FULL", speed.Size([[36, 5, 3]], (50,), (2, 4), repeats=2))
+    monkeypatch.setattr(speed, "QUICK", speed.Size([[36, 5, 3]], (50,), (2,), repeats=2))
     monkeypatch.setattr(speed, "PICTURES", 1000)
+    compiled = dataclasses.replace(peers.PEERS["torch-vmap-compiled"], package="no_such_package")  # half a minute
+    monkeypatch.setitem(peers.PEERS, "torch-vmap-compiled", compiled)
 
 
 @pytest.fixture
@@ -85,14 +87,45 @@ def test_flops_are_those_of_the_design() -> None:
 
 
 def test_every_contestant_does_the_same_work(small: None) -> None:
-    """From the same starts over the same pictures, the pack alone and the full path end in the same place."""
-    data, ends = noise([36, 5, 3], pictures=200), []
-    for make in speed.CONTESTANTS.values():
-        contestant = make(data, [36, 5, 3], 50, 2, CPU)
-        contestant.run()
-        ends.append(contestant.ends())
-    for p, q in zip(ends[0].parameters, ends[1].parameters, strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+    """From the same starts over the same pictures in the same order, all end with the costs of float64."""
+    match = speed.Match([36, 5, 3], 50, CPU)
+    assert set(match.contestants()) == {"hillstart", "hillstart-engine", *peers.PEERS} - {"torch-vmap-compiled"}
+    for name in match.contestants():
+        assert match.error(name) < 1e-6, name
+
+
+def test_a_contestant_that_does_something_else_is_noticed(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    lazy = dataclasses.replace(peers.PEERS["torch-vmap"], make=lambda course: peers.torch_vmap(halved(course)))
+    monkeypatch.setitem(peers.PEERS, "torch-vmap", lazy)
+    with pytest.raises(AssertionError, match="torch-vmap ends with costs that are off"):
+        speed.Match([36, 5, 3], 50, CPU).rows((2,), 1)
+
+
+def halved(course: peers.Course) -> peers.Course:
+    return dataclasses.replace(course, eta=course.eta / 2)
+
+
+def test_single_starts_stay_single_and_others_are_tried_at_every_size(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[str, int]] = []
+    make = speed.Match.make
+
+    def noting(self: Any, name: str, starts: int, *rest: Any, **more: Any) -> Any:
+        tried.append((name, starts))
+        return make(self, name, starts, *rest, **more)
+
+    monkeypatch.setattr(speed.Match, "make", noting)
+    match = speed.Match([36, 5, 3], 50, CPU)
+    assert match.best("torch-autograd", (2, 4))[0] == 1
+    assert match.best("hillstart", (2, 4))[0] in (2, 4)
+    assert set(tried) == {("torch-autograd", 1), ("hillstart", 2), ("hillstart", 4)}
+
+
+def test_a_peer_that_is_not_installed_says_what_brings_it() -> None:
+    missing = dataclasses.replace(peers.PEERS["jax-vmap"], package="no_such_package").missing
+    assert "pip install 'hillstart[bench]'" in missing
+    assert "scikit-learn" not in speed.Match([36, 5, 3], 50, torch.device("cuda", 0)).contestants()
 
 
 def test_the_json_holds_machine_versions_peak_and_rows(
@@ -103,9 +136,12 @@ def test_the_json_holds_machine_versions_peak_and_rows(
     found = json.loads((tmp_path / "bench.json").read_text())
     assert set(found) == {"machine", "versions", "peak_gflops", "rows"}
     assert found["peak_gflops"] > 0
-    assert [row["contestant"] for row in found["rows"]] == ["hillstart-engine", "hillstart"]
+    names = ["hillstart", "hillstart-engine", "lightning", "torch-autograd", "scikit-learn", "torch-vmap", "jax-vmap"]
+    assert [row["contestant"] for row in found["rows"]] == names
+    assert {"torch", "jax", "scikit-learn"} <= set(found["versions"])
     for row in found["rows"]:
-        assert (row["sizes"], row["batch"], row["starts"]) == ([36, 5, 3], 50, 2)
+        single = row["contestant"] in ("lightning", "torch-autograd", "scikit-learn")
+        assert (row["sizes"], row["batch"], row["starts"]) == ([36, 5, 3], 50, 1 if single else 2)
         assert 0 < row["low"] <= row["net_samples_per_second"] <= row["high"]
         share = row["net_samples_per_second"] * speed.flops([36, 5, 3]) / (found["peak_gflops"] * 1e9)
         assert row["fraction_of_peak"] == pytest.approx(share)
@@ -119,19 +155,20 @@ def section_of(name: str, console: Console, device: torch.device, quick: bool) -
 def test_each_section_has_a_key_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(speed, "section", lambda console, device, quick, peak: ["a row"])
+    monkeypatch.setattr(speed, "section", lambda console, device, quick, peak: (["a row"], 2e9))
     for name in command.SECTIONS:
         monkeypatch.setitem(command.SECTIONS, name, partial(section_of, name))
     file = tmp_path / "bench.json"
     for chosen, rows, keys in (
         ([], ["a row"], ["starts", "sweep", "seeds", "predict", "serve"]),
-        (["--only", "seeds", "sweep"], [], ["sweep", "seeds"]),
+        (["--quick"], ["a row"], []),
+        (["--quick", "--only", "seeds", "sweep"], [], ["sweep", "seeds"]),
     ):
-        monkeypatch.setattr(sys, "argv", ["bench.py", "--quick", "--json", str(file), *chosen])
+        monkeypatch.setattr(sys, "argv", ["bench.py", "--json", str(file), *chosen])
         command.main()
         found = json.loads(file.read_text())
         assert [*found] == ["machine", "versions", "peak_gflops", "rows", *keys] and found["rows"] == rows
-        assert all(found[key] == [key, True] for key in keys)
+        assert all(found[key] == [key, "--quick" in chosen] for key in keys)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -38,6 +38,7 @@ X = Float[Tensor, "B n_in"]
 Y = Float[Tensor, "B n_out"]
 Before = Float[Tensor, "S B n_in"]
 Here = Float[Tensor, "S B n_out"]
+First = Float[Tensor, "S B n_1"]
 Weights = Float[Tensor, "S n_in n_out"]
 PerStart = float | Float[Tensor, " S"]
 
@@ -194,18 +195,11 @@ class Network:
             return torch.baddbmm(b.unsqueeze(1), a, w)
         return apart(torch.addmm(b.flatten(), a, together(w)), self.starts)
 
-    def outputs(self, x: X) -> Here:
-        """z^L, the weighted input of the last layer: what a cost is computed from."""
-        a = x
-        for l in range(len(self.w) - 1):
-            a = self._sigma.value(self.weighted_input(l, a))
-        return self.weighted_input(len(self.w) - 1, a)
-
     def forward(self, x: X) -> list[Tensor]:
         """[a^0, a^1, ..., a^L]: every activation from the pictures x to the outputs; all but x are (S, B, n_out)."""
         return [x, *self.onward(self.weighted_input(0, x))]
 
-    def onward(self, z: Here) -> list[Tensor]:
+    def onward(self, z: First) -> list[Tensor]:
         """[a^1, ..., a^L] from z^1, the weighted input of the first layer."""
         a: list[Tensor] = []
         for l in range(len(self.w)):
@@ -215,8 +209,22 @@ class Network:
 
     def evaluate(self, x: X, y: Y) -> tuple[Float[Tensor, "S B"], Here]:
         """The cost of each picture, without the L2 term, and the outputs a^L."""
-        z = self.outputs(x)
+        return self.evaluate_onward(self.weighted_input(0, x), y)
+
+    def evaluate_onward(self, z: First, y: Y) -> tuple[Float[Tensor, "S B"], Here]:
+        """The same from z^1, the weighted input of the first layer."""
+        z = self._last(z)
         return self._cost.value(z, y), self._cost.output(z)
+
+    def outputs(self, x: X) -> Here:
+        """z^L, the weighted input of the last layer: what a cost is computed from."""
+        return self._last(self.weighted_input(0, x))
+
+    def _last(self, z: First) -> Here:
+        """z^L from z^1."""
+        for l in range(1, len(self.w)):
+            z = self.weighted_input(l, self._sigma.value(z))
+        return z
 
     # -------------------------------------------------------- backward
 

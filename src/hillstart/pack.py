@@ -237,7 +237,7 @@ class Pack:
         S = len(self.starts)
         cost, right, pictures = torch.zeros(S).double(), torch.zeros(S).double(), 0
         for x, y in batches:
-            results = self._on_every_tile(lambda tile, x=x, y=y: tile.measure(x, y))  # type: ignore[misc]
+            results = self._on_every_tile(lambda tile, x=x, y=y: tile.measure(x, y, self.products))  # type: ignore[misc]
             cost += self._in_order([c for c, _ in results]).cpu()
             right += self._in_order([r for _, r in results]).cpu()
             pictures += len(x)

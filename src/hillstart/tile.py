@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hillstart.block import Block, descend
-from hillstart.network import Network, PerStart
+from hillstart.network import Network, PerStart, apart, together
 from hillstart.products import Products
 
 Optimiser = Callable[..., torch.optim.Optimizer]
@@ -61,9 +61,11 @@ class Tile:
                 state[name] = [self.optimiser.state[p][name] for p in self.network.parameters]
         return state
 
-    def measure(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, x: Tensor, y: Tensor, products: Products) -> tuple[Tensor, Tensor]:
         """Of each start, the sum over the pictures of its costs, and how many it gets right, in float64."""
-        cost, outputs = self.network.evaluate(x, y)
+        network = self.network
+        z = products.forward(network.b[0].flatten(), x, together(network.w[0]))
+        cost, outputs = network.evaluate_onward(apart(z, network.starts), y)
         right = outputs.argmax(-1) == y.argmax(-1)
         return self.of_starts(cost.double().sum(1)), self.of_starts(right.double().sum(1))
 

@@ -27,7 +27,7 @@ ETA, EPOCHS = 0.1, 3
 COST = "cross_entropy"
 SIZES = ([784, 30, 10], [784, 100, 10], [3072, 64, 2])
 BATCHES = (10, 32, 128, 512)
-STARTS = (16, 64, 256)
+STARTS = (32, 128)
 STEPS, PICTURES = 800, 20_000
 """Mini-batches in an epoch, as long as these are no more pictures than that."""
 OURS = ("hillstart", "hillstart-engine")
@@ -46,7 +46,7 @@ class Size:
 
 
 FULL = Size(SIZES, BATCHES, STARTS, repeats=5)
-QUICK = Size(SIZES[:1], BATCHES[:3], STARTS[1:2], repeats=3)
+QUICK = Size(SIZES[:1], BATCHES[:3], (64,), repeats=3)
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,15 @@ class Match:
         """The number of starts at which a contestant is fastest, and itself with so many, warm."""
         if name in PEERS and PEERS[name].single:
             candidates = (1,)
-        found: dict[float, tuple[int, Contestant]] = {}
-        for starts in candidates:
-            contestant = self.make(name, starts)
-            contestant.run()
-            rate = starts / (seconds(contestant.run, self.device) if len(candidates) > 1 else 1.0)
-            found[rate] = (starts, contestant)
-        return found[max(found)]
+        rates: dict[float, int] = {}
+        for starts in candidates if len(candidates) > 1 else ():
+            trial = self.make(name, starts, len(self.data.train.y) // 4 // self.batch * self.batch, epochs=1)
+            trial.run()
+            rates[starts / seconds(trial.run, self.device)] = starts
+        starts = rates[max(rates)] if rates else candidates[0]
+        contestant = self.make(name, starts)
+        contestant.run()
+        return starts, contestant
 
     def rows(self, candidates: Sequence[int], repeats: int) -> tuple[list[Row], float]:
         """Everyone at their best, in turns with the machine's peak, which comes second.
