@@ -39,6 +39,7 @@ ORDER = [
         "stopping",
         "tables",
         "ranks",
+        "replay",
         "tile",
         "pack",
         "training",

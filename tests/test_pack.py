@@ -1,12 +1,14 @@
 """However a pack is tiled, and whatever moves it, the starts in it go the same way."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+import hillstart.block
 import hillstart.pack
+import hillstart.tile
 from hillstart.network import Network
 from hillstart.pack import Pack
 
@@ -213,3 +215,75 @@ def test_a_grid_with_and_without_momentum_keeps_its_velocities(small_tiles: None
         p.descend(x, y, [1.0] * 10)
     for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
         assert torch.equal(p, q)
+
+
+# ---------------------------------------------------------------- replayed
+
+
+class Replayed:
+    """In place of a CUDA graph: remembers what was captured, and runs it again."""
+
+    made: ClassVar[list["Replayed"]] = []
+
+    def __init__(self, steps: Any, x: Tensor, y: Tensor, factors: Tensor, state: Any):
+        self.steps, self.shapes, self.state = steps, (x.shape, y.shape, factors.shape), list(state)
+        self.times = 0
+        Replayed.made.append(self)
+
+    def __call__(self, *inputs: Tensor) -> None:
+        assert tuple(t.shape for t in inputs) == self.shapes, "a graph holds one shape"
+        self.steps(*(t.clone() for t in inputs))
+        self.times += 1
+
+
+@pytest.mark.parametrize(("mu", "held"), [(0.0, 4), (0.0, 30), (0.9, 4)])
+def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10 mini-batches and a smaller one: whole graphs are replayed, and what is left over is done as it comes."""
+    monkeypatch.setattr(hillstart.tile, "Replay", Replayed)
+    monkeypatch.setattr(hillstart.tile, "REPLAYED", held)
+    monkeypatch.setattr(Replayed, "made", [])
+    eta = torch.full((S,), 0.5).double()
+
+    def made() -> Pack:
+        net, momentum = Network.start(SIZES, range(S), dtype=torch.float64), torch.full((S,), mu).double()
+        return Pack(net, eta, momentum if mu else None, torch.zeros(S).double(), N, B)
+
+    x, y = (t[: 10 * B + 1] for t in (torch.cat([c, c]) for c in chunk()))
+    one, other = made(), made()
+    schedule = [1 - k / 20 for k in range(11)]
+    for _ in range(2):
+        one.descend(x, y, schedule)
+        for tile in other.tiles:
+            tile.replay(x, y, schedule, B, 2 if not mu else 1, other.products)
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+    assert [graph.times for graph in Replayed.made] == ([] if held == 30 else [4])
+    changed = [t.data_ptr() for tensors in other.tiles[0].state().values() for t in tensors]
+    assert all([t.data_ptr() for t in graph.state] == changed for graph in Replayed.made), "a graph knows its tensors"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mu", [0.0, 0.9])
+def test_a_graph_is_really_replayed(mu: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once captured, no step of Python's is taken any more, and all starts go the way they would have gone."""
+    monkeypatch.setattr(hillstart.tile, "REPLAYED", 4)
+    eta, momentum = torch.full((S,), 0.5).double(), torch.full((S,), mu).double() if mu else None
+    on_cpu, on_gpu = (
+        Pack(Network.start(SIZES, range(S), device=device), eta, momentum, torch.zeros(S).double(), N, B)
+        for device in ("cpu", "cuda")
+    )
+    x, y = (t.float() for t in chunk())
+    schedule = [1 - k / 20 for k in range(8)]
+    for turn in range(2):
+        on_cpu.descend(x[: 8 * B], y[: 8 * B], schedule)
+        on_gpu.descend(x[: 8 * B].cuda(), y[: 8 * B].cuda(), schedule)
+        if not turn:
+            monkeypatch.setattr(hillstart.tile, "descend", None)
+            monkeypatch.setattr(on_cpu.tiles[0], "descend", lambda chunk, of: [
+                block_descend(on_cpu.tiles[0], block, of) for block in chunk])  # fmt: skip
+    for p, q in zip(on_cpu.network().parameters, on_gpu.network().parameters, strict=True):
+        torch.testing.assert_close(p, q.cpu(), rtol=1e-4, atol=1e-5)
+
+
+def block_descend(tile: Any, block: Any, of: Any) -> None:
+    hillstart.block.descend(tile.network, block, tile.eta, tile.mu, tile.lmbda, tile.n, tile.velocity, of)

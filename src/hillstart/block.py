@@ -38,7 +38,7 @@ class Block:
         gram: x x^T + 1: how far a step on one picture moves z of another one; the 1 is the bias, whose input is 1;
             empty where there is no other.
         parts: of each mini-batch its rows.
-        factors: of each mini-batch that on eta.
+        factors: of each mini-batch that on eta; numbers, or a tensor (K,).
     """
 
     x: Float[Tensor, "R n_in"]
@@ -46,11 +46,16 @@ class Block:
     xt: Float[Tensor, "n_in R"]
     gram: Float[Tensor, "seen seen"]
     parts: Sequence[slice]
-    factors: Sequence[float]
+    factors: Sequence[float] | Float[Tensor, " K"]
 
 
 def blocks(
-    x: Tensor, y: Tensor, batch_size: int, schedule: Sequence[float], most: int, products: Products
+    x: Tensor,
+    y: Tensor,
+    batch_size: int,
+    schedule: Sequence[float] | Float[Tensor, " K"],
+    most: int,
+    products: Products,
 ) -> Iterator[Block]:
     """The blocks of a chunk.
 
@@ -85,7 +90,7 @@ def descend(
     """
     S, b, alone = network.starts, network.b[0].flatten(), len(block.parts) == 1
     Z = products.forward(b, block.x, together(network.w[0]))
-    decays = [eta * factor * lmbda / n for factor in block.factors]
+    decays = [0.0 if is_zero(lmbda) else eta * factor * lmbda / n for factor in block.factors]
     left = _left(decays)
     steps = Z if alone else torch.empty_like(Z)
     of_starts, steps_of_starts = apart(Z, S), apart(steps, S)

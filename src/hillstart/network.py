@@ -40,7 +40,7 @@ Before = Float[Tensor, "S B n_in"]
 Here = Float[Tensor, "S B n_out"]
 First = Float[Tensor, "S B n_1"]
 Weights = Float[Tensor, "S n_in n_out"]
-PerStart = float | Float[Tensor, " S"]
+PerStart = float | Float[Tensor, " S"] | Float[Tensor, ""]
 
 
 @dataclass(frozen=True)

@@ -89,17 +89,13 @@ class Pack:
 
     def _block(self) -> int:
         """Mini-batches in a block: one where momentum or an optimiser moves, or starts of a tile roll differently."""
-        numbers = [
-            tile for tile in self.tiles if not isinstance(tile.eta, Tensor) and not isinstance(tile.lmbda, Tensor)
-        ]
-        decays = [float(e * l) / self._n for e, l in zip(self._eta, self._lmbda, strict=True)]
-        fits = (
-            self._mu is None
-            and self._optimiser is None
-            and len(numbers) == len(self.tiles)
-            and max(decays) < MOST_DECAY
-        )
-        return mini_batches(self.batch_size) if fits else 1
+        each = [of for tile in self.tiles for of in (tile.eta, tile.lmbda) if isinstance(of, Tensor)]
+        if self._mu is not None or self._optimiser is not None or each:
+            return 1
+        decays = self._eta.to(self._lmbda) * self._lmbda / self._n
+        # In a graph what is left of w would be a tensor, and a comparison of it would wait for the device.
+        most_decay = 0.0 if self.device.type == "cuda" else MOST_DECAY
+        return mini_batches(self.batch_size) if float(decays.max()) <= most_decay else 1
 
     # ------------------------------------------------------------ tiles
 
@@ -227,6 +223,10 @@ class Pack:
 
     def descend(self, x: Float[Tensor, "P n_in"], y: Float[Tensor, "P n_out"], schedule: Sequence[float]) -> None:
         """Descend all starts through the chunk (x, y) of len(schedule) mini-batches; `schedule` multiplies eta."""
+        if self.device.type == "cuda" and self._optimiser is None:
+            for tile in self.tiles:
+                tile.replay(x, y, schedule, self.batch_size, self.block, self.products)
+            return
         chunk = list(blocks(x, y, self.batch_size, schedule, self.block, self.products))
         self._on_every_tile(lambda tile: tile.descend(chunk, self.products))
 

@@ -5,9 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hillstart.block import Block, descend
+from hillstart.block import Block, blocks, descend
 from hillstart.network import Network, PerStart, apart, together
 from hillstart.products import Products
+from hillstart.replay import Replay
+
+REPLAYED = 64
+"""Mini-batches in a CUDA graph, or as many whole blocks as come near."""
 
 Optimiser = Callable[..., torch.optim.Optimizer]
 
@@ -35,6 +39,7 @@ class Tile:
         self.eta, self.mu, self.lmbda = eta, 0.0 if mu is None else mu, lmbda
         self.optimiser = None if optimiser is None else optimiser(network.parameters, lr=self.eta)
         self.velocity = None if mu is None or optimiser is not None else network.at_rest()
+        self._replay: Replay | None = None
 
     def descend(self, blocks: Sequence[Block], products: Products) -> None:
         """One step for each mini-batch."""
@@ -46,6 +51,31 @@ class Tile:
                 self.network.put_gradient(block.x[rows], block.y[rows], self.lmbda, self.n)
                 self.optimiser.param_groups[0]["lr"] = self.eta * factor
                 self.optimiser.step()
+
+    def replay(self, x: Tensor, y: Tensor, schedule: Sequence[float], batch_size: int, most: int, of: Products) -> None:
+        """What `descend` does on CUDA: as many mini-batches as a graph holds are replayed at a time, the rest is not.
+
+        Args:
+            x, y, schedule: a chunk of mini-batches.
+            most: mini-batches in a block.
+        """
+        factors, held = torch.tensor(schedule, dtype=x.dtype).to(x.device), max(1, REPLAYED // most) * most
+
+        def steps(x: Tensor, y: Tensor, factors: Tensor) -> None:
+            self.descend(list(blocks(x, y, batch_size, factors, most, of)), of)
+
+        first = 0
+        while first + held <= len(schedule):
+            rows = slice(first * batch_size, (first + held) * batch_size)
+            if rows.stop > len(x):  # the last mini-batch of an epoch is smaller
+                break
+            inputs = (x[rows], y[rows], factors[first : first + held])
+            if self._replay is None:
+                self._replay = Replay(steps, *inputs, [t for tensors in self.state().values() for t in tensors])
+            self._replay(*inputs)
+            first += held
+        if first < len(schedule):
+            steps(x[first * batch_size :], y[first * batch_size :], factors[first:])
 
     def of_starts(self, t: Tensor) -> Tensor:
         """A tensor of the tile without what belongs to no start any more."""
