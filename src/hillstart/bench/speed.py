@@ -226,22 +226,25 @@ def section(console: Console, device: torch.device, quick: bool, peak: float) ->
         missing |= match.missing
         with console.status(f"{sizes}, batch {batch}: {', '.join(match.contestants())}"):
             found, seen = match.rows(size.starts, size.repeats)
+        peak = max(peak, seen)
         rows += found
-        if seen > peak:
-            peak = seen
-    rows = [replace(row, fraction_of_peak=row.net_samples_per_second * flops(row.sizes) / peak) for row in rows]
-    table = Table("network", "batch", "contestant", "starts", "net-samples/s", "low", "high", "of peak", "ours is")
-    for row in rows:
-        if row.contestant == OURS[0]:
-            ours = row
-            table.add_section()
-        rates = [f"{rate:.2e}" for rate in (row.net_samples_per_second, row.low, row.high)]
-        shares = [f"{row.fraction_of_peak:.1%}", f"{ours.net_samples_per_second / row.net_samples_per_second:.2f} x"]
-        match_name = ["-".join(map(str, row.sizes)), str(row.batch)] if row is ours else ["", ""]
-        table.add_row(*match_name, row.contestant, str(row.starts), *rates, *shares)
+        _show(console, found)
     counts = ", ".join(map(str, size.starts))
-    console.print(table, f"net-samples: starts x pictures; medians of {size.repeats} interleaved repeats, each at its")
-    console.print(f"best of {counts} starts. Everyone's costs after 20 steps were checked against float64.")
+    console.print(f"net-samples: starts x pictures; medians of {size.repeats} interleaved repeats, each at its best of")
+    console.print(f"{counts} starts, or at one. Everyone's costs after 20 steps were checked against float64.")
     for name, why in missing.items():
         console.print(f"{name} is not here: {why}")
-    return [asdict(row) for row in rows], peak
+    return [
+        asdict(replace(row, fraction_of_peak=row.net_samples_per_second * flops(row.sizes) / peak)) for row in rows
+    ], peak
+
+
+def _show(console: Console, rows: Sequence[Row]) -> None:
+    ours = rows[0].net_samples_per_second
+    title = f"{rows[0].sizes}, batch {rows[0].batch}"
+    table = Table("contestant", "starts", "net-samples/s", "low", "high", "of peak", "hillstart is", title=title)
+    for row in rows:
+        rates = [f"{rate:.2e}" for rate in (row.net_samples_per_second, row.low, row.high)]
+        ratio = f"{ours / row.net_samples_per_second:.2f} x as fast"
+        table.add_row(row.contestant, str(row.starts), *rates, f"{row.fraction_of_peak:.1%}", ratio)
+    console.print(table)
