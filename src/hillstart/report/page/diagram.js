@@ -172,7 +172,7 @@ hillstart.diagram = (holder, box, open) => {
   }
 
   function draw() {
-    if (!holder.clientWidth) return;
+    if (!holder.clientWidth || matchMedia("print").matches) return;
     plan = arranged();
     drawing.setAttribute("viewBox", `0 0 ${plan.width} ${plan.height}`);
     drawing.setAttribute("width", plan.width);

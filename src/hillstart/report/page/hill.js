@@ -157,6 +157,7 @@ hillstart.section("hill", (root, data) => {
   const drawings = [[line, drawLine], ...(plane ? [[plane, drawMap]] : [])];
   const widths = new Map();
   const sizes = new ResizeObserver(() => {
+    if (matchMedia("print").matches) return; // what is drawn now would come too late for the paper
     for (const [box, draw] of drawings) {
       if (!box.clientWidth || widths.get(box) === box.clientWidth) continue;
       widths.set(box, box.clientWidth);

@@ -1,4 +1,4 @@
-// What all sections share: elements, numbers, data, and sections that start when they come near the view.
+// What all sections share: elements, numbers, data, and the start of each, the nearest to the view first.
 const hillstart = (() => {
   const starts = new Map();
   const parsed = new Map();
@@ -57,6 +57,15 @@ const hillstart = (() => {
       { rootMargin: "600px" },
     );
     for (const name of starts.keys()) near.observe(document.getElementById(name));
+    // What is far away starts as soon as nothing else is to be done: whoever prints the page wants all of it.
+    const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 100));
+    const rest = () => {
+      const [name] = starts.keys();
+      if (!name) return;
+      open(name);
+      idle(rest);
+    };
+    window.addEventListener("load", () => idle(rest));
     window.addEventListener("beforeprint", () => [...starts.keys()].forEach(open));
 
     const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
