@@ -30,6 +30,7 @@ BATCHES = (10, 32, 128, 512)
 STARTS = (32, 128)
 STEPS, PICTURES = 800, 20_000
 """Mini-batches in an epoch, as long as these are no more pictures than that."""
+FEWEST = 30
 OURS = ("hillstart", "hillstart-engine")
 TOLERANCE = 1e-4
 """How far the cost of a contestant may be off after an epoch, relative to what it is by float64."""
@@ -134,7 +135,11 @@ class Match:
 
     def __init__(self, sizes: list[int], batch: int, device: torch.device):
         self.sizes, self.batch, self.device = sizes, batch, device
-        self.data = noise(sizes, min(STEPS, PICTURES // batch) * batch)
+        steps = min(STEPS, PICTURES // batch)
+        larger = max(
+            1.0, flops(sizes) / flops(SIZES[0])
+        )  # than the first: as many fewer steps, so that none takes long
+        self.data = noise(sizes, min(steps, max(FEWEST, int(steps / larger))) * batch)
         self.missing = {name: peer.missing for name, peer in PEERS.items() if peer.missing}
         self.missing |= {
             name: "knows no CUDA" for name, peer in PEERS.items() if peer.cpu_only and device.type != "cpu"
