@@ -172,6 +172,12 @@ def test_a_damaged_run_is_one_sentence(copy: Path, name: str, text: str, said: s
     assert (copy / "report.html").read_bytes() == before
 
 
+def test_networks_of_another_run_are_refused(copy: Path, tmp_path: Path) -> None:
+    train(tmp_path, *SMALL, "starts=3", "seed=50", "descent.eta=[0.1,1e30]", "report=false", "hydra.run.dir=other")
+    shutil.copy(tmp_path / "other" / "network.safetensors", copy)
+    assert "holds starts that its options do not" in refused(copy)
+
+
 def test_other_pictures_than_those_trained_on_are_refused(runs: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(runs, tmp_path / "runs")
     (next((copy / "photos" / "lion").glob("*.png"))).unlink()

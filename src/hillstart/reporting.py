@@ -102,12 +102,11 @@ def _title(classes: Sequence[str]) -> str:
 def _about(run: FinishedRun) -> str:
     sizes, count, starts = run.model.network.sizes, run.summary["pictures"], len(run.rows)
     networks = "A network" if starts == 1 else f"{starts} networks"
-    chosen = "" if starts == 1 else f" The one with the lowest cost on {count['val']} others was chosen: seed "
-    chosen += "" if starts == 1 else f"{run.model.origins[0].seed}. This page opens it."
-    return (
-        f"{networks} of {' – '.join(map(str, sizes))} nodes began with random weights and learned from "
-        f"{count['train']} pictures.{chosen}"
-    )
+    nodes, seed = f"{' – '.join(map(str, sizes))} nodes", run.model.origins[0].seed
+    began = f"{networks} began with random weights and learned from {count['train']} pictures."
+    if starts == 1:
+        return f"{began} It has {nodes}, and this page opens it."
+    return f"{began} The one with the lowest cost on {count['val']} others, seed {seed} with {nodes}, is opened here."
 
 
 def main() -> None:

@@ -41,9 +41,9 @@ class Tile:
         self.velocity = None if mu is None or optimiser is not None else network.at_rest()
         self._replay: Replay | None = None
 
-    def descend(self, blocks: Sequence[Block], products: Products) -> None:
+    def descend(self, chunk: Sequence[Block], products: Products) -> None:
         """One step for each mini-batch."""
-        for block in blocks:
+        for block in chunk:
             if self.optimiser is None:
                 descend(self.network, block, self.eta, self.mu, self.lmbda, self.n, self.velocity, products)
                 continue

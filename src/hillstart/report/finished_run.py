@@ -152,6 +152,8 @@ def _check_pictures(job: Path, model: Model, population: Population) -> None:
             f"{job}: was trained on other pictures ({_counted(there, model)}) than are there now "
             f"({_counted(here, population.data)}); put the pictures back as they were."
         )
+    if not set(model.origins) <= set(population.starts):
+        raise InputError(f"{job}: its network.safetensors holds starts that its options do not; it is of another run.")
 
 
 def _counted(trained_on: Any, of: Any) -> str:

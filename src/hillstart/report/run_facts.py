@@ -1,4 +1,4 @@
-"""The section on what was run: options, versions, machine, and the command that does it again."""
+"""The section on what was run: options, versions and machine."""
 
 from hillstart.report.finished_run import FinishedRun
 from hillstart.report.page import Section
@@ -25,6 +25,6 @@ def section(run: FinishedRun) -> Section:
     return Section(
         "run",
         "What was run",
-        "With these options and versions the same numbers come out again: nothing here was left to unnoted chance.",
-        {"facts": facts, "options": run.options, "folder": run.folder.name, "job": run.jobs > 1},
+        "With these options and versions, a machine of the same kind gives the same numbers again, chance included.",
+        {"facts": facts, "options": run.options, "job": run.jobs > 1},
     )
