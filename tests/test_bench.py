@@ -320,7 +320,7 @@ def test_an_ordinary_run_learns_as_ours_does(tmp_path: Path, bare: bool) -> None
     ours = Training(begin, data, Descent(eta, batch), [Start(7, Hyperparameters(eta))])
     trainer(tmp_path, max_epochs=1).fit(ours)
     batches = MiniBatches(data.train, 3, data.preprocessing, data.augment, batch, 0, CPU)
-    x, y = batches.chunk(0, 0, batches.per_epoch)
+    x, y = batches.chunk(0, 0, batches.per_epoch)(slice(None))
     ordinary = seeds.Ordinary(sizes, eta, bare)
     ordinary.begin_as(begin([7]))
     before = ordinary.cost(x, y).item()

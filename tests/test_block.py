@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import hillstart.products
-from hillstart.block import MOST, blocks, descend, mini_batches
+from hillstart.block import MOST, block_at, descend, mini_batches
 from hillstart.network import ACTIVATIONS, COSTS, Network
-from hillstart.products import ONE_DNN, TORCH, Products, products
+from hillstart.products import BFLOAT16, ONE_DNN, TORCH, Products, products
 
 SCHEDULE = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
 N = 53
@@ -34,7 +34,8 @@ def one_by_one(network: Network, eta: Any, mu: float | None, lmbda: Any) -> Netw
 
 def in_blocks(network: Network, eta: Any, mu: float | None, lmbda: Any, most: int, of: Products = TORCH) -> Network:
     velocity, (x, y) = None if mu is None else network.at_rest(), course(network.w[0].dtype)
-    for block in blocks(x, y, 10, SCHEDULE, most, of):
+    for first in range(0, len(SCHEDULE), most):
+        block = block_at(first, most, lambda rows: (x[rows], y[rows]), 10, SCHEDULE, of)
         descend(network, block, eta, mu or 0.0, lmbda, N, velocity, of)
     return network
 
@@ -73,6 +74,15 @@ def test_one_dnn_goes_the_same_way(mu: float | None, most: int) -> None:
     assert differs(exact, found) < 2e-6
 
 
+@pytest.mark.parametrize(("mu", "most"), [(None, 1), (None, 4), (0.9, 1)])
+def test_bfloat16_goes_nearly_the_same_way(mu: float | None, most: int) -> None:
+    """Eight bits of each factor and product: some percent of what six steps move, and far more than float32 is off."""
+    begun, exact = made(torch.float64), one_by_one(made(torch.float64), 0.5, mu, 3.0)
+    single = in_blocks(made(torch.float32), 0.5, mu, 3.0, most, BFLOAT16)
+    found = Network([w.double() for w in single.w], [b.double() for b in single.b], single.activation, single.cost)
+    assert 1e-5 < differs(exact, found) < 0.03 * differs(begun, exact)
+
+
 def test_a_start_that_is_not_a_number_disturbs_no_neighbour_in_its_block() -> None:
     sound, ill = made(torch.float32), made(torch.float32)
     ill.w[0][2, 3, 1] = float("nan")
@@ -107,9 +117,9 @@ def test_the_library_that_is_clearly_faster_is_taken_and_noted(measured: dict[st
     assert products(like).name == "oneDNN"
     measured["oneDNN"] = 2.0  # a busy moment later: what was noted stays
     assert products(like).name == "oneDNN"
-    (noted,) = json.loads((tmp_path / "hillstart" / "products.json").read_text()).values()
+    (noted,) = json.loads((tmp_path / "hillstart" / "machine.json").read_text()).values()
     assert noted == "oneDNN"
-    (tmp_path / "hillstart" / "products.json").write_text("{ damaged")
+    (tmp_path / "hillstart" / "machine.json").write_text("{ damaged")
     assert products(like).name == "torch"
     measured["oneDNN"] = 0.5
     assert products(like).name == "torch"
@@ -120,6 +130,17 @@ def test_a_tie_is_torch_s_and_so_is_what_one_dnn_does_not_know(measured: dict[st
     assert products(torch.zeros(1)).name == "torch"
     assert products(torch.zeros(1, dtype=torch.float64)).name == "torch"
     assert products(torch.zeros(1, device="meta")).name == "torch"
+
+
+def test_medium_precision_is_bfloat16_but_never_where_one_measures(measured: dict[str, float]) -> None:
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert products(torch.zeros(1)).name == "bfloat16"
+        assert products(torch.zeros(1), rounded=False).name == "torch"
+        assert products(torch.zeros(1, dtype=torch.float64)).name == "torch"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert products(torch.zeros(1)).name == "torch"
 
 
 def test_a_cache_that_cannot_be_written_is_no_matter(

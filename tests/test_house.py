@@ -14,8 +14,8 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("errors", "files", "network", "products", "block", "gradient_check", "images"),
-    *("data.augment", "data.pictures", "data.minibatches"),
+    *("errors", "files", "network", "machine", "products", "gradient_check", "images"),
+    *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.folder", "data.idx", "data.cifar10", "data.quickdraw"),
     *(
@@ -44,6 +44,7 @@ ORDER = [
         "pack",
         "training",
         "checkpoints",
+        "logs",
     ),
     *(
         "population",

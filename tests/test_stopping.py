@@ -82,8 +82,8 @@ def test_the_others_do_not_notice_by_a_bit(
     tmp_path: Path, momentum: float, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles of 32 starts, in which every layer of [36,8,3] has whole columns."""
-    monkeypatch.setattr("hillstart.pack.TILE_FLOPS", 0)
-    monkeypatch.setattr("hillstart.pack.TILE_BYTES", 32 * 36 * 8 * 4)
+    monkeypatch.setattr("hillstart.tiling.TILE_FLOPS", 0)
+    monkeypatch.setattr("hillstart.tiling.tile_bytes", lambda cores: 32 * 36 * 8 * 4)
     free = fit(tmp_path / "free", 128, eta=3.0, momentum=momentum, max_epochs=12)
     some = fit(tmp_path / "some", 128, stopping, eta=3.0, momentum=momentum, max_epochs=12)
     epochs = some.record.epochs

@@ -6,7 +6,7 @@ wait until a block of mini-batches is through, and are then as wide and as rare 
 pictures' own products, x x^T, are small and shared by all starts. Linear algebra calls this a delayed update.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hillstart.data.minibatches import Read
 from hillstart.network import Network, PerStart, add_scaled, apart, is_zero, per_start, together
 from hillstart.products import Products
 
@@ -49,27 +50,24 @@ class Block:
     factors: Sequence[float] | Float[Tensor, " K"]
 
 
-def blocks(
-    x: Tensor,
-    y: Tensor,
+def block_at(
+    first: int,
+    most: int,
+    read: Read,
     batch_size: int,
     schedule: Sequence[float] | Float[Tensor, " K"],
-    most: int,
     products: Products,
-) -> Iterator[Block]:
-    """The blocks of a chunk.
+) -> Block:
+    """The block of a chunk that begins at its mini-batch `first` and has at most `most`.
 
     Args:
-        schedule: the factor on eta of each mini-batch.
-        most: mini-batches in a block.
+        schedule: the factor on eta of each mini-batch of the chunk.
     """
-    for first in range(0, len(schedule), most):
-        factors = schedule[first : first + most]
-        rows = slice(first * batch_size, (first + most) * batch_size)
-        xb, yb = x[rows], y[rows]
-        parts = [slice(k * batch_size, min((k + 1) * batch_size, len(xb))) for k in range(len(factors))]
-        gram = torch.mm(xb, xb.t()).add_(1) if len(parts) > 1 else xb.new_empty(0, 0)
-        yield Block(xb, yb, xb.t().contiguous() if products.transposed else xb.t(), gram, parts, factors)
+    factors = schedule[first : first + most]
+    x, y = read(slice(first * batch_size, (first + len(factors)) * batch_size))
+    parts = [slice(k * batch_size, min((k + 1) * batch_size, len(x))) for k in range(len(factors))]
+    gram = torch.mm(x, x.t()).add_(1) if len(parts) > 1 else x.new_empty(0, 0)
+    return Block(x, y, x.t().contiguous() if products.transposed else x.t(), gram, parts, factors)
 
 
 def descend(

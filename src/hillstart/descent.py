@@ -41,6 +41,7 @@ class Descent:
         lmbda: strength of the L2 term lmbda/(2n) sum w^2, 0 or more.
         seed: of the order of the pictures and of augmentation; the same for all starts.
         optimiser: makes an optimiser of torch.optim from parameters and lr, to step in place of gradient descent.
+        fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
 
     Raises:
         InputError: a value outside its range, an empty list, or one with a number twice.
@@ -53,6 +54,7 @@ class Descent:
     lmbda: float | Sequence[float] = 0.0
     seed: int = 0
     optimiser: Callable[..., torch.optim.Optimizer] | None = None
+    fuse: bool = False
 
     def __post_init__(self) -> None:
         self.grid()

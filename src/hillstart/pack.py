@@ -1,47 +1,25 @@
 """A pack: many starts side by side on one device; on the CPU, each core at work on a cache-sized tile of them."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hillstart.block import blocks, mini_batches
+from hillstart.block import block_at, mini_batches
+from hillstart.data.minibatches import Read
 from hillstart.network import Network, PerStart
 from hillstart.products import products
 from hillstart.tile import Optimiser, Tile
-
-# First-layer weights of a tile, in bytes: wide enough for the matrix product, small enough to stay in cache from one
-# mini-batch to the next. Of 0.1 to 6 MB, 3 MB was the fastest at batch 10 and 32 on one core with 0.5 MB of L2 and
-# 32 MB of shared L3; at batch 128 it was 1.5 MB.
-TILE_BYTES = 3 << 20
-# With fewer pictures a step is so short that the threads wait for each other's Python: tiles of twice the width do half
-# as many.
-SMALL_BATCH = 16
-
-# A step with less work than this is over before handing it to another core has paid.
-TILE_FLOPS = 15e6
-
-# Where a start may move without a change of a bit, as measured with MKL 2024.2 on an AMD EPYC, for networks from
-# [36,5,3] to [3072,64,2] and batches from 1 to 1,000. In tiles of a steady width, where each layer has a multiple of
-# COLUMNS numbers for a picture: what is left over at the end of a tensor is computed in another way. And to a place
-# that differs by a multiple of LANES: the products of the upper layers, one for each start, depend on the alignment of
-# their numbers to 16 bytes.
-COLUMNS = 32
-LANES = 4
-
-# How much more work tiles of a steady width may cost than tiles cut evenly.
-PADDING = 1.125
+from hillstart.tiling import Tiling, workers
 
 # Of w in one step: with more, what is left of it after a block would be too small a number to divide by.
 MOST_DECAY = 0.1
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Pack:
@@ -59,6 +37,7 @@ class Pack:
         batch_size: pictures in a mini-batch.
         optimiser: makes an optimiser of torch.optim that works element by element, from parameters and lr; without
             one the pack descends by the fused step.
+        fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
     """
 
     def __init__(
@@ -70,22 +49,19 @@ class Pack:
         n: int,
         batch_size: int,
         optimiser: Optimiser | None = None,
+        fuse: bool = False,
     ):
         self.device, self.sizes, self.batch_size = network.w[0].device, network.sizes, batch_size
         self.cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         self._eta, self._mu, self._lmbda, self._n, self._optimiser = eta, mu, lmbda, n, optimiser
-        self._width, self._steady = self._tiling(network)
-        S = network.starts
-        self._mixed = False
-        tiles = sum(-(-len(group) // self._width) for group in self._groups(range(S)))
-        self._mixed = optimiser is None and tiles > PADDING * -(-S // self._width)
-        self._lane = {place: k % LANES for group in self._groups(range(S)) for k, place in enumerate(group)}
-        self._lay(network, range(S))
-        self.products = products(network.w[0])
+        self._fuse = fuse and self.device.type == "cuda"
+        rolls = list(zip(*(v.tolist() for v in (eta, lmbda, mu) if v is not None), strict=True))
+        cores = self.cores if self.device.type == "cpu" else 0
+        element_bytes = network.w[0].element_size()
+        self._tiling = Tiling(self.sizes, rolls, optimiser is None, batch_size, cores, element_bytes)
+        self._lay(network, range(network.starts))
+        self.products, self._exact = products(network.w[0]), products(network.w[0], rounded=False)
         self.block = self._block()
-        # A lone tile with much to do, a single large network say, has its products spread over all the cores; others
-        # keep to one core each, and go on so when only one of them is left, for that is what their bits depend on.
-        self._spread = len(self.tiles) == 1 and self.step_flops >= TILE_FLOPS * self.cores
 
     def _block(self) -> int:
         """Mini-batches in a block: one where momentum or an optimiser moves, or starts of a tile roll differently."""
@@ -99,62 +75,18 @@ class Pack:
 
     # ------------------------------------------------------------ tiles
 
-    def _tiling(self, network: Network) -> tuple[int, bool]:
-        """Starts in a tile, and whether all tiles keep that width to the end, filled up where starts are lacking.
-
-        Only where they do can starts move together when others have ended without a change of a single bit.
-        """
-        S, weights = network.starts, network.w[0][0]
-        if self.device.type != "cpu" or 6 * S * self._start_flops < TILE_FLOPS * self.cores:
-            return S, False
-        room = TILE_BYTES * (2 if self.batch_size < SMALL_BATCH else 1)
-        widest = max(1, room // (weights.numel() * weights.element_size()))
-        unit = max(LANES, *(COLUMNS // math.gcd(COLUMNS, n) for n in self.sizes[1:]))
-        wide = range(widest // unit * unit, max(0, widest // 2 - 1), -unit)
-        work = {width: -(-S // (width * self.cores)) * width * self.cores for width in wide}
-        if work and min(work.values()) <= PADDING * S:
-            return min(work, key=work.__getitem__), True
-        tiles = min(S, -(-S // (widest * self.cores)) * self.cores)
-        return -(-S // tiles), False
-
-    def _groups(self, starts: Sequence[int]) -> list[list[int]]:
-        """The starts that may share a tile: all, or those that roll alike.
-
-        A step is fastest with one number for all of a tile, and an optimiser of torch takes a single lr.
-        """
-        if self._mixed:
-            return [list(starts)]
-        rolls = [v.tolist() for v in (self._eta, self._lmbda, self._mu) if v is not None]
-        return [list(g) for _, g in itertools.groupby(starts, lambda place: [v[place] for v in rolls])]
-
-    def _cut(self, starts: Sequence[int]) -> list[list[int | None]]:
-        """The starts of each tile in their columns; None where a column only fills the width."""
-        tiles: list[list[int | None]] = []
-        for group in self._groups(starts):
-            if not self._steady:
-                tiles += [[*group[i : i + self._width]] for i in range(0, len(group), self._width)]
-                continue
-            lanes, rows = [[p for p in group if self._lane[p] == lane] for lane in range(LANES)], self._width // LANES
-            for first in range(0, max(map(len, lanes)), rows):
-                tile: list[int | None] = [None] * self._width
-                for lane, places in enumerate(lanes):
-                    for row, place in enumerate(places[first : first + rows]):
-                        tile[row * LANES + lane] = place
-                tiles.append(tile)
-        return tiles
-
     def _lay(self, network: Network, starts: Sequence[int]) -> None:
         """Tiles for `starts`, which `network` holds in that order."""
         at = {place: k for k, place in enumerate(starts)}
         self.tiles = []
-        for tile in self._cut(starts):
+        for tile in self._tiling.cut(starts):
             places = [place for place in tile if place is not None]
             columns = [column for column, place in enumerate(tile) if place is not None]
             filled = [places[0] if place is None else place for place in tile]
             chosen = network.pick([at[place] for place in filled])
             eta, mu, lmbda = (self._rolls(v, filled, chosen.w[0]) for v in (self._eta, self._mu, self._lmbda))
             assert eta is not None and lmbda is not None
-            self.tiles.append(Tile(chosen, places, columns, eta, mu, lmbda, self._n, self._optimiser))
+            self.tiles.append(Tile(chosen, places, columns, eta, mu, lmbda, self._n, self._optimiser, self._fuse))
         self._sort()
 
     def _sort(self) -> None:
@@ -174,7 +106,7 @@ class Pack:
         if value is None:
             return None
         value = value[starts]
-        mixed = self._mixed if self._steady else bool((value != value[0]).any())
+        mixed = self._tiling.mixed if self._tiling.steady else bool((value != value[0]).any())
         return value.to(like) if mixed else value[0].item()
 
     def retain(self, these: Sequence[int]) -> None:
@@ -189,9 +121,9 @@ class Pack:
         kept = [k for k, place in enumerate(self.starts) if place in left]
         if len(kept) == len(self.starts):
             return
-        moves = len(self._cut(these)) < len(self.tiles) if self._steady else False
+        moves = len(self._tiling.cut(these)) < len(self.tiles) if self._tiling.steady else False
         if self.device.type != "cpu" and 2 * len(kept) <= sum(tile.network.starts for tile in self.tiles):
-            moves, self._width = True, len(kept)
+            moves, self._tiling.width = True, len(kept)
         if moves and kept:
             state = {name: [_rows(t, kept) for t in tensors] for name, tensors in self.state().items()}
             self._lay(self.network().pick(kept), these)
@@ -205,30 +137,29 @@ class Pack:
         self._sort()
 
     @property
-    def _start_flops(self) -> int:
-        return self.batch_size * sum(n_in * n_out for n_in, n_out in itertools.pairwise(self.sizes))
-
-    @property
     def step_flops(self) -> int:
         """Floating-point operations of one mini-batch for all starts, as if the first layer's inputs had errors too."""
-        return 6 * self._start_flops * sum(tile.network.starts for tile in self.tiles)
+        weights = sum(n_in * n_out for n_in, n_out in itertools.pairwise(self.sizes))
+        return 6 * self.batch_size * weights * sum(tile.network.starts for tile in self.tiles)
 
-    def _on_every_tile(self, work: Callable[[Tile], T]) -> list[T]:
+    def _on_every_core(self, work: Callable[[T], U], items: Iterable[T]) -> list[U]:
         """Starts are independent, so each core works on a tile of its own, and too little work is left to one core."""
-        if self.device.type != "cpu" or self._spread:
-            return [work(tile) for tile in self.tiles]
-        return list(_workers(self.cores).map(work, self.tiles))
+        if self.device.type != "cpu" or self._tiling.spread:
+            return [work(item) for item in items]
+        return list(workers(self.cores).map(work, items))
 
     # ------------------------------------------------------------ at work
 
-    def descend(self, x: Float[Tensor, "P n_in"], y: Float[Tensor, "P n_out"], schedule: Sequence[float]) -> None:
-        """Descend all starts through the chunk (x, y) of len(schedule) mini-batches; `schedule` multiplies eta."""
+    def descend(self, read: Read, schedule: Sequence[float]) -> None:
+        """Descend all starts through a chunk of len(schedule) mini-batches; `schedule` multiplies eta."""
         if self.device.type == "cuda" and self._optimiser is None:
+            x, y = read(slice(0, len(schedule) * self.batch_size))
             for tile in self.tiles:
                 tile.replay(x, y, schedule, self.batch_size, self.block, self.products)
             return
-        chunk = list(blocks(x, y, self.batch_size, schedule, self.block, self.products))
-        self._on_every_tile(lambda tile: tile.descend(chunk, self.products))
+        made = lambda first: block_at(first, self.block, read, self.batch_size, schedule, self.products)  # noqa: E731
+        chunk = self._on_every_core(made, range(0, len(schedule), self.block))
+        self._on_every_core(lambda tile: tile.descend(chunk, self.products), self.tiles)
 
     def measure(
         self, batches: Iterable[tuple[Tensor, Tensor]]
@@ -237,7 +168,7 @@ class Pack:
         S = len(self.starts)
         cost, right, pictures = torch.zeros(S).double(), torch.zeros(S).double(), 0
         for x, y in batches:
-            results = self._on_every_tile(lambda tile, x=x, y=y: tile.measure(x, y, self.products))  # type: ignore[misc]
+            results = self._on_every_core(lambda tile, x=x, y=y: tile.measure(x, y, self._exact), self.tiles)  # type: ignore[misc]
             cost += self._in_order([c for c, _ in results]).cpu()
             right += self._in_order([r for _, r in results]).cpu()
             pictures += len(x)
@@ -288,9 +219,3 @@ class Pack:
 
 def _rows(t: Tensor, chosen: list[int]) -> Tensor:
     return t[chosen] if t.dim() else t
-
-
-@cache
-def _workers(cores: int) -> ThreadPoolExecutor:
-    """One thread a core, each computing alone: a product spread over two threads is slower than two products."""
-    return ThreadPoolExecutor(cores, "tile", initializer=lambda: torch.set_num_threads(1))

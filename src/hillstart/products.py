@@ -1,4 +1,5 @@
-"""The two wide products of the first layer, by whichever of torch's two libraries is the faster one on this machine.
+"""The two wide products of the first layer, by whichever of torch's two libraries is the faster one on this machine, or
+in bfloat16 where that is asked for.
 
 torch multiplies float32 matrices on the CPU by MKL, which on some machines leaves half of what their vector units can
 do. oneDNN, which torch brings along, does not; it is reached by the operator that torch.compile uses for linear layers.
@@ -7,21 +8,17 @@ this torch, so that the same machine goes on giving the same bits.
 """
 
 import ctypes
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hillstart.files import replacing
+from hillstart.machine import noted
 
 CLEARLY = 1.2
 """oneDNN is taken where it is faster by this factor; torch's own products change w in place, and are torch's own."""
@@ -65,8 +62,26 @@ TORCH = Products("torch", torch.addmm, lambda w, xt, d: w.addmm_(xt, d), transpo
 ONE_DNN = Products("oneDNN", _forward, _add, transposed=True)
 
 
-def products(like: Tensor) -> Products:
-    """Those for such tensors."""
+def _rounded_forward(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    return torch.addmm(b.bfloat16(), x.bfloat16(), w.bfloat16()).float()
+
+
+def _add_rounded(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
+    return w.add_(torch.mm(xt.bfloat16(), d.bfloat16()))
+
+
+BFLOAT16 = Products("bfloat16", _rounded_forward, _add_rounded, transposed=True)
+"""Factors and products rounded to 8 bits, sums within a product and weights in float32, as torch's autocast does it."""
+
+
+def products(like: Tensor, rounded: bool = True) -> Products:
+    """Those for such tensors.
+
+    Args:
+        rounded: bfloat16 will do where torch's precision of float32 products is `medium`; else it never does.
+    """
+    if rounded and like.dtype == torch.float32 and torch.get_float32_matmul_precision() == "medium":
+        return BFLOAT16
     if like.device.type != "cpu" or like.dtype != torch.float32 or not _is_there():
         return TORCH
     if _fastest() == TORCH.name:
@@ -90,21 +105,13 @@ def _is_there() -> bool:
 @cache
 def _fastest() -> str:
     """The name that is noted for this machine, or is found and noted now."""
-    key, path = f"{processor()}; torch {torch.__version__}", _notes()
-    known: dict[str, str] = {}
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
-        known = found if isinstance(found, dict) else {}
-    if known.get(key) in (TORCH.name, ONE_DNN.name):
-        return known[key]
+    return noted("products", (TORCH.name, ONE_DNN.name), _measured)
+
+
+def _measured() -> str:
     with ThreadPoolExecutor(1, initializer=lambda: torch.set_num_threads(1)) as pool:  # as a tile computes
         taken = pool.submit(_seconds).result()
-    name = ONE_DNN.name if CLEARLY * taken[ONE_DNN.name] < taken[TORCH.name] else TORCH.name
-    with suppress(OSError):  # a home that cannot be written to
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, sync=False) as new:
-            new.write_text(json.dumps(known | {key: name}, indent=2) + "\n")
-    return name
+    return ONE_DNN.name if CLEARLY * taken[ONE_DNN.name] < taken[TORCH.name] else TORCH.name
 
 
 def _seconds() -> dict[str, float]:
@@ -120,22 +127,6 @@ def _seconds() -> dict[str, float]:
             w = made.add(w, xt, d)
             taken[made.name].append(time.perf_counter() - began)
     return {name: min(each) for name, each in taken.items()}
-
-
-def _notes() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hillstart" / "products.json"
-
-
-@cache
-def processor() -> str:
-    """What it is called, and of which family and model, for its name alone may stand for many."""
-    told: dict[str, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = (part.strip() for part in line.partition(":"))
-            told.setdefault(name, value)
-    names = [told[name] for name in ("model name", "cpu family", "model") if told.get(name)]
-    return " ".join(names) or platform.processor() or platform.machine()
 
 
 @cache

@@ -1,11 +1,12 @@
 """A tile: starts that share their matrix products, and what moves them."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from hillstart.block import Block, blocks, descend
+from hillstart.block import Block, block_at, descend
 from hillstart.network import Network, PerStart, apart, together
 from hillstart.products import Products
 from hillstart.replay import Replay
@@ -14,6 +15,13 @@ REPLAYED = 64
 """Mini-batches in a CUDA graph, or as many whole blocks as come near."""
 
 Optimiser = Callable[..., torch.optim.Optimizer]
+
+
+@cache
+def _fused() -> Callable[..., None]:
+    """A block's descent with a kernel for all that lies between two products: sigmoid, errors, steps of the biases."""
+    made: Callable[..., None] = torch.compile(descend)
+    return made
 
 
 class Tile:
@@ -34,18 +42,20 @@ class Tile:
         lmbda: PerStart,
         n: int,
         optimiser: Optimiser | None,
+        fuse: bool = False,
     ):
         self.network, self.places, self.columns, self.n = network, places, columns, n
         self.eta, self.mu, self.lmbda = eta, 0.0 if mu is None else mu, lmbda
         self.optimiser = None if optimiser is None else optimiser(network.parameters, lr=self.eta)
         self.velocity = None if mu is None or optimiser is not None else network.at_rest()
+        self._descend = _fused() if fuse else descend
         self._replay: Replay | None = None
 
     def descend(self, chunk: Sequence[Block], products: Products) -> None:
         """One step for each mini-batch."""
         for block in chunk:
             if self.optimiser is None:
-                descend(self.network, block, self.eta, self.mu, self.lmbda, self.n, self.velocity, products)
+                self._descend(self.network, block, self.eta, self.mu, self.lmbda, self.n, self.velocity, products)
                 continue
             for rows, factor in zip(block.parts, block.factors, strict=True):
                 self.network.put_gradient(block.x[rows], block.y[rows], self.lmbda, self.n)
@@ -62,7 +72,9 @@ class Tile:
         factors, held = torch.tensor(schedule, dtype=x.dtype).to(x.device), max(1, REPLAYED // most) * most
 
         def steps(x: Tensor, y: Tensor, factors: Tensor) -> None:
-            self.descend(list(blocks(x, y, batch_size, factors, most, of)), of)
+            read = lambda rows: (x[rows], y[rows])  # noqa: E731
+            starts = range(0, len(factors), most)
+            self.descend([block_at(first, most, read, batch_size, factors, of) for first in starts], of)
 
         first = 0
         while first + held <= len(schedule):

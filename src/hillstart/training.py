@@ -89,7 +89,9 @@ class Training(pl.LightningModule):
         self.batches = MiniBatches(
             data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
         )
-        self.pack = Pack(self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser)
+        self.pack = Pack(
+            self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser, descent.fuse
+        )
         self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
         self._val = Sample(data.val, classes, data.preprocessing, device)
 
@@ -107,11 +109,11 @@ class Training(pl.LightningModule):
         count = int(min(size, self.total_steps - self.global_step))
         factor, total = SCHEDULES[self.descent.schedule], self.total_steps
         schedule = [factor(min(1.0, (self.global_step + k) / total)) for k in range(count)]
-        x, y = self.batches.chunk(epoch, first, count)
+        chunk = self.batches.chunk(epoch, first, count)
         optimiser = self.optimizers()
         optimiser.param_groups[0]["lr"] = self._largest_eta * schedule[-1]  # type: ignore[union-attr]
         self.between_chunks = False
-        optimiser.step(lambda: self.pack.descend(x, y, schedule))  # type: ignore[union-attr]
+        optimiser.step(lambda: self.pack.descend(chunk, schedule))  # type: ignore[union-attr]
         self._count(count - 1)
         self.between_chunks = True
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import platform
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from hillstart.bench import many_starts, predicting, seeds, serving, speed, sweep
 from hillstart.commands import EXPECTED_WARNINGS
+from hillstart.machine import processor
 
 SECTIONS: dict[str, Callable[[Console, torch.device, bool], Any]] = {
     "starts": many_starts.section,
@@ -25,7 +25,6 @@ SECTIONS: dict[str, Callable[[Console, torch.device, bool], Any]] = {
     "serve": serving.section,
 }
 """Those beside `speed`; in the JSON each has its own name as key."""
-
 PACKAGES = ("hillstart", "torch", "lightning", "scikit-learn", "jax")
 MODULES = {"scikit-learn": "sklearn"}
 
@@ -74,7 +73,4 @@ def machine(device: torch.device) -> str:
     """What it is called, and on the CPU how many threads compute."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"

@@ -77,7 +77,7 @@ def engine_alone(population: Population, epochs: int, device: torch.device) -> T
             for at in range(0, batches.per_epoch, chunk):
                 count = min(chunk, batches.per_epoch - at)
                 schedule = [factor((step + at + k) / total) for k in range(count)]
-                pack.descend(*batches.chunk(step // batches.per_epoch, at, count), schedule)
+                pack.descend(batches.chunk(step // batches.per_epoch, at, count), schedule)
             pack.measure(train.batches())
             cost, _ = pack.measure(val.batches())
         ends.append(cost)
@@ -87,7 +87,7 @@ def engine_alone(population: Population, epochs: int, device: torch.device) -> T
 def _pack(population: Population, starts: Sequence[Start], n: int, device: torch.device) -> Pack:
     eta, mu, lmbda = torch.tensor([astuple(s.hyperparameters) for s in starts], dtype=torch.float64).unbind(1)
     network, descent = population.begin([s.seed for s in starts]).to(device), population.descent
-    return Pack(network, eta, mu if mu.any() else None, lmbda, n, descent.batch_size, descent.optimiser)
+    return Pack(network, eta, mu if mu.any() else None, lmbda, n, descent.batch_size, descent.optimiser, descent.fuse)
 
 
 def beside_engine(size: Size, device: torch.device) -> dict[str, Any]:

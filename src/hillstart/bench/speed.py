@@ -76,7 +76,7 @@ def engine(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant
 
     def run() -> None:
         for epoch in range(epochs):
-            pack.descend(*batches.chunk(epoch, 0, batches.per_epoch), [1.0] * batches.per_epoch)
+            pack.descend(batches.chunk(epoch, 0, batches.per_epoch), [1.0] * batches.per_epoch)
 
     return Contestant(run, pack.network)
 
@@ -155,7 +155,7 @@ class Match:
         batches = MiniBatches(
             data.train, len(data.classes), data.preprocessing, data.augment, self.batch, 0, self.device
         )
-        x, y = batches.chunk(0, 0, batches.per_epoch)
+        x, y = batches.chunk(0, 0, batches.per_epoch)(slice(None))
         network = Network.start(self.sizes, range(starts), cost=COST, start="scaled_normal").to(self.device)
         course = Course(network, x, y, self.batch, ETA)
         if name in OURS:
@@ -171,7 +171,7 @@ class Match:
         data = _first(self.data, steps * self.batch)
         cpu = torch.device("cpu")
         batches = MiniBatches(data.train, len(data.classes), data.preprocessing, data.augment, self.batch, 0, cpu)
-        x, y = (t.double() for t in batches.chunk(0, 0, steps))
+        x, y = (t.double() for t in batches.chunk(0, 0, steps)(slice(None)))
         for xb, yb in zip(x.split(self.batch), y.split(self.batch), strict=True):
             exact.descend(xb, yb, ETA)
         found = contestant.ends()

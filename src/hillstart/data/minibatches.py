@@ -1,7 +1,7 @@
 """Labelled pictures on the device, handed out as mini-batches in an order that depends on seed and epoch alone."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,9 @@ from hillstart.data.augment import Augment
 from hillstart.data.pictures import Split
 from hillstart.errors import InputError
 from hillstart.images import Preprocessing
+
+Read = Callable[[slice], tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]
+"""Some pictures of a chunk, by their rows in it, as network inputs, and their wanted outputs."""
 
 
 def generator(seed: int, *purpose: object) -> torch.Generator:
@@ -53,8 +56,11 @@ class MiniBatches:
         self._preprocessing, self._augment, self._seed = preprocessing, augment, seed
         self._epoch, self._order, self._drawn = -1, torch.empty(0, dtype=torch.long), torch.empty(0)
 
-    def chunk(self, epoch: int, first: int, count: int) -> tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]:
-        """Mini-batches first to first + count - 1 of an epoch, one behind the other: inputs and wanted outputs."""
+    def chunk(self, epoch: int, first: int, count: int) -> Read:
+        """Mini-batches first to first + count - 1 of an epoch, one behind the other.
+
+        They are gathered as they are asked for, by any thread: what is wanted soon still lies in a core's cache then.
+        """
         if epoch != self._epoch:
             g = generator(self._seed, "order", epoch)
             self._order = torch.randperm(self.pictures, generator=g).to(self._x.device)
@@ -63,11 +69,15 @@ class MiniBatches:
                 self._drawn = drawn.to(self._x.device)
             self._epoch = epoch
         places = slice(first * self.batch_size, (first + count) * self.batch_size)
-        chosen = self._order[places]
-        x = self._x.index_select(0, chosen)
-        if not self._augment.is_none:
-            x = self._augment.apply(x, self._drawn[places])
-        return self._preprocessing.normalise(x), self._y.index_select(0, chosen)
+        order, drawn = self._order[places], self._drawn[places]
+
+        def read(rows: slice) -> tuple[Tensor, Tensor]:
+            x = self._x.index_select(0, order[rows])
+            if not self._augment.is_none:
+                x = self._augment.apply(x, drawn[rows])
+            return self._preprocessing.normalise(x), self._y.index_select(0, order[rows])
+
+        return read
 
 
 class Sample:

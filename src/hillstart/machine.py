@@ -1,0 +1,55 @@
+"""What is measured once on a machine and noted in the user's cache, so that it goes on giving the same bits."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from hillstart.files import replacing
+
+
+def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> str:
+    """The choice that is noted for this processor and this torch, or is measured and noted now.
+
+    A note that cannot be read is written anew; where none can be written, each process measures for itself.
+    """
+    key = f"{processor()}; torch {torch.__version__}; {what}"
+    if (found := _notes().get(key)) in choices:
+        return str(found)
+    measured = measure()
+    notes = _notes()
+    if (found := notes.get(key)) in choices:  # another process was faster
+        return str(found)
+    with suppress(OSError):  # a home that cannot be written to
+        _path().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(_path(), sync=False) as new:
+            new.write_text(json.dumps(notes | {key: measured}, indent=2) + "\n")
+    return measured
+
+
+def _notes() -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        found = json.loads(_path().read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _path() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hillstart" / "machine.json"
+
+
+@cache
+def processor() -> str:
+    """What it is called, and of which family and model, for its name alone may stand for many."""
+    told: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = (part.strip() for part in line.partition(":"))
+            told.setdefault(name, value)
+    names = [told[name] for name in ("model name", "cpu family", "model") if told.get(name)]
+    return " ".join(names) or platform.processor() or platform.machine()
