@@ -129,7 +129,7 @@ def wide_pack(starts: int, optimiser: Any = None, eta: list[float] | None = None
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(hillstart.tiling, "tile_bytes", lambda cores: 3 << 20)
+    monkeypatch.setattr(hillstart.tiling, "tile_bytes", lambda cores, small: 3 << 20)
 
 
 def wide_chunk() -> tuple[Tensor, Tensor]:

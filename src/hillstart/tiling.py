@@ -15,14 +15,15 @@ from hillstart.network import Network
 from hillstart.products import products
 
 # First-layer weights of a tile, in MiB: wide enough for the matrix product, small enough to stay in cache from one
-# mini-batch to the next. 3 was within 10 % of the fastest on all processors, networks and batches that were tried.
+# mini-batch to the next. 3 was within 10 % of the fastest for all networks and batches that were tried.
 TILE_MIB = 3.0
-OTHER_MIB = (1.5, 6.0)
-CLEARLY = 1.05
-"""Another width is taken where it is faster by this factor on this machine."""
 # With fewer pictures a step is so short that the threads wait for each other's Python: tiles of twice the width do half
 # as many.
 SMALL_BATCH = 16
+OTHER = (0.5, 2.0)
+"""Times that width: what is tried beside it."""
+CLEARLY = 1.05
+"""Another width is taken where it is faster by this factor on this machine."""
 
 # A step with less work than this is over before handing it to another core has paid.
 TILE_FLOPS = 15e6
@@ -73,7 +74,7 @@ class Tiling:
         if not cores or flops < TILE_FLOPS * cores:
             self.width, self.steady, self.spread = S, False, False
         else:
-            room = tile_bytes(cores) * (2 if batch_size < SMALL_BATCH else 1)
+            room = tile_bytes(cores, batch_size < SMALL_BATCH)
             self.width, self.steady = self._cache_sized(S, cores, room // (sizes[0] * sizes[1] * element_bytes))
             self.spread = self.width >= S
         fewest = -(-S // self.width)
@@ -123,31 +124,42 @@ def workers(cores: int) -> ThreadPoolExecutor:
 
 
 @cache
-def tile_bytes(cores: int) -> int:
-    """What is noted for this machine with so many cores at work, or is found in a second and noted now."""
-    widths = {f"{mib:g} MiB": mib for mib in (TILE_MIB, *OTHER_MIB)}
-    return int(widths[noted(f"a tile on each of {cores} cores", widths, lambda: f"{_fastest(cores):g} MiB")] * 2**20)
+def tile_bytes(cores: int, small: bool) -> int:
+    """What is noted for this machine with so many cores at work, or is found in a second and noted now.
+
+    Args:
+        small: mini-batches of fewer than `SMALL_BATCH` pictures.
+    """
+    usual = TILE_MIB * (2 if small else 1)
+    widths = {f"{usual * factor:g} MiB": usual * factor for factor in (1.0, *OTHER)}
+    what = f"a tile on each of {cores} cores, {'below' if small else 'from'} {SMALL_BATCH} pictures"
+    return int(widths[noted(what, widths, lambda: f"{_fastest(usual, cores, 10 if small else 32):g} MiB")] * 2**20)
 
 
-def _fastest(cores: int) -> float:
-    taken = _seconds(cores)
-    other = min(OTHER_MIB, key=taken.__getitem__)
-    return other if CLEARLY * taken[other] < taken[TILE_MIB] else TILE_MIB
+def _fastest(usual: float, cores: int, batch_size: int) -> float:
+    taken = _seconds([usual, *(usual * factor for factor in OTHER)], cores, batch_size)
+    best = min(taken, key=taken.__getitem__)
+    return best if CLEARLY * taken[best] < taken[usual] else usual
 
 
 def _seconds(
-    cores: int, sizes: Sequence[int] = (784, 30, 10), B: int = 32, blocks: int = 8, repeats: int = 7
+    widths: Sequence[float],
+    cores: int,
+    B: int,
+    sizes: Sequence[int] = (784, 30, 10),
+    blocks: int = 8,
+    repeats: int = 7,
 ) -> dict[float, float]:
     """Of the same steps of the same starts, on all cores, by the width of the tiles: the best of several turns."""
     g, most = torch.Generator().manual_seed(0), mini_batches(B)
     x, y = torch.rand(blocks * most * B, sizes[0], generator=g), torch.rand(blocks * most * B, sizes[-1], generator=g)
     tiles: dict[float, list[Network]] = {}
-    for mib in (TILE_MIB, *OTHER_MIB):
+    for mib in widths:
         S = int(mib * 2**20 / (4 * sizes[0] * sizes[1]))
         shapes = list(itertools.pairwise(sizes))
         tiles[mib] = [
             Network([torch.zeros(S, *shape) for shape in shapes], [torch.zeros(S, n) for n in sizes[1:]])
-            for _ in range(cores * round(max(OTHER_MIB) / mib))
+            for _ in range(cores * round(max(widths) / mib))
         ]
     of = products(x)
     chunk = [
