@@ -13,7 +13,7 @@ from hillstart.data.minibatches import Read
 from hillstart.network import Network, PerStart
 from hillstart.products import products
 from hillstart.tile import Optimiser, Tile
-from hillstart.tiling import Tiling, workers
+from hillstart.tiling import SMALL_BATCH, Tiling, workers
 
 # Of w in one step: with more, what is left of it after a block would be too small a number to divide by.
 MOST_DECAY = 0.1
@@ -158,7 +158,9 @@ class Pack:
                 tile.replay(x, y, schedule, self.batch_size, self.block, self.products)
             return
         made = lambda first: block_at(first, self.block, read, self.batch_size, schedule, self.products)  # noqa: E731
-        chunk = self._on_every_core(made, range(0, len(schedule), self.block))
+        firsts = range(0, len(schedule), self.block)
+        # Blocks of small batches are many short steps of Python, for which threads would wait in turn.
+        chunk = [made(k) for k in firsts] if self.batch_size < SMALL_BATCH else self._on_every_core(made, firsts)
         self._on_every_core(lambda tile: tile.descend(chunk, self.products), self.tiles)
 
     def measure(
