@@ -108,10 +108,10 @@ def test_links_in_circles_bring_nothing_twice(pets: Path) -> None:
 
 def test_unreadable_pictures_are_named_and_counted(pets: Path) -> None:
     (pets / "ant" / "003.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"ant/003\.png: is not a picture; [^()]*\.$"):
+    with pytest.raises(InputError, match=r"ant/003\.png: is not a picture; .* \(1 file of 30 cannot be used; .*\)\.$"):
         folder.load(root=pets, size=4)
     (pets / "dog" / "001.png").write_bytes((pets / "dog" / "001.png").read_bytes()[:-40])
-    with pytest.raises(InputError, match=r"ant/003\.png: .* \(and 1 more of 30 pictures cannot be read\)\.$"):
+    with pytest.raises(InputError, match=r"ant/003\.png: .* \(2 files of 30 cannot be used; .*bad_files=skip"):
         folder.load(root=pets, size=4)
 
 
@@ -167,3 +167,49 @@ def test_what_was_trained_on_is_told_by_the_names_of_its_files(pets: Path, tmp_p
     again = folder.load(root=moved, size=4, val_fraction=0.25, test_fraction=0.2)
     assert again.trained_on == told
     assert folder.load(root=moved, size=4, seed=1).trained_on["sha256"] != told["sha256"]
+
+
+def test_bad_files_can_be_left_out_with_their_count_in_every_run(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (pets / "ant" / "003.png").write_text("no picture")
+    (pets / "dog" / "001.png").write_bytes((pets / "dog" / "001.png").read_bytes()[:-40])
+    said = []
+    for _ in range(2):  # the second run finds its pictures in the cache
+        caplog.clear()
+        made = folder.load(root=pets, size=4, bad_files="skip")
+        said.append(caplog.messages)
+    assert sum(len(split.y) for split in (made.train, made.val, made.test)) == 28
+    assert not {"ant/003.png", "dog/001.png"} & set(made.files)
+    for split in (made.train, made.val, made.test):
+        assert (2 - split.x[:, 0, 0, 0] // 50 == split.y).all()
+    assert said[0] == said[1] and said[0][0].startswith("left out 2 files of 30 that cannot be used (first: ")
+    for path in (pets / "ant").iterdir():
+        path.write_text("no picture")
+    with pytest.raises(InputError, match="ant: holds no picture that can be used"):
+        folder.load(root=pets, size=4, bad_files="skip")
+    with pytest.raises(InputError, match=r"^data\.bad_files: 'drop' is neither fail nor skip"):
+        folder.load(root=pets, bad_files="drop")
+
+
+def test_a_leak_is_told_in_every_run_and_the_pictures_stay(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("ant", "cat"):
+        fill(pets, f"split/train/{name}", 6, 0 if name == "ant" else 100)
+        fill(pets, f"split/test/{name}", 5, 20 if name == "ant" else 120)
+    (pets / "split/test/cat/000.png").write_bytes((pets / "split/train/cat/003.png").read_bytes())
+    said = []
+    for _ in range(2):
+        caplog.clear()
+        assert len(folder.load(root=pets / "split", size=4).test.y) == 10
+        said.append(caplog.messages)
+    assert said[0] == said[1]
+    (message,) = said[0]
+    assert (
+        message.startswith("LEAK: test pictures that are in training or validation too") and ": 1 (first: " in message
+    )
+    assert "train/cat/003.png = " in message
+
+
+def test_copies_on_both_sides_of_a_drawn_split_are_a_leak(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for path in (pets / "cat").iterdir():
+        Image.new("RGB", (40, 50), (77,) * 3).save(path)
+    folder.load(root=pets, size=4)
+    assert [message[:5] for message in caplog.messages] == ["LEAK:"]

@@ -14,10 +14,11 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("errors", "files", "network", "machine", "products", "gradient_check", "images"),
+    *("errors", "files", "terminal", "network", "machine", "products", "gradient_check", "images"),
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
-    *("data.strokes", "data.folder", "data.idx", "data.cifar10", "data.quickdraw"),
+    *("data.strokes", "data.idx", "data.cifar10", "data.quickdraw"),
+    *("data.decoded", "data.audit", "data.folder", "auditing"),
     *(
         "provenance",
         "stepping",
@@ -26,7 +27,6 @@ ORDER = [
         "voting",
         "model_file",
         "inference",
-        "terminal",
         "answers",
         "predicting",
         "arithmetic",

@@ -1,7 +1,7 @@
 """Checkpoints of a pack in training: when they are written, and how, so that there is always a whole one."""
 
+import logging
 import math
-import os
 import shutil
 import time
 from pathlib import Path
@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from hillstart.files import replacing
+from hillstart.files import WritingError, replacing, writing
 from hillstart.training import Training
+
+log = logging.getLogger(__name__)
 
 # Of the time since training began; a large pack with short epochs would else spend most of it writing.
 SHARE = 0.05
@@ -27,13 +29,16 @@ class Checkpoints(Checkpoint):
     An epoch goes without where writing would take more than `SHARE` of the time; the end of the last pack never does,
     while a pack before it leaves nothing that its rows and the kept starts do not hold. Both files hold each start as
     in its best epoch.
+
+    One that cannot be written, on a full disk say, does not end the training: the one before stays, the log says so
+    once, and it is tried again when the next one is due.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.lowest = math.inf
         self._owed = False
-        self._saved_step = -1
+        self._saved_step, self._failing = -1, False
         self._began = self._spent = self._cost = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,6 +59,7 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Training)
         if trainer.global_step != self._saved_step and pl_module.number == pl_module.packs:
+            self._failing = False  # so that the last word of the log is not of long ago
             self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -68,25 +74,42 @@ class Checkpoints(Checkpoint):
         self.lowest, self._owed = state_dict["lowest"], state_dict["owed"]
 
     def _save(self, trainer: pl.Trainer) -> None:
-        began = time.monotonic()
+        began, failure = time.monotonic(), None
         last, best = self.folder / "last.ckpt", self.folder / "best.ckpt"
-        owed, self._owed = self._owed, False
-        trainer.save_checkpoint(last)
-        if owed and trainer.is_global_zero:
-            _twin(last, best)
-        self._saved_step, self._cost = trainer.global_step, time.monotonic() - began
-        self._spent += self._cost
+        try:
+            trainer.save_checkpoint(last)
+        except WritingError as error:  # on the rank that writes, before it met the others
+            failure = error
+            trainer.strategy.barrier("Trainer.save_checkpoint")
+        if trainer.is_global_zero and not failure and self._owed:
+            try:
+                _twin(last, best)
+            except WritingError as error:
+                failure = error
+        taken = time.monotonic() - began
+        self._spent += taken
+        if trainer.strategy.broadcast(failure is not None):  # all ranks must agree on what there is
+            self._cost = max(self._cost, taken)  # it may have ended at once
+            self._tell(failure)
+            return
+        if self._failing:
+            log.info("checkpoints are written again")
+        self._saved_step, self._cost, self._owed, self._failing = trainer.global_step, taken, False, False
+
+    def _tell(self, failure: WritingError | None) -> None:
+        if failure and not self._failing:
+            log.warning(f"no checkpoint for now, though training goes on and will try again: {failure}")
+        self._failing = True
 
 
 def _twin(file: Path, twin: Path) -> None:
     """The same file under a second name: `file` is only ever replaced, so that the twin keeps what it has now."""
-    new = twin.with_name(f".{twin.name}.{os.getpid()}")
-    new.unlink(missing_ok=True)
-    try:
-        new.hardlink_to(file)
-    except OSError:  # not every file system has them
-        shutil.copyfile(file, new)
-    new.replace(twin)
+    with replacing(twin) as new:
+        new.unlink(missing_ok=True)
+        try:
+            new.hardlink_to(file)
+        except OSError:  # not every file system has them
+            shutil.copyfile(file, new)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -94,6 +117,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as new:
-            torch.save(checkpoint, new)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)  # but a run's folder that is gone is not made anew for a checkpoint alone
+        with replacing(path) as new, new.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # what torch makes of a write that failed
+                if isinstance(said := error.__context__, OSError):
+                    raise OSError(said.errno, said.strerror) from error
+                raise

@@ -29,12 +29,14 @@ from hillstart.configuration import (
 )
 from hillstart.data.minibatches import Sample
 from hillstart.errors import InputError
-from hillstart.files import relative
+from hillstart.files import WritingError, of_the_disk, reason, relative
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
+from hillstart.logs import forgive_log_files
 from hillstart.network import Network
 from hillstart.options import (
     USER_ERRORS,
     explain,
+    give_own_folders,
     resumed_checkpoint,
     with_one_start_a_seed,
     with_quiet_rank,
@@ -111,11 +113,15 @@ class TrainingTask:
         folder, self.report = _output_folder(), cfg.report
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             _one_device(cfg)
-        checkpoint = None if cfg.resume is None else resumed_checkpoint(cfg.resume)
+        checkpoint = None if cfg.resume is None else resumed_checkpoint(str(cfg.resume))
         check_options(cfg)
         make_trainer = trainer_maker(cfg, folder)
         population = build_population(cfg)
-        summary = experiment.run(population, make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
+        try:
+            summary = experiment.run(population, make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
+        except WritingError as error:
+            onward = f"resume={relative(folder)} goes on with this run when that is mended"
+            raise InputError(f"{onward}: {error}") from error
         if cfg.report and HydraConfig.get().mode is not RunMode.MULTIRUN and on_first_rank():
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
@@ -149,6 +155,7 @@ def _one_device(cfg: DictConfig) -> None:
 
 
 def _quiet() -> None:
+    forgive_log_files()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for expected in EXPECTED_WARNINGS:
@@ -158,6 +165,7 @@ def _quiet() -> None:
 def train() -> None:
     """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for."""
     task = TrainingTask(_wants_traceback())
+    give_own_folders()
     with _one_sentence():
         sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_options(sys.argv[1:])))
         try:
@@ -210,6 +218,11 @@ def _one_sentence() -> Iterator[None]:
         yield
     except USER_ERRORS as error:
         sys.exit(f"hillstart: {explain(error)}")
+    except OSError as error:  # of a file that Hydra writes, say
+        if not of_the_disk(error):
+            raise
+        what = relative(Path(error.filename)) if error.filename else "a file of the run"
+        sys.exit(f"hillstart: {what} cannot be written: {reason(error)}.")
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 

@@ -19,6 +19,7 @@ from hillstart.checkpoints import Checkpoints, WholeCheckpoints
 from hillstart.data.pictures import PictureSet
 from hillstart.descent import Descent
 from hillstart.errors import InputError
+from hillstart.logs import forgiving_logger
 from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
 from hillstart.population import Population
 from hillstart.progress import TrainingBar
@@ -203,7 +204,7 @@ def build_logger(cfg: DictConfig) -> Any:
     if cfg.logger.get("_target_") is None:
         return False
     try:
-        return hydra.utils.instantiate(cfg.logger)
+        return forgiving_logger(hydra.utils.instantiate(cfg.logger))
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:

@@ -1,9 +1,39 @@
 """Files that are whole or not there: whoever reads one never meets half of it, whenever the writer was stopped."""
 
+import errno
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from hillstart.errors import InputError
+
+UNFINISHED = re.compile(r"\..+\.(\d+)\.part")
+"""The name of a file that is not whole yet: that of the file it is to replace, and the process that writes it."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_FOLDER = (errno.ENOENT, errno.ENOTDIR)
+
+
+class WritingError(InputError, OSError):
+    """A file cannot be written; what stood in its place stands there still."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system says against writing `path`, in one sentence.
+
+    Raises:
+        WritingError: it said so.
+    """
+    try:
+        yield
+    except WritingError:
+        raise
+    except OSError as error:
+        raise WritingError(f"{relative(path)} cannot be written: {reason(error)}.") from error
 
 
 @contextmanager
@@ -12,19 +42,100 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
     Args:
         sync: and lies on the disk, so that a power cut does not matter either; False for what can be made again.
+
+    Raises:
+        WritingError: the disk is full, the folder is gone or may not be written to, and the like.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield new
-        if sync:
-            with new.open("rb") as file:
-                os.fsync(file.fileno())
-        new.replace(path)
+        with writing(path):
+            yield new
+            if sync:
+                on_disk(new)
+            new.replace(path)
+            if sync:
+                on_disk(path.parent)
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is gone, say; what is left is swept up at the next start
+            new.unlink(missing_ok=True)
+
+
+def on_disk(path: Path) -> None:
+    """Wait until a file lies on the disk, or a folder's list of names: without that a power cut brings old names back.
+
+    Raises:
+        OSError: the disk cannot take it.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems of a network know no such thing for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def sweep_up(folder: Path) -> None:
+    """Remove what processes that were killed had not finished writing in `folder`."""
+    for path in folder.glob(".*.part"):
+        found = UNFINISHED.fullmatch(path.name)
+        if found and not _lives(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def own_folder(wanted: Path) -> Path:
+    """A new folder for this process alone: `wanted`, or where that is there already, the same name with -2, -3 ...
+
+    Raises:
+        WritingError: none can be made.
+    """
+    folder, number = wanted, 1
+    with writing(wanted):
+        while True:
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+                folder = wanted.with_name(f"{wanted.name}-{number}")
+            else:
+                return folder
 
 
 def relative(path: Path) -> Path:
     """As a user would write it, from the folder the command was given in."""
     start = Path(os.environ.get("PWD", "."))
     return path.relative_to(start) if path.is_relative_to(start) else path
+
+
+def of_the_disk(error: OSError) -> bool:
+    """Whether the fault is a disk's or a folder's rather than the program's."""
+    return error.errno in (*NO_ROOM, *NO_RIGHT, errno.EFBIG, errno.EIO)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, and what would mend it."""
+    said = error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        return f"{said}; make room on its disk"
+    if error.errno == errno.EFBIG:
+        return f"{said} for this process; raise that limit (ulimit -f)"
+    if error.errno in NO_RIGHT:
+        return f"{said}; let its folder be written to, or choose another one"
+    if error.errno in NO_FOLDER:
+        return f"{said}; put its folder back"
+    return f"{said}; see to its disk"
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of this number runs; this one has nothing half written when it sweeps."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True

@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,19 @@ PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tens
 
 # warnings.catch_warnings changes the whole process, so one thread at a time reads headers; decoding runs in parallel.
 _reading_header = threading.Lock()
+
+
+class PictureError(InputError):
+    """A picture that cannot be used.
+
+    Attributes:
+        reason: `missing`, `unreadable`, `no picture`, `damaged`, `too large`, or `unsupported` for pixels of a kind
+            that is not read.
+    """
+
+    def __init__(self, message: str, reason: str = "unsupported"):
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -113,15 +126,20 @@ def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tens
 
 
 def read_picture(
-    source: PictureSource, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
+    source: PictureSource,
+    preprocessing: Preprocessing,
+    max_pixels: int = MAX_PIXELS,
+    name: str = "the given bytes",
+    notice: Callable[[Image.Image], None] | None = None,
 ) -> UInt8[Tensor, "C H W"]:
     """A picture as the network is to see it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
 
     `source`: the path of a file, its bytes, a PIL image, an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool, or
     a tensor (H, W) or (1 to 4, H, W) of uint8, or of floats from 0 to 1, as torchvision's `to_tensor` makes them.
     Of an animation the first frame counts (of a PIL image, the current one). The whole file is decoded, so that a
-    damaged one is noticed. Colour profiles are ignored. Raises InputError, naming the file, for anything unusable,
-    or of more than `max_pixels`.
+    damaged one is noticed. Colour profiles are ignored. `name`: what errors call bytes. `notice`: is shown a file or
+    bytes once decoded, before anything is converted. Raises InputError, for a file or bytes a PictureError, naming it,
+    for anything unusable, or of more than `max_pixels`.
     """
     if isinstance(source, Tensor):
         return _square(_from_array(_from_tensor(source)), "the given tensor", preprocessing)
@@ -130,27 +148,34 @@ def read_picture(
     if isinstance(source, Image.Image):
         return _square(source, "the given picture", preprocessing)
     if isinstance(source, bytes):
-        return _decoded(io.BytesIO(source), "the given bytes", preprocessing, max_pixels)
+        return _decoded(io.BytesIO(source), name, preprocessing, max_pixels, notice)
     path = Path(source)
     try:
         with path.open("rb") as file:
-            return _decoded(file, str(path), preprocessing, max_pixels)
+            return _decoded(file, str(path), preprocessing, max_pixels, notice)
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; give the path of a picture.") from None
+        raise PictureError(f"{path}: there is no such file; give the path of a picture.", "missing") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; give the path of a picture.") from None
+        raise PictureError(f"{path}: is a folder; give the path of a picture.", "no picture") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror}); give a picture that can be read.") from None
+        sentence = f"{path}: cannot be opened ({error.strerror}); give a picture that can be read."
+        raise PictureError(sentence, "unreadable") from None
 
 
-def _decoded(file: io.BytesIO | io.BufferedReader, name: str, preprocessing: Preprocessing, max_pixels: int) -> Tensor:
+def _decoded(
+    file: io.BytesIO | io.BufferedReader,
+    name: str,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    notice: Callable[[Image.Image], None] | None,
+) -> Tensor:
     too_large = f"{name}: the picture is too large; give one of at most {max_pixels / 1e6:g} million pixels."
     try:
         with _reading_header, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd headers; the checks below decide
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > max_pixels:
-                raise InputError(too_large)
+                raise PictureError(too_large, "too large")
             if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, as far as twice the size needed is left
                 image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
             if image.format != "PNG":  # whose metadata may lie behind the pixels, and would decode them here
@@ -158,17 +183,18 @@ def _decoded(file: io.BytesIO | io.BufferedReader, name: str, preprocessing: Pre
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name}: is not a picture; give a file such as PNG, JPEG or WebP.") from None
+        raise PictureError(f"{name}: is not a picture; give a file such as PNG, JPEG or WebP.", "no picture") from None
     except Image.DecompressionBombError:
-        raise InputError(too_large) from None
+        raise PictureError(too_large, "too large") from None
     except Exception as error:
-        raise InputError(_damaged(name, error)) from error
+        raise _damaged(name, error) from error
     with image:
-        return _square(image, name, preprocessing)
+        return _square(image, name, preprocessing, notice)
 
 
-def _damaged(name: str, error: Exception) -> str:
-    return f"{name}: the picture is damaged ({error}); give a file that opens whole in a picture viewer."
+def _damaged(name: str, error: Exception) -> PictureError:
+    sentence = f"{name}: the picture is damaged ({error}); give a file that opens whole in a picture viewer."
+    return PictureError(sentence, "damaged")
 
 
 def _from_tensor(tensor: Tensor) -> np.ndarray:
@@ -197,20 +223,27 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array if array.dtype != np.bool_ else array * np.uint8(255)))
 
 
-def _square(image: Image.Image, name: str, preprocessing: Preprocessing) -> Tensor:
+def _square(
+    image: Image.Image,
+    name: str,
+    preprocessing: Preprocessing,
+    notice: Callable[[Image.Image], None] | None = None,
+) -> Tensor:
     if 0 in image.size:
-        raise InputError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
+        raise PictureError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
     try:
         image.load()  # decodes the whole picture
+        if notice:
+            notice(image)
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
     except Exception as error:  # what Pillow's decoders raise on damaged files has no common class
-        raise InputError(_damaged(name, error)) from error
+        raise _damaged(name, error) from error
     image = _opaque(_eight_bit(image, name, preprocessing), preprocessing)
     try:
         image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
     except ValueError:
-        raise InputError(f"{name}: pictures of mode {image.mode} are not read; save it as an RGB picture.") from None
+        raise PictureError(f"{name}: pictures of mode {image.mode} are not read; save it as an RGB picture.") from None
     mode = "L" if preprocessing.channels == 1 else "RGB"
     image = image if image.mode == mode else image.convert(mode)
     image = ImageOps.fit(image, (preprocessing.size, preprocessing.size), Image.Resampling.BICUBIC)
@@ -221,12 +254,12 @@ def _square(image: Image.Image, name: str, preprocessing: Preprocessing) -> Tens
 def _eight_bit(image: Image.Image, name: str, preprocessing: Preprocessing) -> Image.Image:
     """Deep grey scaled to 8 bit: Pillow's own conversion would clip all that is above 255 to white."""
     if image.mode == "F":
-        raise InputError(f"{name}: holds floating-point pixels of unknown range; save it as 8 or 16 bit.")
+        raise PictureError(f"{name}: holds floating-point pixels of unknown range; save it as 8 or 16 bit.")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     deep = np.asarray(image).astype(np.int64)
     if deep.min() < 0 or deep.max() > 65535:
-        raise InputError(f"{name}: holds grey levels beyond 16 bit; save it as 8 or 16 bit.")
+        raise PictureError(f"{name}: holds grey levels beyond 16 bit; save it as 8 or 16 bit.")
     grey = ((deep + 128) // 257).astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
         grey[deep == image.info["transparency"]] = preprocessing.background
@@ -241,11 +274,14 @@ def _opaque(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     return paper
 
 
-def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
+def find_pictures(
+    folder: str | os.PathLike[str], passing: Callable[[Path, str], None] = lambda path, why: None
+) -> tuple[list[Path], list[Path]]:
     """The pictures under a folder, by their suffix, and the other files, both sorted.
 
-    Hidden files and folders and `__MACOSX` are passed over; links are followed, each folder being read once. Raises
-    InputError naming a folder that cannot be read.
+    Hidden files and folders and `__MACOSX` are passed over; links are followed, each folder being read once. `passing`
+    is told each path that is passed over, and whether it is `hidden` or `linked twice`. Raises InputError naming a
+    folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -259,8 +295,11 @@ def find_pictures(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path
         about = Path(parent).stat()
         if (about.st_dev, about.st_ino) in seen:
             folders.clear()
+            passing(Path(parent), "linked twice")
             continue
         seen.add((about.st_dev, about.st_ino))
+        for name in filter(is_passed_over, sorted([*folders, *names])):
+            passing(Path(parent, name), "hidden")
         folders[:] = sorted(name for name in folders if not is_passed_over(name))
         for path in (Path(parent, name) for name in names if not is_passed_over(name)):
             (pictures if path.suffix.lower() in PICTURE_SUFFIXES else others).append(path)

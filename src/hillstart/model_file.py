@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pickletools
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -60,7 +61,11 @@ class Model:
 
 
 def save(path: Path, model: Model) -> None:
-    """Write `model` whole, or leave what was there."""
+    """Write `model` whole, or leave what was there.
+
+    Raises:
+        WritingError: it cannot be written.
+    """
     network, calibration = model.network, model.calibration
     about = {
         "format": FORMAT,
@@ -80,7 +85,11 @@ def save(path: Path, model: Model) -> None:
     with replacing(path) as new:
         new.touch()
         mode = new.stat().st_mode
-        save_file(tensors, new, {"hillstart": json.dumps(about, allow_nan=False)})
+        try:
+            save_file(tensors, new, {"hillstart": json.dumps(about, allow_nan=False)})
+        except SafetensorError as error:
+            found = re.search(r"os error (\d+)", str(error))
+            raise OSError(*((int(found[1]), os.strerror(int(found[1]))) if found else (str(error),))) from error
         new.chmod(mode)  # safetensors 0.8 leaves it to its owner alone, whatever the umask
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hillstart.configuration import conf_folder
 from hillstart.errors import InputError
+from hillstart.files import own_folder
 from hillstart.ranks import on_first_rank
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
@@ -34,6 +36,13 @@ def with_resumed_options(arguments: list[str]) -> list[str]:
     before = [str(option) for option in OmegaConf.load(stored)]
     before = [option for option in before if not re.match(r"(resume|hydra\.run\.dir)=", option)]
     return [*before, *arguments, f"hydra.run.dir={_quoted(run)}"]
+
+
+def give_own_folders() -> None:
+    """Let conf ask for `own_folder:NAME`: runs that begin in the same second have folders of their own."""
+    # Hydra may ask many times, and of copies of its options.
+    of_this_process = cache(lambda wanted: str(own_folder(Path(wanted))))
+    OmegaConf.register_new_resolver("own_folder", of_this_process, replace=True)
 
 
 def with_one_start_a_seed(arguments: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """A run's folder while it trains: pack by pack, what is done is written down, and an interrupted run goes on there."""
 
 import json
-import os
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from hillstart.errors import InputError
-from hillstart.files import replacing
+from hillstart.files import WritingError, replacing, sweep_up, writing
 from hillstart.outcome import Outcome
 from hillstart.population import Population, Trained
+from hillstart.starts import Record, Row
 from hillstart.tables import Tables
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -20,6 +23,7 @@ class RunFolder:
 
     Written in this order, so that a stop in between is noticed: rows are appended to the tables, the kept starts
     replace those of before, and then `checkpoints/packs.json` says that the pack is done and how long the tables are.
+    What cannot be written stays in memory and is tried again with the next pack; only at the end it is an error.
     The first rank writes; the others only keep count.
 
     Attributes:
@@ -36,9 +40,17 @@ class RunFolder:
         self.packs: list[int] = []
         self.done = 0
         self.checkpoint: Path | None = None
+        self._unwritten: list[tuple[Sequence[Row], Record]] = []
+        if self.writes:
+            for place in (folder, folder / "checkpoints"):
+                sweep_up(place)
 
     def begin(self, packs: Sequence[int]) -> None:
-        """A new run."""
+        """A new run.
+
+        Raises:
+            WritingError: the folder cannot be written to.
+        """
         self.packs = list(packs)
         if self.writes:
             self.tables.begin()
@@ -68,11 +80,10 @@ class RunFolder:
             )
         elif self.done:
             if self.writes and self.done < len(self.packs):
-                for table, size in ((self.tables.starts, state["starts"]), (self.tables.history, state["history"])):
-                    os.truncate(table, size)
+                self.tables.cut((state["starts"], state["history"]))
             known = state["starts"] if self.done < len(self.packs) else None
             self.outcome.rows, self.outcome.seconds = self.tables.read(known), state["seconds"]
-            if self.writes:
+            if self.writes and not all(row.diverged for row in self.outcome.rows):  # else there is no such file
                 self.outcome.load(self.model)
             else:
                 self.outcome.keep_rows()
@@ -83,30 +94,53 @@ class RunFolder:
 
     def add(self, trained: Trained) -> None:
         """A pack is done; to be called on every rank."""
-        places = range(len(trained.rows))
-        self.outcome.add(trained, places)
+        self.outcome.add(trained, range(len(trained.rows)))
         self.done += 1
         if self.writes:
-            self.tables.add(trained.rows, trained.training.record, places)
-            self.outcome.save(self.model, self.population.data)
-            self._note()
+            self._unwritten.append((trained.rows, trained.training.record))
+            try:
+                self._write()
+            except WritingError as error:
+                if self.done < len(self.packs):
+                    log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
 
     def end(self) -> None:
-        """All packs are done."""
+        """All packs are done.
+
+        Raises:
+            WritingError: what is done cannot be written.
+        """
         if self.writes:
+            if self._unwritten:
+                self._write()
             self.tables.end(self.outcome.rows)
 
+    def _write(self) -> None:
+        before = self.tables.sizes
+        try:
+            for rows, record in self._unwritten:
+                self.tables.add(rows, record, range(len(rows)))
+            self.tables.sync()
+            self.outcome.save(self.model, self.population.data)
+            self._note()
+        except WritingError:
+            self.tables.sizes = before
+            raise
+        self._unwritten = []
+
     def _note(self) -> None:
+        starts, history = self.tables.sizes
         state = {
             "population": self.population.described(),
             "packs": self.packs,
             "done": self.done,
             "epochs": self.epochs,
-            "starts": self.tables.starts.stat().st_size,
-            "history": self.tables.history.stat().st_size,
+            "starts": starts,
+            "history": history,
             "seconds": self.outcome.seconds,
         }
-        self._state.parent.mkdir(exist_ok=True)
+        with writing(self._state):
+            self._state.parent.mkdir(exist_ok=True)
         with replacing(self._state) as new:
             new.write_text(json.dumps(state) + "\n")
 

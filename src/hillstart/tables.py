@@ -2,13 +2,14 @@
 
 import csv
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
-from hillstart.files import replacing
+from hillstart.files import WritingError, on_disk, relative, replacing, writing
 from hillstart.starts import Record, Row, Start, standing, varying
 
 STARTS = ("seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank")
@@ -19,22 +20,57 @@ class Tables:
     """Both tables in a folder, growing as starts are done; what varies among the starts has a column of its own.
 
     The ranks are known at the end only: until then that column is empty and the rows stand in the order they came.
+    Whatever cannot be written raises a WritingError.
+
+    Attributes:
+        sizes: of both, in bytes, as far as they were written whole.
     """
 
     def __init__(self, folder: Path, starts: Sequence[Start]):
         self.starts, self.history = folder / "starts.csv", folder / "history.csv"
         self._varying, self._alike = varying(starts), starts[0].hyperparameters
         self._more = [name for name in self._varying if name != "eta"]
+        self.sizes = (0, 0)
 
     def begin(self) -> None:
         """Empty tables."""
+        self.sizes = (0, 0)
         _write(self.starts, [(*STARTS, *self._more)], "w")
         _write(self.history, [(*HISTORY, *self._varying)], "w")
+        self.sizes = self._sizes()
+
+    def cut(self, sizes: tuple[int, int]) -> None:
+        """Go on behind what lies in the first so many bytes of both.
+
+        Raises:
+            WritingError: one of them is missing, or shorter.
+        """
+        for table, size in zip((self.starts, self.history), sizes, strict=True):
+            there = table.stat().st_size if table.is_file() else 0
+            if there < size:
+                raise WritingError(
+                    f"{relative(table)} cannot be written: of the {size} bytes that it had, {there} are there; "
+                    "put the file back, or begin a new run."
+                )
+            with writing(table):
+                os.truncate(table, size)
+        self.sizes = sizes
+
+    def sync(self) -> None:
+        """Wait until what was added lies on the disk."""
+        for table in (self.starts, self.history):
+            with writing(table):
+                on_disk(table)
 
     def add(self, rows: Iterable[Row], record: Record, places: Sequence[int]) -> None:
-        """Append the rows and the history of these places of a record."""
+        """Append the rows and the history of these places of a record; all of it, or nothing that counts."""
+        self.cut(self.sizes)
         _write(self.starts, (self._line(row, "") for row in rows), "a")
         _write(self.history, self._epochs(record, places), "a")
+        self.sizes = self._sizes()
+
+    def _sizes(self) -> tuple[int, int]:
+        return self.starts.stat().st_size, self.history.stat().st_size
 
     def end(self, rows: Iterable[Row]) -> None:
         """All rows, ranked."""
@@ -79,7 +115,7 @@ class Tables:
 
 
 def _write(path: Path, lines: Iterable[Sequence[Any]], mode: str) -> None:
-    with path.open(mode, newline="") as file:
+    with writing(path), path.open(mode, newline="") as file:
         csv.writer(file).writerows([_plain(v) for v in line] for line in lines)
 
 

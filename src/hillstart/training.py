@@ -139,6 +139,9 @@ class Training(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
+        if len(self.record.history) and self.global_step < self.total_steps:
+            # What was the last epoch of a shorter training ended no start; the others have been through this already.
+            self.stopping.after_epoch(self.record, last=False)
         self._let_go()
         self.between_chunks = True
 
@@ -228,8 +231,11 @@ class Training(pl.LightningModule):
             state[part] = [state_dict[f"{part}.{name}"] for name in self._names()]
         for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
             target.copy_(source[self._mine])
+        # Epoch by epoch, as they ended: how the pack is tiled, and so the bits it gives, depends on the way there.
+        for epoch in range(1, len(self.record.history) + 1):
+            left = self.record.rolling | (self.record.epochs > epoch)
+            self.pack.retain(left[self._mine].nonzero().flatten().tolist())
         rolling = self.record.rolling
-        self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
         first = int(rolling[: self._mine.start].sum())
         mine = slice(first, first + len(self.pack.starts))
         self.pack.load({name: [t[mine] if t.dim() else t for t in ts] for name, ts in state.items()})

@@ -1,0 +1,135 @@
+"""What a folder of pictures holds that would be refused, that would spoil the measurement, or that one should know."""
+
+import hashlib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from hillstart.images import PictureError
+from hillstart.terminal import visible
+
+HANDFUL = 5
+"""Pictures of a class in a split with a folder of its own; with fewer, nothing is learned, or nothing measured."""
+
+REFUSED, SPOILS, NOTED = "refused", "spoils", "noted"
+
+# In the order of the report: what falsifies the result without a word comes first.
+KINDS = {
+    "leak": (SPOILS, "LEAK: test pictures that are in training or validation too, so that the test is no test"),
+    "validation leak": (SPOILS, "validation pictures that are in training too, so that the choice is no choice"),
+    "copies across classes": (SPOILS, "the same picture in several classes"),
+    "copies": (SPOILS, "the same picture several times in a class"),
+    "layout": (REFUSED, "folders that do not fit"),
+    "damaged": (REFUSED, "truncated or damaged pictures"),
+    "no picture": (REFUSED, "files called a picture that are none"),
+    "too large": (REFUSED, "pictures that are too large"),
+    "unsupported": (REFUSED, "pictures of a kind that is not read"),
+    "unreadable": (REFUSED, "files that cannot be read"),
+    "class names": (SPOILS, "class names that differ by case or accents alone, so perhaps one class"),
+    "few": (SPOILS, f"classes with fewer than {HANDFUL} pictures"),
+    "extension": (NOTED, "files passed over, as their extension is not that of a picture"),
+    "no class": (NOTED, "pictures passed over, as they lie beside the class folders"),
+    "hidden": (NOTED, "hidden files and folders, and __MACOSX, passed over"),
+    "linked twice": (NOTED, "links to folders that are read already, circles among them, passed over"),
+    "animated": (NOTED, "animations and files of several pages: the first picture counts"),
+    "deep": (NOTED, "pictures of more than 8 bit a channel, scaled to 8 bit"),
+    "transparent": (NOTED, "transparent pictures, laid on the background"),
+    "turned": (NOTED, "pictures turned upright, as their EXIF orientation says"),
+    "colours": (NOTED, "pictures in other colours (such as CMYK), converted to red, green and blue"),
+}
+"""Of each kind its weight (training refuses it, it spoils the measurement, or it is good to know) and heading."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found. `kind`: one of KINDS. `paths`: what it is about; of copies, all. `said`: a line for a reader."""
+
+    kind: str
+    paths: tuple[Path, ...]
+    said: str
+
+    @property
+    def weight(self) -> str:
+        return KINDS[self.kind][0]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture file, and the split and the class that it belongs to."""
+
+    path: Path
+    split: str
+    label: str
+
+
+def faults(errors: Iterable[tuple[Path, PictureError]]) -> Iterator[Finding]:
+    """The files that could not be used."""
+    for path, error in errors:
+        yield Finding("unreadable" if error.reason == "missing" else error.reason, (path,), str(error))
+
+
+def conversions(pictures: Sequence[Labelled], traits: Sequence[frozenset[str]]) -> Iterator[Finding]:
+    """What was done to pictures beyond bringing them to size, as `decoded.Decoded` names it."""
+    for picture, found in zip(pictures, traits, strict=True):
+        yield from (Finding(trait, (picture.path,), str(picture.path)) for trait in found)
+
+
+def copies(x: UInt8[Tensor, "N C H W"], pictures: Sequence[Labelled]) -> Iterator[Finding]:
+    """Pictures of which the network sees the same: equal to the last pixel at its size, whatever their files are.
+
+    So a copy in another format without loss, or with other metadata, is found, and one that was compressed anew is not.
+    """
+    groups: dict[bytes, list[Labelled]] = defaultdict(list)
+    for pixels, picture in zip(x, pictures, strict=True):
+        groups[hashlib.sha256(pixels.contiguous().numpy()).digest()].append(picture)
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        splits, labels = {picture.split for picture in group}, {picture.label for picture in group}
+        learned_first = sorted(group, key=lambda picture: ("train", "val", "test").index(picture.split))
+        paths = tuple(picture.path for picture in learned_first)
+        said = " = ".join(map(str, paths))
+        if len(splits) > 1:
+            yield Finding("leak" if "test" in splits else "validation leak", paths, said)
+        if len(labels) > 1:
+            yield Finding("copies across classes", paths, said)
+        if len(splits) == len(labels) == 1:
+            yield Finding("copies", paths, said)
+
+
+def alike(folders: Sequence[Path]) -> Iterator[Finding]:
+    """Class folders whose names differ by case alone, or by how an accent is written."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for folder in folders:
+        groups[unicodedata.normalize("NFC", folder.name).casefold()].append(folder)
+    for group in groups.values():
+        if len(group) > 1:
+            yield Finding("class names", tuple(group), " and ".join(map(str, group)))
+
+
+def few(counts: Iterable[tuple[Path, int]]) -> Iterator[Finding]:
+    """Class folders with less than a handful of usable pictures."""
+    for folder, count in counts:
+        if count < HANDFUL:
+            yield Finding("few", (folder,), f"{folder}: {count}")
+
+
+def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """The kinds of which something was found, in the order of the report."""
+    found: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
+    for finding in findings:
+        found[finding.kind].append(finding)
+    return {kind: of_kind for kind, of_kind in found.items() if of_kind}
+
+
+def summary(findings: Iterable[Finding], root: Path, weights: Sequence[str]) -> Iterator[str]:
+    """A line for each kind of these weights: how many, the first of them, and how to see the others."""
+    for kind, found in by_kind(findings).items():
+        if KINDS[kind][0] in weights:
+            more = f"; python scripts/audit.py {root} lists them" if len(found) > 1 else ""
+            yield visible(f"{KINDS[kind][1]}: {len(found)} (first: {found[0].said}{more})")
