@@ -30,6 +30,9 @@ compare: $(READY) ## are the starts of two runs really different? make compare A
 bench: $(READY) ## how fast: ours and the machine's own limit, in one run
 	$(BIN)/python scripts/bench.py
 
+soak: $(READY) ## an hour of runs killed at random moments and resumed: make soak SECONDS=3600
+	$(BIN)/python tests/soak.py $(or $(SECONDS),3600)
+
 clean: ## remove the environment and caches; runs in outputs/ and multirun/ stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -40,4 +43,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-.PHONY: help train test lint report check-gradients compare bench clean
+.PHONY: help train test lint report check-gradients compare bench soak clean

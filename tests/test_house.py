@@ -14,7 +14,7 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("errors", "files", "terminal", "network", "machine", "products", "gradient_check", "images"),
+    *("signals", "errors", "files", "terminal", "network", "machine", "products", "gradient_check", "images"),
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.idx", "data.cifar10", "data.quickdraw"),
@@ -63,7 +63,7 @@ ORDER = [
     *("report.hills", "report.paths", "report.one_weight", "report.hill"),
     *("report.matching", "report.lines", "report.valleys"),
     *("report.learning", "report.quality", "report.run_facts", "reporting"),
-    "commands",
+    *("commands", "doorway"),
     *("bench.timing", "bench.runs", "bench.memory", "bench.many_starts"),
     *(
         "bench.multirun",

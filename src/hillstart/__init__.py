@@ -1,5 +1,22 @@
 """Sigmoid networks as explicit tensor operations, trained from many random starts at once."""
 
-from hillstart.errors import InputError as InputError
-from hillstart.inference import load as load
-from hillstart.network import Network as Network
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hillstart.errors import InputError as InputError
+    from hillstart.inference import load as load
+    from hillstart.network import Network as Network
+
+# Brought when first asked for, so that a command catches signals before torch is imported.
+_HOMES = {"InputError": "errors", "load": "inference", "Network": "network"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

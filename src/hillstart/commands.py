@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hillstart import experiment, sweep
+from hillstart import experiment, signals, sweep
 from hillstart.configuration import (
     PER_START,
     build_population,
@@ -73,6 +73,7 @@ class TrainingTask:
         self.sweep: Path | None = None
         self.report = True
         self._traceback = traceback
+        self._jobs: list[int] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """One job; the median over its starts of the lowest validation cost, for a sweeper to minimise."""
@@ -105,13 +106,21 @@ class TrainingTask:
         for done in experiment.run_together(population, list(jobs.values()), trainer, first.keep, first.pack):
             yield list(jobs)[done.job], partial(_write_job, done)
 
+    def opening(self, folder: Path, jobs: Sequence[int]) -> None:
+        """One batch of jobs, by their numbers."""
+        self._jobs += jobs
+        signals.say(lambda: sweep.left(folder, len(self._jobs)))
+
     def closing(self, folder: Path) -> None:
         """Of one batch of jobs; a sweeper may launch many."""
         self.sweep = folder
 
     def _train(self, cfg: DictConfig) -> float:
         folder, self.report = _output_folder(), cfg.report
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
+        alone = HydraConfig.get().mode is not RunMode.MULTIRUN
+        if alone:
+            signals.say(partial(_onward, folder))
+        else:
             _one_device(cfg)
         checkpoint = None if cfg.resume is None else resumed_checkpoint(str(cfg.resume))
         check_options(cfg)
@@ -122,7 +131,10 @@ class TrainingTask:
         except WritingError as error:
             onward = f"resume={relative(folder)} goes on with this run when that is mended"
             raise InputError(f"{onward}: {error}") from error
-        if cfg.report and HydraConfig.get().mode is not RunMode.MULTIRUN and on_first_rank():
+        if cfg.report and alone and on_first_rank():
+            signals.say(
+                lambda: f"the run in {relative(folder)} is whole but for its report.html, which report.py writes."
+            )
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
 
@@ -136,6 +148,13 @@ def _open_the_box(folder: Path, population: Population | None = None) -> None:
 
     log.info("writing the page that opens the box ...")
     log.info(f"open it in a browser: {relative(reporting.write(folder, population))}")
+
+
+def _onward(folder: Path) -> str:
+    """How an interrupted run in `folder` goes on."""
+    if (folder / "checkpoints" / "packs.json").is_file():
+        return f"go on with it by: {signals.resume_command(relative(folder))}"
+    return "nothing was trained yet."
 
 
 def _raise(error: BaseException, cfg: DictConfig) -> float:

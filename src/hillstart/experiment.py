@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from hillstart import signals
 from hillstart.closing import report
 from hillstart.errors import InputError
 from hillstart.files import relative, replacing
@@ -56,9 +57,13 @@ def run(
     else:
         run_folder.begin(ranks.from_first(population.packs(device, ranks.size, pack)))
     _announce(population, device, ranks, run_folder.packs, run_folder.checkpoint or checkpoint)
-    for trained in train(population, make_trainer, run_folder.packs, run_folder.done, run_folder.checkpoint):
-        run_folder.add(trained)
-    run_folder.end()
+    with signals.held():
+        for trained in train(population, make_trainer, run_folder.packs, run_folder.done, run_folder.checkpoint):
+            if trained.whole:
+                run_folder.add(trained)
+            else:
+                run_folder.leave(trained)
+        run_folder.end()
     outcome = run_folder.outcome
     _check_sound(outcome, population, folder)
     measured = measure([outcome], population.data, device)[0] if outcome.network else {}
@@ -127,27 +132,31 @@ def run_together(
     _announce(whole, device, Ranks(), packs, None)
     left = [(j, len(jobs[j])) for j in order]
     outcome, records = Outcome(keep), list[tuple[Record, Sequence[int]]]()
-    for trained in train(whole, make_trainer, packs):
-        done: list[tuple[int, Outcome, list[tuple[Record, Sequence[int]]]]] = []
-        at, size = 0, len(trained.rows)
-        while at < size:
-            job, starts = left[0]
-            places = range(at, min(size, at + starts))
-            outcome.add(trained, places)
-            records.append((trained.training.record, places))
-            at = places.stop
-            left[0] = (job, starts - len(places))
-            if len(places) == starts:
-                left.pop(0)
-                done.append((job, outcome, records))
-                outcome, records = Outcome(keep), []
-        measured = iter(measure([o for _, o, _ in done if o.network is not None], whole.data, device))
-        for job, ended, of in done:
-            own = replace(population, starts=jobs[job])
-            summary = None
-            if ended.network is not None:
-                summary = summarise(ended, own, device, Ranks(), next(measured))
-            yield Finished(job, ended, of, summary, own)
+    with signals.held():
+        for trained in train(whole, make_trainer, packs):
+            if not trained.whole:  # none of its jobs is done
+                continue
+            done: list[tuple[int, Outcome, list[tuple[Record, Sequence[int]]]]] = []
+            at, size = 0, len(trained.rows)
+            while at < size:
+                job, starts = left[0]
+                places = range(at, min(size, at + starts))
+                outcome.add(trained, places)
+                records.append((trained.training.record, places))
+                at = places.stop
+                left[0] = (job, starts - len(places))
+                if len(places) == starts:
+                    left.pop(0)
+                    done.append((job, outcome, records))
+                    outcome, records = Outcome(keep), []
+            measured = iter(measure([o for _, o, _ in done if o.network is not None], whole.data, device))
+            for job, ended, of in done:
+                own = replace(population, starts=jobs[job])
+                summary = None
+                if ended.network is not None:
+                    summary = summarise(ended, own, device, Ranks(), next(measured))
+                signals.honour()
+                yield Finished(job, ended, of, summary, own)
 
 
 def summarise(

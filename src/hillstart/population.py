@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from hillstart import signals
 from hillstart.data.pictures import PictureSet
 from hillstart.descent import Descent
 from hillstart.errors import InputError
@@ -96,11 +97,16 @@ class Population:
 
 @dataclass(frozen=True)
 class Trained:
-    """A pack at its end, and a row for each of its starts."""
+    """A pack at its end, and a row for each of its starts.
+
+    Attributes:
+        whole: False where a signal ended it before.
+    """
 
     training: Training
     rows: Sequence[Row]
     seconds: float
+    whole: bool = True
 
 
 def train(
@@ -120,8 +126,10 @@ def train(
 
     Raises:
         InputError: `checkpoint` is none of such a training.
+        Interrupted: a signal came; the pack that it met is yielded before.
     """
     while done < len(packs):
+        signals.honour()
         first = sum(packs[:done])
         starts = population.starts[first : first + packs[done]]
         training = Training(
@@ -146,6 +154,10 @@ def train(
             training.release()
             torch.cuda.empty_cache()
             continue
+        except signals.Interrupted:
+            if training.record.history.numel():
+                yield Trained(training, training.record.rows(), time.perf_counter() - began, whole=False)
+            raise
         finally:
             checkpoint = None
         yield Trained(training, training.record.rows(), time.perf_counter() - began)

@@ -24,6 +24,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from hillstart import signals
 from hillstart.errors import InputError
 
 INTERVAL = 0.5  # seconds from one sign of life to the next
@@ -188,7 +189,7 @@ class AcrossRanks(DDPStrategy):
     def on_exception(self, exception: BaseException) -> None:
         if _heartbeat and isinstance(exception, KeyboardInterrupt):
             _heartbeat.state = "failed"  # Lightning kills the children now: not a loss to report
-        # Lightning broadcasts in its SIGTERM handler, and a launcher that lost a rank sends SIGTERM to the others.
+        # A launcher that lost a rank sends SIGTERM to the others.
         if _heartbeat and isinstance(exception, RuntimeError) and _heartbeat.lost.is_set():
             _heartbeat.thread.join()
 
@@ -216,6 +217,7 @@ class Launcher(_SubprocessScriptLauncher):
         if not self.cluster_environment.creates_processes_externally:
             self._call_children_scripts()
             _children[:] = self.procs
+            signals.when_ended_at_once(_end_children)
             threading.Thread(target=self._watch_until_joined, daemon=True).start()
         _set_num_threads_if_needed(num_processes=self.num_processes)
         return function(*args, **kwargs)
@@ -224,7 +226,7 @@ class Launcher(_SubprocessScriptLauncher):
         first, size = self.cluster_environment.node_rank() * self.num_processes, self.num_nodes * self.num_processes
         while _heartbeat is None:
             for rank, child in enumerate(_children, first + 1):
-                if child.poll() is not None:
+                if child.poll() is not None and signals.asked is None:
                     _end(f"hillstart: rank {rank} of {size} ended before it was ready.")
             time.sleep(INTERVAL)
 
@@ -282,6 +284,8 @@ class Heartbeat:
         while True:
             if time.monotonic() >= due:
                 state, due = self.state, time.monotonic() + self.interval
+                if signals.asked is not None:
+                    self._tell(f"signal {signals.asked}")
                 self._tell(state)
                 if state == "failed":
                     return
@@ -294,6 +298,12 @@ class Heartbeat:
                 if peer in heard:
                     silence[peer], states[peer] = 0, _hear(peer)
                     match states[peer].split(" ", 2):
+                        case ["signal", number]:
+                            if signals.asked is None:
+                                os.kill(os.getpid(), int(number))  # as if it had come to this rank too
+                                signals.wish(int(number))
+                        case ["gone" | "failed"] if signals.asked is not None:
+                            return  # it has heeded the signal before this one did
                         case ["gone"]:
                             self._lose(rank, "its process ended")
                         case ["failed"]:
@@ -352,12 +362,19 @@ def _see_children_off(patience: float) -> None:
             child.wait()
 
 
+def _end_children() -> None:
+    for child in _children:
+        child.kill()
+
+
 @contextmanager
 def _word_of_the_lost() -> Iterator[None]:
     """A collective fails when a rank is lost, but cannot tell which: that sentence is left to the heartbeat."""
     try:
         yield
     except RuntimeError:
+        signals.honour()
         if _heartbeat and _heartbeat.lost.wait(GRACE):
             _heartbeat.thread.join()
+        signals.honour()  # another rank heard of it first, and went
         raise

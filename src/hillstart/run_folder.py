@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hillstart.errors import InputError
 from hillstart.files import WritingError, replacing, sweep_up, writing
 from hillstart.outcome import Outcome
 from hillstart.population import Population, Trained
-from hillstart.starts import Record, Row
+from hillstart.starts import FINISHED, ROLLING, STATUS, Record, Row
 from hillstart.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,19 @@ class RunFolder:
             except WritingError as error:
                 if self.done < len(self.packs):
                     log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
+
+    def leave(self, trained: Trained) -> None:
+        """A signal met this pack: write down how its starts stand, for whoever looks; to go on needs none of it."""
+        if not self.writes:
+            return
+        so_far, record = Outcome(2 * self.outcome.most), trained.training.record
+        rows = [replace(r, status=ROLLING) if r.status == STATUS[FINISHED] else r for r in trained.rows]
+        self.tables.add(rows, record, range(len(rows)))
+        # Where no pack is done yet, the checkpoint is the model; and other ranks would have to send their weights.
+        if self.done and trained.training.ranks.size == 1:
+            so_far.kept, so_far.network = self.outcome.kept, self.outcome.network
+            so_far.add(trained, sorted(record.ranking()[: self.outcome.most]))
+            so_far.save(self.model, self.population.data)
 
     def end(self) -> None:
         """All packs are done.

@@ -16,6 +16,9 @@ FINISHED, STOPPED, DIVERGED = range(3)
 STATUS = ("finished", "stopped", "diverged")
 """How a start ended: after the last epoch, before it by `stop`, or with a cost that exploded."""
 
+ROLLING = "rolling"
+"""In the tables of a run that a signal ended: a start that had not ended."""
+
 VOTERS = 16
 """How many of the best starts are kept, and vote together, when `keep` does not say."""
 

@@ -18,6 +18,10 @@ from hillstart.tables import STARTS
 log = logging.getLogger(__name__)
 
 
+MOST_NAMED = 20
+"""Jobs that a sentence names; the rest are counted."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A job's folder, its options, and the rows of its `starts.csv`."""
@@ -32,8 +36,7 @@ def close(folder: Path) -> None:
 
     A row is ranked among those of all jobs. In front stand the job and what else than seed and eta varied.
     """
-    jobs = [_read(summary.parent, folder) for summary in sorted(folder.glob("**/summary.json"), key=_natural)
-            if summary.parent != folder]  # fmt: skip
+    jobs = [_read(summary.parent, folder) for summary in sorted(_summaries(folder), key=_natural)]
     if not jobs:
         return
     swept = _swept(jobs)
@@ -71,6 +74,23 @@ def close(folder: Path) -> None:
              f"{best['test_accuracy']:.4f}, uncertain by {best['test_standard_error']:.4f} "
              "(one standard error)")  # fmt: skip
     log.info(f"the sweep lies in {relative(folder)}")
+
+
+def left(folder: Path, jobs: int) -> str:
+    """What there is of a multirun that a signal ended, and what to do with the rest."""
+    done = [summary.parent for summary in sorted(_summaries(folder), key=_natural)]
+    named = ", ".join(job.relative_to(folder).as_posix() for job in done[:MOST_NAMED])
+    more = f" and {len(done) - MOST_NAMED} more" if len(done) > MOST_NAMED else ""
+    there = f"{len(done)} of {jobs} jobs are done and lie in {relative(folder)} ({named}{more})" if done else (
+        f"none of {jobs} jobs is done")  # fmt: skip
+    return (
+        f"{there}; a multirun cannot be resumed: begin another one for the jobs that are left, or train many seeds as "
+        "one run (seed=0 starts=N), which can be."
+    )
+
+
+def _summaries(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("**/summary.json") if path.parent != folder]
 
 
 def _read(job: Path, folder: Path) -> Job:

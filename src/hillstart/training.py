@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from hillstart import signals
 from hillstart.data.minibatches import MiniBatches, Sample
 from hillstart.data.pictures import PictureSet
 from hillstart.descent import SCHEDULES, Descent
@@ -117,9 +118,12 @@ class Training(pl.LightningModule):
         self._count(count - 1)
         self.between_chunks = True
 
+    def on_train_batch_end(self, *args: Any) -> None:
+        signals.honour()
+
     def validation_step(self, batch: int, index: int) -> None:
-        train_cost, _ = self.pack.measure(self._train.batches())
-        val_cost, val_accuracy = self.pack.measure(self._val.batches())
+        train_cost, _ = self.pack.measure(signals.heeding(self._train.batches()))
+        val_cost, val_accuracy = self.pack.measure(signals.heeding(self._val.batches()))
         figures = self.ranks.gather(torch.stack([train_cost, val_cost, val_accuracy], 1))
         lower = self.record.add(figures)
         self.pack.copy_into(self.best, lower[self._mine])
@@ -139,6 +143,7 @@ class Training(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
+        signals.take_back()
         if len(self.record.history) and self.global_step < self.total_steps:
             # What was the last epoch of a shorter training ended no start; the others have been through this already.
             self.stopping.after_epoch(self.record, last=False)

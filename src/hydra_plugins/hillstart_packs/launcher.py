@@ -34,6 +34,8 @@ class PackLauncher(BasicLauncher):
         sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
         sweep_dir.mkdir(parents=True, exist_ok=True)
         jobs = dict(enumerate(job_overrides, initial_job_idx))
+        if hasattr(task, "opening"):
+            task.opening(sweep_dir, list(jobs))
         try:
             if hasattr(task, "together"):
                 results = self._launch_packs(jobs, sweep_dir)
