@@ -92,9 +92,10 @@ def own_folder(wanted: Path) -> Path:
     """
     folder, number = wanted, 1
     with writing(wanted):
+        with suppress(FileExistsError):  # where it is no folder, the next one says so
+            folder.parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
                 folder.mkdir()
             except FileExistsError:
                 number += 1
