@@ -38,6 +38,7 @@ from hillstart.options import (
     explain,
     give_own_folders,
     resumed_checkpoint,
+    resuming,
     with_one_start_a_seed,
     with_quiet_rank,
     with_resumed_options,
@@ -132,9 +133,7 @@ class TrainingTask:
             onward = f"resume={relative(folder)} goes on with this run when that is mended"
             raise InputError(f"{onward}: {error}") from error
         if cfg.report and alone and on_first_rank():
-            signals.say(
-                lambda: f"the run in {relative(folder)} is whole but for its report.html, which report.py writes."
-            )
+            signals.say(lambda: f"only its page is missing: {signals.command('report', str(relative(folder)))}")
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
 
@@ -153,7 +152,7 @@ def _open_the_box(folder: Path, population: Population | None = None) -> None:
 def _onward(folder: Path) -> str:
     """How an interrupted run in `folder` goes on."""
     if (folder / "checkpoints" / "packs.json").is_file():
-        return f"go on with it by: {signals.resume_command(relative(folder))}"
+        return f"go on with it by: {signals.command('train', resuming(relative(folder)))}"
     return "nothing was trained yet."
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,7 +29,7 @@ def with_resumed_options(arguments: list[str]) -> list[str]:
     named = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
     if not named or named[-1] in ("", "null"):
         return arguments
-    checkpoint = resumed_checkpoint(named[-1])
+    checkpoint = resumed_checkpoint(_unquoted(named[-1]))
     run = checkpoint.parent.parent
     stored = run / ".hydra" / "overrides.yaml"
     if not stored.is_file():
@@ -129,6 +130,18 @@ def _flatten(node: object, prefix: str) -> Iterator[str]:
                 yield f"{prefix}{key}"
                 if not OmegaConf.is_interpolation(node, key):
                     yield from _flatten(node[key], f"{prefix}{key}.")
+
+
+def resuming(folder: Path) -> str:
+    """The option that resumes the run in `folder`."""
+    plain = re.fullmatch(r"[-\w/.+%@]+", str(folder))  # other characters may have a meaning of their own for Hydra
+    return f"resume={folder if plain else _quoted(folder)}"
+
+
+def _unquoted(value: str) -> str:
+    if value[:1] in ("'", '"'):
+        return str(OverridesParser.create().parse_override(f"resume={value}").value())
+    return value
 
 
 def _quoted(path: Path) -> str:

@@ -257,7 +257,8 @@ class Heartbeat:
         if self.state != "done":
             self.state = "failed"
             self.thread.join(2 * self.interval)
-            _see_children_off(2 * GRACE)
+            # After a signal they have nothing to write, and one that waits in a collective hears of it too late.
+            _see_children_off(self.interval if signals.asked else 2 * GRACE)
 
     def _meet_all(self) -> dict[Connection, int]:
         dual = socket.has_dualstack_ipv6()
@@ -300,8 +301,7 @@ class Heartbeat:
                     match states[peer].split(" ", 2):
                         case ["signal", number]:
                             if signals.asked is None:
-                                os.kill(os.getpid(), int(number))  # as if it had come to this rank too
-                                signals.wish(int(number))
+                                signals.pass_on(int(number))
                         case ["gone" | "failed"] if signals.asked is not None:
                             return  # it has heeded the signal before this one did
                         case ["gone"]:

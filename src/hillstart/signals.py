@@ -113,16 +113,19 @@ def when_ended_at_once(call: Callable[[], object]) -> None:
     _at_once.append(call)
 
 
-def resume_command(folder: Path) -> str:
-    """What a user types to go on with the run in `folder`."""
-    typed = str(folder)
-    if any(character in typed for character in "'\"\\,=(){}[]:"):  # of a meaning of their own on Hydra's command line
-        typed = "'" + typed.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"}.isdisjoint(os.environ):
-        return "the same command with " + shlex.quote(f"resume={typed}")
+def pass_on(number: int) -> None:
+    """A signal that came to another process of the same work counts as if it had come to this one."""
+    _ask(number)
+    os.kill(os.getpid(), number)
+
+
+def command(name: str, argument: str) -> str:
+    """What a user types to give one argument to `train` or `report`, by the same way as this command was given."""
+    if name == "train" and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"}.isdisjoint(os.environ):
+        return f"the same command with {shlex.quote(argument)}"
     program = Path(sys.argv[0])
-    start = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
-    return shlex.join([*start, f"resume={typed}"])
+    program = program.with_name(program.name.replace("train", name))
+    return shlex.join([*(["python", str(program)] if program.suffix == ".py" else [program.name]), argument])
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

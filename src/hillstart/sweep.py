@@ -81,8 +81,7 @@ def left(folder: Path, jobs: int) -> str:
     done = [summary.parent for summary in sorted(_summaries(folder), key=_natural)]
     named = ", ".join(job.relative_to(folder).as_posix() for job in done[:MOST_NAMED])
     more = f" and {len(done) - MOST_NAMED} more" if len(done) > MOST_NAMED else ""
-    there = f"{len(done)} of {jobs} jobs are done and lie in {relative(folder)} ({named}{more})" if done else (
-        f"none of {jobs} jobs is done")  # fmt: skip
+    there = f"done of {jobs} jobs: {len(done)}" + (f", in {relative(folder)}: {named}{more}" if done else "")
     return (
         f"{there}; a multirun cannot be resumed: begin another one for the jobs that are left, or train many seeds as "
         "one run (seed=0 starts=N), which can be."

@@ -119,7 +119,9 @@ class Training(pl.LightningModule):
         self.between_chunks = True
 
     def on_train_batch_end(self, *args: Any) -> None:
-        signals.honour()
+        # After an epoch's last chunk a resumed training would go without its measurement, which heeds signals as well.
+        if self.global_step % self.batches.per_epoch:
+            signals.honour()
 
     def validation_step(self, batch: int, index: int) -> None:
         train_cost, _ = self.pack.measure(signals.heeding(self._train.batches()))

@@ -1,0 +1,309 @@
+"""Ctrl-C, SIGTERM and a closed terminal end a training in good order within seconds, wherever they meet it."""
+
+import csv
+import fcntl
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hillstart
+from hillstart import signals
+from hillstart.training import Training
+from killing import BOUND, OPTIONS, differences, whole_run
+from launching import alone
+from test_resume import PER_EPOCH, company, fit, state
+
+SCRIPT = str(Path(__file__).parent.parent / "scripts/train.py")
+LIMIT = 5.0
+"""Seconds from the signal to the end."""
+LONG = ["data.train=200", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=1000000", "report=false"]
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+class Command:
+    """A training as a terminal starts it: the first process of a group of its own."""
+
+    def __init__(self, folder: Path, *command: str, **of: Any):
+        self.folder = folder
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=folder,
+            env=alone() | {"PWD": str(folder)},
+            start_new_session=True,
+            **(pipes | {"preexec_fn": _as_a_terminal} | of),
+        )
+
+    def wait_for(self, met: Callable[[], Any]) -> None:
+        end = time.monotonic() + BOUND
+        while not met():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.005)
+
+    def wait_for_file(self, pattern: str) -> None:
+        self.wait_for(lambda: any(self.folder.glob(pattern)))
+
+    def end_by(self, number: signal.Signals, group: bool = False) -> list[str]:
+        """What it had said, line by line, when it has ended by the signal as it should."""
+        began = time.monotonic()
+        (os.killpg if group else os.kill)(self.process.pid, number)
+        try:
+            out, _ = self.process.communicate(timeout=2 * LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+        seconds = time.monotonic() - began
+        assert self.process.returncode == CODES[number], out
+        assert "Traceback" not in out, out
+        assert seconds < LIMIT, out
+        return str(out).splitlines()
+
+
+def _as_a_terminal() -> None:
+    for number in CODES:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---------------------------------------------------------------- a run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "whole"
+    whole_run(folder)
+    return folder
+
+
+def test_between_packs_and_on_again(tmp_path: Path, whole: Path) -> None:
+    """Ctrl-C in a run of many packs, then what its last line says to type: the run ends as if nothing had been."""
+    name = "odd, 'named'"
+    quoted = name.replace("'", "\\'")
+    run = Command(tmp_path, SCRIPT, *OPTIONS, f"hydra.run.dir='{quoted}'")
+    folder = tmp_path / name
+    run.wait_for(lambda: (folder / "starts.csv").is_file() and len(table(folder / "starts.csv")) >= 7)
+    time.sleep(0.3)
+    said = run.end_by(signal.SIGINT, group=True)
+    assert said[-1].startswith("hillstart: stopped by Ctrl-C; go on with it by: python ")
+    rows = table(folder / "starts.csv")
+    assert {row["status"] for row in rows} >= {"rolling", "diverged"}
+    assert len(rows) > 7
+    assert {row["seed"] for row in table(folder / "history.csv")} == {row["seed"] for row in rows}
+    assert len(hillstart.load(folder).seeds) > 4  # those of the packs that are done, and of the one under way
+    typed = shlex.split(said[-1].partition(": python ")[2])
+    assert typed[0] == SCRIPT
+    on = Command(tmp_path, *typed)
+    out, _ = on.process.communicate(timeout=BOUND)
+    assert on.process.returncode == 0, out
+    assert differences(folder, whole) == []
+
+
+def test_sigterm_to_one_process(tmp_path: Path) -> None:
+    run = Command(tmp_path, SCRIPT, *LONG, "starts=3", "hydra.run.dir=run")
+    run.wait_for_file("run/checkpoints/best.ckpt")
+    assert run.end_by(signal.SIGTERM)[-1] == (
+        f"hillstart: stopped by SIGTERM; go on with it by: python {SCRIPT} resume=run"
+    )
+    rows = table(tmp_path / "run/starts.csv")
+    assert [(row["seed"], row["status"]) for row in rows] == [("0", "rolling"), ("1", "rolling"), ("2", "rolling")]
+    assert {row["epoch"] for row in table(tmp_path / "run/history.csv")} == {
+        str(epoch) for epoch in range(1, int(rows[0]["epochs"]) + 1)
+    }
+    assert hillstart.load(tmp_path / "run").seeds == (0, 1, 2)
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+def test_a_closed_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+
+    def controlled() -> None:
+        _as_a_terminal()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    of = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "preexec_fn": controlled}
+    run = Command(tmp_path, SCRIPT, *LONG, "hydra.run.dir=run", **of)
+    os.close(theirs)
+    os.set_blocking(ours, False)
+
+    def met() -> bool:
+        with suppress(BlockingIOError):
+            os.read(ours, 65536)  # the bar would else wait for someone to read it
+        return (tmp_path / "run/checkpoints/best.ckpt").is_file()
+
+    run.wait_for(met)
+    before = (tmp_path / "run/checkpoints/last.ckpt").stat().st_mtime_ns
+    began = time.monotonic()
+    os.close(ours)
+    assert run.process.wait(timeout=2 * LIMIT) == 129
+    assert time.monotonic() - began < LIMIT
+    assert (tmp_path / "run/checkpoints/last.ckpt").stat().st_mtime_ns > before
+    assert {row["status"] for row in table(tmp_path / "run/starts.csv")} == {"rolling"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_torch_is_imported(tmp_path: Path, number: signal.Signals) -> None:
+    run = Command(tmp_path, SCRIPT, *LONG)
+    maps = Path(f"/proc/{run.process.pid}/maps")
+    run.wait_for(lambda: "libtorch" in maps.read_text())
+    said = run.end_by(number, group=True)
+    assert said == [f"hillstart: stopped by {signals.CAUGHT[number]}; nothing was trained yet."]
+
+
+def test_while_pictures_are_drawn(tmp_path: Path) -> None:
+    run = Command(tmp_path, SCRIPT, "data.train=60000", "hydra.run.dir=run")
+    run.wait_for_file("run/train.log")
+    assert run.end_by(signal.SIGINT, group=True)[-1] == "hillstart: stopped by Ctrl-C; nothing was trained yet."
+
+
+def test_while_the_report_is_written(tmp_path: Path) -> None:
+    short = [*LONG[:3], "trainer.max_epochs=2", "hydra.run.dir=run"]
+    run = Command(tmp_path, SCRIPT, *short)
+    run.wait_for_file("run/summary.json")
+    report = SCRIPT.replace("train.py", "report.py")
+    said = run.end_by(signal.SIGTERM)[-1]
+    assert said in (
+        f"hillstart: stopped by SIGTERM; only its page is missing: python {report} run",
+        f"hillstart: stopped by SIGTERM; go on with it by: python {SCRIPT} resume=run",  # it was a line further up
+    )
+    assert len(table(tmp_path / "run/starts.csv")) == 16
+    assert not (tmp_path / "run/report.html").exists()
+
+
+def test_a_reader_that_ends_by_the_same_signal(tmp_path: Path) -> None:
+    """As in `make train | tee log`: nobody is left to hear what is said."""
+    reading, writing = os.pipe()
+    run = Command(tmp_path, SCRIPT, *LONG, "hydra.run.dir=run", stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    run.wait_for_file("run/checkpoints/best.ckpt")
+    os.close(reading)
+    os.killpg(run.process.pid, signal.SIGINT)
+    _, said = run.process.communicate(timeout=LIMIT)
+    assert run.process.returncode == 130, said
+    assert said == f"hillstart: stopped by Ctrl-C; go on with it by: python {SCRIPT} resume=run\n"
+
+
+# ---------------------------------------------------------------- many jobs, many processes
+
+
+@pytest.mark.parametrize("way", ["packed", "one after another"])
+def test_a_multirun(tmp_path: Path, way: str) -> None:
+    first = ["network.hidden=[4],[5]"] if way == "packed" else ["hydra.job.chdir=true"]
+    options = ["-m", "seed=0,1,2", *first, *LONG[:2], "trainer.max_epochs=100", "report=false", "hydra.sweep.dir=many"]
+    run = Command(tmp_path, SCRIPT, *options)
+    run.wait_for_file("many/*/summary.json")
+    said = run.end_by(signal.SIGINT, group=True)
+    done = sorted(path.parent.name for path in tmp_path.glob("many/*/summary.json"))
+    jobs = 6 if way == "packed" else 3
+    assert 0 < len(done) < jobs
+    assert said[-1].startswith(
+        f"hillstart: stopped by Ctrl-C; done of {jobs} jobs: {len(done)}, in many: {', '.join(done)}; "
+        "a multirun cannot be resumed"
+    )
+    for job in done:
+        assert [row["status"] for row in table(tmp_path / "many" / job / "starts.csv")] == ["finished"]
+        assert len(hillstart.load(tmp_path / "many" / job).seeds) == 1
+    assert sorted(row["job"] for row in table(tmp_path / "many/starts.csv")) == done
+
+
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_two_ranks(tmp_path: Path, number: signal.Signals, group: bool) -> None:
+    run = Command(tmp_path, SCRIPT, *LONG, "starts=4", "trainer.devices=2", "hydra.run.dir=run")
+    run.wait_for_file("run/checkpoints/best.ckpt")
+    said = run.end_by(number, group)
+    assert said[-1].endswith(f"go on with it by: python {SCRIPT} resume=run")
+    assert sum(line.startswith("hillstart:") for line in said) == 1, said
+    assert len(table(tmp_path / "run/starts.csv")) == 4
+
+
+# ---------------------------------------------------------------- by itself
+
+
+def test_twice_is_at_once(tmp_path: Path) -> None:
+    run = Command(tmp_path, "-c", _waiting("signals.held()"), stderr=subprocess.PIPE)
+    run.wait_for_file("here")
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(2 * signals.TWICE)
+    assert run.process.poll() is None
+    began = time.monotonic()
+    run.process.send_signal(signal.SIGINT)
+    _, said = run.process.communicate(timeout=LIMIT)
+    assert time.monotonic() - began < 1
+    assert run.process.returncode == 130
+    assert said == "hillstart: stopped by Ctrl-C; nothing was trained yet.\n"
+
+
+def test_the_same_wish_by_two_ways_is_one(tmp_path: Path) -> None:
+    run = Command(tmp_path, "-c", _waiting("signals.held()"))
+    run.wait_for_file("here")
+    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signal.SIGTERM)
+    time.sleep(2 * signals.TWICE)
+    assert run.process.poll() is None
+    run.process.kill()
+    run.process.communicate()
+
+
+def test_a_main_thread_that_does_not_notice(tmp_path: Path) -> None:
+    run = Command(tmp_path, "-c", _waiting("signals.held()"))
+    run.wait_for_file("here")
+    assert run.end_by(signal.SIGTERM) == ["hillstart: stopped by SIGTERM; nothing was trained yet."]
+
+
+def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As under nohup."""
+    run = Command(
+        tmp_path, "-c", _waiting("signals.held()"), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    run.wait_for_file("here")
+    run.process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert run.process.poll() is None
+    run.process.kill()
+    run.process.communicate()
+
+
+def _waiting(block: str) -> str:
+    return (
+        "import pathlib, time; from hillstart import signals\n"
+        f"with signals.caught(), {block}:\n  pathlib.Path('here').touch()\n  time.sleep(60)"
+    )
+
+
+@pytest.mark.parametrize("chunk", [9, 100], ids=["chunks", "one chunk an epoch"])
+@pytest.mark.parametrize("moment", range(6))
+def test_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, chunk: int) -> None:
+    """The moments from the second epoch on at which a training heeds signals, one after the other."""
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk))
+    of = company("momentum")
+    whole = fit(tmp_path / "whole", epochs=5, **of)
+    honour, moments = signals.honour, []
+
+    def counted() -> None:
+        moments.append(None)
+        monkeypatch.setattr(signals, "asked", 15 if len(moments) == 4 + moment else None)
+        honour()
+
+    monkeypatch.setattr(signals, "honour", counted)
+    with pytest.raises(signals.Interrupted):
+        fit(tmp_path / "cut", epochs=5, **of)
+    monkeypatch.undo()
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk))
+    resumed = fit(tmp_path / "cut", resume=True, epochs=5, **of)
+    assert state(resumed) == state(whole)
+    assert resumed.trainer.global_step == whole.trainer.global_step == 5 * PER_EPOCH
