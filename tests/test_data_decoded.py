@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from hillstart.data import decoded
-from hillstart.data.decoded import cache_folder, decode
+from hillstart.data.decoded import decode
 from hillstart.images import Preprocessing, read_picture
+from hillstart.machine import own_cache
 
 SMALL = Preprocessing(size=8, channels=3)
 
@@ -21,7 +22,7 @@ SMALL = Preprocessing(size=8, channels=3)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache_folder()
+    return own_cache() / "pictures"
 
 
 @pytest.fixture

@@ -29,6 +29,16 @@ def test_a_width_that_is_clearly_faster_is_taken_and_noted(measured: dict[float,
     assert sorted(noted.values()) == ["1.5 MiB", "6 MiB", "6 MiB"]
 
 
+def test_without_a_home_each_process_measures(measured: dict[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    measured[6.0] = 0.5
+    assert hillstart.tiling.tile_bytes(2, False) == 6 << 20
+
+
 def test_a_little_faster_is_noise(measured: dict[float, float]) -> None:
     measured |= {1.5: 0.96, 6.0: 0.97, 12.0: 0.96}
     assert [hillstart.tiling.tile_bytes(2, small) for small in (False, True)] == [3 << 20, 6 << 20]

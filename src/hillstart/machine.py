@@ -25,7 +25,7 @@ def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> st
     notes = _notes()
     if (found := notes.get(key)) in choices:  # another process was faster
         return str(found)
-    with suppress(OSError):  # a home that cannot be written to
+    with suppress(OSError, RuntimeError):  # no home, or one that cannot be written to
         _path().parent.mkdir(parents=True, exist_ok=True)
         with replacing(_path(), sync=False) as new:
             new.write_text(json.dumps(notes | {key: measured}, indent=2) + "\n")
@@ -33,14 +33,24 @@ def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> st
 
 
 def _notes() -> dict[str, str]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, RuntimeError, ValueError):
         found = json.loads(_path().read_text())
         return found if isinstance(found, dict) else {}
     return {}
 
 
 def _path() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hillstart" / "machine.json"
+    return own_cache() / "machine.json"
+
+
+def own_cache() -> Path:
+    """Where what can be found again is kept: `hillstart` in $XDG_CACHE_HOME, or else in ~/.cache.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))  # its standard has a relative one passed over
+    return (base if base.is_absolute() else Path.home() / ".cache") / "hillstart"
 
 
 @cache

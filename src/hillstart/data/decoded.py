@@ -30,6 +30,7 @@ from torch import Tensor
 from hillstart import images
 from hillstart.files import replacing
 from hillstart.images import PictureError, Preprocessing, read_picture
+from hillstart.machine import own_cache
 
 log = logging.getLogger(__name__)
 LARGEST_FILE = 2**30
@@ -155,16 +156,10 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
 # ---------------------------------------------------------------- the cache
 
 
-def cache_folder() -> Path:
-    """Where decoded pictures are kept: `hillstart/pictures` in $XDG_CACHE_HOME, or else in ~/.cache."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "hillstart" / "pictures"
-
-
 def _place(keep_as: str, preprocessing: Preprocessing) -> Path | None:
     """The file of this set, as this code with these decoders reads it; None where nothing can be kept."""
     try:
-        folder = cache_folder()
+        folder = own_cache() / "pictures"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The source itself, so that no one has to remember to count a version up.
         code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, __file__)]
