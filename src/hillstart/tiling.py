@@ -15,7 +15,7 @@ from hillstart.network import Network
 from hillstart.products import products
 
 # First-layer weights of a tile, in MiB: wide enough for the matrix product, small enough to stay in cache from one
-# mini-batch to the next. This, or twice as much below `SMALL_BATCH`, was within 7 % of the fastest in all that was tried.
+# mini-batch to the next. This, or twice as much below `SMALL_BATCH`: within 7 % of the fastest, wherever tried.
 TILE_MIB = 3.0
 # With fewer pictures a step is so short that the threads wait for each other's Python: tiles of twice the width do half
 # as many.
