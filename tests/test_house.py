@@ -48,6 +48,7 @@ ORDER = [
     ),
     *(
         "population",
+        "saturation",
         "outcome",
         "run_folder",
         "closing",

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from hillstart.files import relative
 from hillstart.outcome import Outcome
+from hillstart.saturation import NOTABLE, remark
 from hillstart.starts import standing, varying
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool 
     before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
     log.info(f"its probabilities, by a temperature of {of['temperature']:.2f} fitted on val pictures, are off by "
              f"{after:.3f} on test ({before:.3f} without it)")  # fmt: skip
+    if summary["saturated"] >= NOTABLE:
+        log.warning(remark(summary["saturated"]))
     ended = [f"{summary[how]} {how}" for how in ("stopped", "diverged") if summary[how]]
     if ended:
         whole = summary["epochs"] * summary["starts"]

@@ -15,6 +15,7 @@ from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.population import Trained
 from hillstart.provenance import versions
+from hillstart.saturation import PICTURES, saturated
 from hillstart.starts import VOTERS, Row, standing
 from hillstart.voting import Calibration, vote
 
@@ -92,12 +93,14 @@ def measure(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device)
         outcomes: with a network each, all of the same shape.
 
     Returns:
-        For each: accuracy of its best start, and of its vote; what its calibration does on validation and on test.
+        For each: accuracy of its best start, and of its vote; what its calibration does on validation and on test; the
+        share of saturated nodes of its starts.
     """
     found: list[dict[str, Any]] = []
     for some in _within(OUTPUT_BYTES, outcomes, data):
         on_val, on_test = (_outputs(some, split, data, device) for split in (data.val, data.test))
-        for outcome, val, test in zip(some, on_val, on_test, strict=True):
+        flat = _saturated(some, data, device)
+        for outcome, val, test, share in zip(some, on_val, on_test, flat, strict=True):
             outcome.calibration = calibrate(val, data.val.y)
             T = outcome.calibration.vote
             right = [(of.argmax(-1) == data.test.y).double().mean().item() for of in (test[0], vote(test))]
@@ -106,7 +109,8 @@ def measure(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device)
                 "val": before_and_after(val, data.val.y, T),
                 "test": before_and_after(test, data.test.y, T),
             }
-            found.append({"test_accuracy": right[0], "vote_test_accuracy": right[1], "calibration": calibration})
+            accuracy = {"test_accuracy": right[0], "vote_test_accuracy": right[1]}
+            found.append({**accuracy, "calibration": calibration, "saturated": share})
     return found
 
 
@@ -122,6 +126,14 @@ def _within(limit: int, outcomes: Sequence[Outcome], data: PictureSet) -> Iterat
         held += size
     if some:
         yield some
+
+
+def _saturated(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device) -> list[float]:
+    """The share of saturated nodes among the starts of each outcome, on some validation pictures."""
+    networks = [outcome.network for outcome in outcomes if outcome.network is not None]
+    sample = Sample(data.val, len(data.classes), data.preprocessing, device, limit=PICTURES)
+    shares = saturated(Network.join(networks).to(device), (x for x, _ in sample.batches(100)))
+    return [share.mean().item() for share in shares.split([network.starts for network in networks])]
 
 
 def _outputs(outcomes: Sequence[Outcome], split: Split, data: PictureSet, device: torch.device) -> list[Tensor]:

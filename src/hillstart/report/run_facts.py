@@ -17,6 +17,7 @@ def section(run: FinishedRun) -> Section:
         "epochs": f"{summary['epochs']} at most; {summary['epochs_trained']} over all starts",
         "descent": population.descent.optimiser_name
         + f", mini-batches of {population.descent.batch_size}, eta {population.descent.schedule}",
+        **({"saturated hidden nodes": f"{summary['saturated']:.1%}"} if "saturated" in summary else {}),
         "training": f"{summary['seconds']:.1f} s on {summary['device']}"
         + (f", {summary['ranks']} ranks" if summary["ranks"] > 1 else ""),
         "versions": ", ".join(f"{name} {number}" for name, number in summary["versions"].items()),
