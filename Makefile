@@ -30,6 +30,9 @@ compare: $(READY) ## are the starts of two runs really different? make compare A
 bench: $(READY) ## how fast: ours and the machine's own limit, in one run
 	$(BIN)/python scripts/bench.py
 
+results: $(READY) ## the recipes of conf/experiment run, their table written: a quarter of an hour; PHOTOS=FOLDER too
+	$(BIN)/python scripts/results.py $(if $(PHOTOS),--photos "$(PHOTOS)")
+
 soak: $(READY) ## an hour of runs killed at random moments and resumed: make soak SECONDS=3600
 	$(BIN)/python tests/soak.py $(or $(SECONDS),3600)
 
@@ -43,4 +46,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-.PHONY: help train test lint report check-gradients compare bench soak clean
+.PHONY: help train test lint report check-gradients compare bench results soak clean

@@ -1,7 +1,9 @@
 """Pages in a real browser: headless Chromium, in which whatever reaches the console fails the test."""
 
+import base64
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,24 +11,32 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[WebDriver]:
     """Headless Chromium with a mouse; skipped with a reason where there is none."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
+    if not (CHROMIUM and DRIVER):
         pytest.skip("no Chromium with its chromedriver on this machine (Debian: chromium, chromium-driver)")
+    with started() as driver:
+        yield driver
+
+
+@contextmanager
+def started() -> Iterator[WebDriver]:
+    """The same outside of a test."""
+    assert CHROMIUM and DRIVER
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-device-scale-factor=1"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=Service(driver))
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
-        yield started
+        yield driver
     finally:
-        started.quit()
+        driver.quit()
 
 
 def opened(browser: WebDriver, path: Path, width: int = 1400, height: int = 900, dark: bool = False) -> WebDriver:
@@ -35,6 +45,7 @@ def opened(browser: WebDriver, path: Path, width: int = 1400, height: int = 900,
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     console(browser)
     browser.get(path.absolute().as_uri())
     browser.execute_script("document.querySelectorAll('section').forEach((s) => hillstart.open(s.id))")
@@ -47,9 +58,12 @@ def console(browser: WebDriver) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser")]
 
 
-def photograph(browser: WebDriver, path: Path) -> None:
-    """The whole page, however long, as a PNG."""
-    import base64
-
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
-    path.write_bytes(base64.b64decode(shot["data"]))
+def photograph(browser: WebDriver, path: Path, of: str = "html") -> None:
+    """The first element of this selector, however long, as a PNG with a margin of 20 pixels left and right."""
+    clip = browser.execute_script(
+        "const r = document.querySelector(arguments[0]).getBoundingClientRect();"
+        "return {x: r.x + scrollX - 20, y: r.y + scrollY, width: r.width + 40, height: r.height, scale: 1}",
+        of,
+    )
+    asked = {"captureBeyondViewport": True, "format": "png", "clip": clip}
+    path.write_bytes(base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", asked)["data"]))

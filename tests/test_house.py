@@ -14,11 +14,12 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("signals", "errors", "files", "terminal", "network", "machine", "products", "gradient_check", "images"),
+    *("signals", "errors", "files", "terminal"),
+    *("network", "machine", "products", "gradient_check", "images"),
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.idx", "data.cifar10", "data.quickdraw"),
-    *("data.decoded", "data.audit", "data.folder", "auditing"),
+    *("data.decoded", "data.audit", "data.layout", "data.folder", "auditing"),
     *(
         "provenance",
         "stepping",
@@ -38,6 +39,7 @@ ORDER = [
         "calibration",
         "stopping",
         "tables",
+        "heartbeat",
         "ranks",
         "replay",
         "tile",
@@ -75,6 +77,7 @@ ORDER = [
         "bench.predicting",
         "bench.serving",
         "bench.command",
+        "bench.results",
     ),
 ]
 

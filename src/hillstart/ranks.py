@@ -1,18 +1,10 @@
-"""The starts shared out over Lightning's ranks: a strategy that wraps nothing, the shares, and word of a lost rank."""
+"""The starts shared out over ranks: the shares, what travels between them, a Lightning strategy that wraps nothing."""
 
-import atexit
-import os
-import secrets
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,20 +16,13 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from hillstart import signals
+from hillstart import heartbeat, signals
 from hillstart.errors import InputError
+from hillstart.heartbeat import INTERVAL, LIMIT, Heartbeat, word_of_the_lost
 
-INTERVAL = 0.5  # seconds from one sign of life to the next
-LIMIT = 20.0  # seconds without one until rank 0 gives up another rank; the others wait for rank 0 twice as long
-GRACE = 2.0  # seconds to end with an error of its own, for a rank that hears that another one did
 PATIENCE = timedelta(days=7)  # in a collective: a rank may have far more to do, and the lost are noticed otherwise
-ERROR = "it ended with an error"
 
-# The ranks of this process, whatever the number of its trainers.
-_group: Any = None  # a gloo group of our own, beside whatever backend Lightning chose
-_heartbeat: "Heartbeat | None" = None
-_children: list["subprocess.Popen[bytes]"] = []
-_ending = threading.Lock()
+_group: Any = None  # a gloo group of our own, beside whatever backend Lightning chose; one for all trainers
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,7 @@ class Ranks:
         if self.size == 1:
             return t
         out, parts = self._room(t)
-        with _word_of_the_lost():
+        with word_of_the_lost():
             for rank, part in enumerate(parts):
                 dist.broadcast(part, src=rank, group=_group)
         return out.to(t.device)
@@ -73,11 +58,11 @@ class Ranks:
             return t
         if not self.is_first:
             self._lengths(t)
-            with _word_of_the_lost():
+            with word_of_the_lost():
                 dist.send(_bytes(t.cpu().contiguous()), dst=0, group=_group)
             return None
         out, parts = self._room(t)
-        with _word_of_the_lost():
+        with word_of_the_lost():
             for rank in range(1, self.size):
                 dist.recv(parts[rank], src=rank, group=_group)
         return out.to(t.device)
@@ -86,13 +71,13 @@ class Ranks:
         """Rank 0's `value`, small and plain, on every rank."""
         values = [value]
         if self.size > 1:
-            with _word_of_the_lost():
+            with word_of_the_lost():
                 dist.broadcast_object_list(values, src=0, group=_group, device=torch.device("cpu"))
         return values[0]
 
     def _lengths(self, t: Tensor) -> list[int]:
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with _word_of_the_lost():
+        with word_of_the_lost():
             dist.all_gather(lengths, torch.tensor([len(t)]), group=_group)
         return [int(length) for length in lengths]
 
@@ -128,12 +113,12 @@ def on_first_rank() -> bool:
 def leave() -> None:
     """The good end of the program, on every rank: waits for all of them; who goes without it is reported lost."""
     global _group
-    if _heartbeat:
-        _heartbeat.leave()
+    if heartbeat.heart:
+        heartbeat.heart.leave()
     if _group:
         dist.destroy_process_group()
         _group = None
-    _see_children_off(LIMIT)
+    heartbeat.see_children_off(LIMIT)
 
 
 class AcrossRanks(DDPStrategy):
@@ -168,7 +153,7 @@ class AcrossRanks(DDPStrategy):
         self._launcher = Launcher(environment, devices, nodes)
 
     def setup_distributed(self) -> None:
-        global _group, _heartbeat
+        global _group
         try:
             super().setup_distributed()
             if _group is not None or self.world_size == 1:
@@ -180,33 +165,33 @@ class AcrossRanks(DDPStrategy):
                 f"others; GLOO_SOCKET_IFNAME=eth0, say, names the network between the hosts ({error})."
             ) from error
         assert self.cluster_environment is not None
-        ranks, address = Ranks(self.world_size, self.global_rank), self.cluster_environment.main_address
-        _heartbeat = Heartbeat(ranks, self.num_processes, address, *self._pulse)
+        address = self.cluster_environment.main_address
+        heartbeat.heart = Heartbeat(_group, self.num_processes, address, *self._pulse)
 
     def configure_ddp(self) -> None:
         """Leave the module as it is."""
 
     def on_exception(self, exception: BaseException) -> None:
-        if _heartbeat and isinstance(exception, KeyboardInterrupt):
-            _heartbeat.state = "failed"  # Lightning kills the children now: not a loss to report
+        if heartbeat.heart and isinstance(exception, KeyboardInterrupt):
+            heartbeat.heart.state = "failed"  # Lightning kills the children now: not a loss to report
         # A launcher that lost a rank sends SIGTERM to the others.
-        if _heartbeat and isinstance(exception, RuntimeError) and _heartbeat.lost.is_set():
-            _heartbeat.thread.join()
+        if heartbeat.heart and isinstance(exception, RuntimeError) and heartbeat.heart.lost.is_set():
+            heartbeat.heart.thread.join()
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
-        with _word_of_the_lost():
+        with word_of_the_lost():
             super().barrier(*args, **kwargs)
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
-        with _word_of_the_lost():
+        with word_of_the_lost():
             return super().broadcast(obj, src)
 
     def reduce(self, *args: Any, **kwargs: Any) -> Any:
-        with _word_of_the_lost():
+        with word_of_the_lost():
             return super().reduce(*args, **kwargs)
 
     def all_gather(self, *args: Any, **kwargs: Any) -> Any:
-        with _word_of_the_lost():
+        with word_of_the_lost():
             return super().all_gather(*args, **kwargs)
 
 
@@ -216,165 +201,16 @@ class Launcher(_SubprocessScriptLauncher):
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         if not self.cluster_environment.creates_processes_externally:
             self._call_children_scripts()
-            _children[:] = self.procs
-            signals.when_ended_at_once(_end_children)
+            heartbeat.children[:] = self.procs
+            signals.when_ended_at_once(heartbeat.end_children)
             threading.Thread(target=self._watch_until_joined, daemon=True).start()
         _set_num_threads_if_needed(num_processes=self.num_processes)
         return function(*args, **kwargs)
 
     def _watch_until_joined(self) -> None:
         first, size = self.cluster_environment.node_rank() * self.num_processes, self.num_nodes * self.num_processes
-        while _heartbeat is None:
-            for rank, child in enumerate(_children, first + 1):
+        while heartbeat.heart is None:
+            for rank, child in enumerate(heartbeat.children, first + 1):
                 if child.poll() is not None and signals.asked is None:
-                    _end(f"hillstart: rank {rank} of {size} ended before it was ready.")
+                    heartbeat.end(f"hillstart: rank {rank} of {size} ended before it was ready.")
             time.sleep(INTERVAL)
-
-
-class Heartbeat:
-    """Signs of life between rank 0 and each other rank; when one is lost, all end with a sentence that names it.
-
-    Silence is counted in this process's own beats, so that a job which is stopped as a whole may go on later.
-    """
-
-    def __init__(self, ranks: Ranks, per_host: int, address: str, interval: float, limit: float, advice: str):
-        self.ranks, self.per_host, self.advice = ranks, per_host, advice
-        self.interval, self.limit = interval, limit if ranks.is_first else 2 * limit
-        self.state, self.lost = "here", threading.Event()
-        self.hosts: list[Any] = [None] * ranks.size
-        dist.all_gather_object(self.hosts, socket.gethostname(), group=_group)
-        self.peers = self._meet_all() if ranks.is_first else self._meet_first(address)
-        self.thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self.thread.start()
-        atexit.register(self._fail)
-
-    def leave(self) -> None:
-        """Wait until every rank wants to leave."""
-        self.state = "done"
-        self.thread.join()
-
-    def _fail(self) -> None:
-        if self.state != "done":
-            self.state = "failed"
-            self.thread.join(2 * self.interval)
-            # After a signal they have nothing to write, and one that waits in a collective hears of it too late.
-            _see_children_off(self.interval if signals.asked else 2 * GRACE)
-
-    def _meet_all(self) -> dict[Connection, int]:
-        dual = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if dual else socket.AF_INET
-        with socket.create_server(("", 0), family=family, dualstack_ipv6=dual, backlog=self.ranks.size) as server:
-            _, token = self.ranks.from_first((server.getsockname()[1], secrets.token_hex()))
-            peers: dict[Connection, int] = {}
-            while len(peers) < self.ranks.size - 1:
-                connection = Connection(server.accept()[0].detach())
-                # Whoever does not know the token is a stranger that knocks at every port.
-                name, _, rank = (_hear(connection) if connection.poll(GRACE) else "").partition(" ")
-                if secrets.compare_digest(name.encode(), token.encode()):
-                    peers[connection] = int(rank)
-        return peers
-
-    def _meet_first(self, address: str) -> dict[Connection, int]:
-        port, token = self.ranks.from_first(None)
-        connection = Connection(socket.create_connection((address, port)).detach())
-        connection.send_bytes(f"{token} {self.ranks.rank}".encode())
-        return {connection: 0}
-
-    def _beat(self) -> None:
-        silence, states, due = dict.fromkeys(self.peers, 0), dict.fromkeys(self.peers, "here"), time.monotonic()
-        while True:
-            if time.monotonic() >= due:
-                state, due = self.state, time.monotonic() + self.interval
-                if signals.asked is not None:
-                    self._tell(f"signal {signals.asked}")
-                self._tell(state)
-                if state == "failed":
-                    return
-                for peer, rank in self.peers.items():
-                    silence[peer] += 1
-                    if silence[peer] * self.interval > self.limit:
-                        self._lose(rank, f"no sign of it for {self.limit:g} s")
-            heard = wait(self.peers, max(0.0, due - time.monotonic()))
-            for peer, rank in self.peers.items():
-                if peer in heard:
-                    silence[peer], states[peer] = 0, _hear(peer)
-                    match states[peer].split(" ", 2):
-                        case ["signal", number]:
-                            if signals.asked is None:
-                                signals.pass_on(int(number))
-                        case ["gone" | "failed"] if signals.asked is not None:
-                            return  # it has heeded the signal before this one did
-                        case ["gone"]:
-                            self._lose(rank, "its process ended")
-                        case ["failed"]:
-                            self._lose(rank, ERROR)
-                        case ["lost", which, why]:
-                            self._lose(int(which), why)
-            # Rank 0 closes, having heard from all; what it says last is all that the others wait for.
-            if self.ranks.is_first and self.state == "done" and set(states.values()) == {"done"}:
-                self._tell("end")
-                return
-            if "end" in states.values():
-                return
-
-    def _tell(self, message: str) -> None:
-        for peer in self.peers:
-            with suppress(OSError):  # who went is noticed where it is listened to, after its last words
-                peer.send_bytes(message.encode())
-
-    def _lose(self, lost: int, why: str) -> None:
-        self.lost.set()
-        if self.ranks.is_first:
-            self._tell(f"lost {lost} {why}")
-        if why == ERROR:
-            time.sleep(GRACE)
-        if self.state == "failed":
-            return
-        here = self.ranks.rank // self.per_host * self.per_host
-        speaks = self.ranks.rank == min(rank for rank in range(here, here + self.per_host) if rank != lost)
-        which = f"rank {lost} of {self.ranks.size}, on {self.hosts[lost]},"
-        _end(f"hillstart: {which} was lost ({why}); {self.advice}" if speaks else "")
-
-
-def _hear(peer: Connection) -> str:
-    try:
-        return peer.recv_bytes(256).decode(errors="replace")
-    except (EOFError, OSError):
-        return "gone"
-
-
-def _end(sentence: str) -> None:
-    """End this process, whatever its main thread is at, and the processes it launched."""
-    _ending.acquire()
-    if sentence:
-        below_a_bar = "\n\x1b[?25h" if sys.stderr.isatty() else ""  # which had hidden the cursor
-        os.write(2, f"{below_a_bar}{sentence}\n".encode())
-    _see_children_off(GRACE)
-    os._exit(os.EX_TEMPFAIL)
-
-
-def _see_children_off(patience: float) -> None:
-    for child in _children:
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _end_children() -> None:
-    for child in _children:
-        child.kill()
-
-
-@contextmanager
-def _word_of_the_lost() -> Iterator[None]:
-    """A collective fails when a rank is lost, but cannot tell which: that sentence is left to the heartbeat."""
-    try:
-        yield
-    except RuntimeError:
-        signals.honour()
-        if _heartbeat and _heartbeat.lost.wait(GRACE):
-            _heartbeat.thread.join()
-        signals.honour()  # another rank heard of it first, and went
-        raise
