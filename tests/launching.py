@@ -1,8 +1,12 @@
-"""Commands as launchers start them: an environment of their own, torchrun, and the processes below one."""
+"""Commands in this process, and as launchers start them: an environment of their own, torchrun, what runs below one."""
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 BOUND = 60
@@ -18,3 +22,21 @@ def alone() -> dict[str, str]:
 def children(pid: int) -> list[int]:
     """The processes that one has started and that still run."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+class Ran(NamedTuple):
+    """How a command in this process ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def ran(
+    main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: Any
+) -> Ran:
+    """A command that ends with an exit code, called as its script would be."""
+    monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return Ran(int(end.value.code or 0), *capsys.readouterr())

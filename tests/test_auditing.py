@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +14,9 @@ from PIL import Image
 
 from hillstart import auditing
 from hillstart.data import decoded
+from launching import Ran, ran
 
 TOP = Path(__file__).parent.parent
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 Run = Callable[..., Ran]
@@ -30,10 +25,7 @@ Run = Callable[..., Ran]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: Any) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["audit.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            auditing.main()
-        return Ran(int(end.value.code or 0), *capsys.readouterr())
+        return ran(auditing.main, monkeypatch, capsys, *arguments)
 
     return run
 

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,17 +20,12 @@ from PIL import Image
 
 import hillstart
 from hillstart import model_file, predicting, terminal
+from launching import Ran, ran
 from test_inference import model, noise
 
 TOP = Path(__file__).parent.parent
 NO_PICTURE = "is not a picture; give a file such as PNG, JPEG or WebP."
 TOO_LARGE = "the picture is too large; give one of at most 100 million pixels."
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 Run = Callable[..., Ran]
@@ -42,11 +37,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     model_file.save(tmp_path / "network.safetensors", model(channels=3))
 
     def run(*arguments: Any, of: Path = tmp_path / "network.safetensors", stdin: bytes = b"") -> Ran:
-        monkeypatch.setattr(sys, "argv", ["predict.py", str(of), *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as end:
-            predicting.main()
-        return Ran(int(end.value.code or 0), *capsys.readouterr())
+        return ran(predicting.main, monkeypatch, capsys, of, *arguments)
 
     return run
 

@@ -325,7 +325,12 @@ def test_only_a_local_name_is_answered(port: int) -> None:
 
 
 def test_the_page_needs_nothing_but_the_server(port: int) -> None:
-    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/theme.css", "text/css"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+    ):
         status, headers, text = once(port, path=path, method="GET")
         assert (status, headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
         policy = headers["Content-Security-Policy"]

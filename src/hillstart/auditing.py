@@ -1,6 +1,5 @@
 """Is this folder of pictures fit to train on? Every file decoded, what is wrong told by kind; no Hydra."""
 
-import io
 import json
 import sys
 from argparse import ArgumentParser
@@ -12,7 +11,7 @@ from hillstart.data.folder import examine
 from hillstart.data.pictures import check_whole
 from hillstart.errors import InputError
 from hillstart.images import MAX_SIZE
-from hillstart.terminal import visible
+from hillstart.terminal import end, pass_any_name, visible
 
 INTERRUPTED = 130
 """The exit code of programs that Ctrl-C has ended."""
@@ -27,15 +26,12 @@ def main() -> None:
     the measurement, 2 where the options or the folder could not be used.
     """
     options = _parser().parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # a file name is bytes, and need not be text
+    pass_any_name()
     try:
         check_whole("--size", options.size, 4, MAX_SIZE)
         findings, counts = examine(options.folder, options.size)
     except InputError as error:
-        print(f"hillstart: {visible(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        end(error, 2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     if options.json:

@@ -4,8 +4,6 @@ Node names are those of the report page: `hidden1.3` is the third node of the fi
 `output.1` the first output. No Lightning and no Hydra.
 """
 
-import io
-import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from hillstart.images import read_picture
 from hillstart.inference import Classifier, load
 from hillstart.model_file import Model
 from hillstart.network import Network
-from hillstart.terminal import visible
+from hillstart.terminal import end, pass_any_name, visible
 from hillstart.voting import probabilities
 
 ACTIVE, CLASSES = 6, 5
@@ -135,25 +133,23 @@ def main() -> None:
     Exit code 1 where the picture could not be used, 2 where the options or the model could not.
     """
     options = _parser().parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # a file name is bytes, and need not be text
+    pass_any_name()
     try:
         classifier = load(options.model)
         chosen = classifier.only(classifier.seeds[0] if options.start is None else options.start)
     except InputError as error:
-        _end(error, 2)
+        end(error, 2)
     try:
         pixels = read_picture(options.image, chosen.model.preprocessing)
     except InputError as error:
-        _end(error, 1)
+        end(error, 1)
     way = Way(chosen.model, pixels)
     try:
         if not all(a.isfinite().all() for a in way.exact):
             raise InputError("the network answers with what is no number; give a model file as a run wrote it.")
         place = way.find(options.node) if options.node is not None else None
     except InputError as error:
-        _end(error, 2)
+        end(error, 2)
     _show(way, chosen, options.image, place)
 
 
@@ -165,11 +161,6 @@ def _show(way: Way, classifier: Classifier, image: str, place: tuple[int, int] |
         which = f"start {classifier.seeds[0]}, a network of {' – '.join(map(str, way.network.sizes))} nodes"
         lines = [f"{image}, seen by {which}", *way.lines(classifier), f"the arithmetic of a node: --node {example}"]
     print("\n".join(map(visible, lines)))
-
-
-def _end(error: InputError, code: int) -> None:
-    print(f"hillstart: {visible(str(error))}", file=sys.stderr)
-    sys.exit(code)
 
 
 def _parser() -> ArgumentParser:

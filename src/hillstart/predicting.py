@@ -1,7 +1,6 @@
 """What is on these pictures? The command line of inference, which needs neither Lightning nor Hydra."""
 
 import glob
-import io
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -15,7 +14,7 @@ from hillstart.answers import Csv, Json, Table
 from hillstart.errors import InputError
 from hillstart.images import find_pictures
 from hillstart.inference import Classifier, load
-from hillstart.terminal import Lines
+from hillstart.terminal import Lines, end, pass_any_name
 from hillstart.voting import UNSURE_BELOW
 
 BROKEN_PIPE, INTERRUPTED = 141, 130
@@ -28,17 +27,14 @@ def main() -> None:
     Exit code 1 where a picture could not be used, 2 where the options or the model could not.
     """
     options = _parser().parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # a file name is bytes, and need not be text
+    pass_any_name()
     torch.set_num_threads(1)  # decoding keeps all cores busy: threads within a product would wait for each other
     try:
         classifier = load(options.model, options.device)
         if options.start is not None:
             classifier = classifier.only(options.start)
     except InputError as error:
-        print(f"hillstart: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(error, 2)
     try:
         whole = _predict(classifier, options)
         sys.stdout.flush()
@@ -48,8 +44,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except InputError as error:  # of the model; those of pictures are answers
-        print(f"hillstart: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(error, 2)
     sys.exit(0 if whole else 1)
 
 

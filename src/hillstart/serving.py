@@ -18,14 +18,19 @@ import torch
 from hillstart.errors import InputError
 from hillstart.inference import load
 from hillstart.service import CLOSE, MAX_BYTES, MAX_PIXELS, RefusedError, Service
-from hillstart.terminal import visible
+from hillstart.terminal import end, visible
 from hillstart.voting import UNSURE_BELOW
 
 LINGER_SECONDS, IDLE_SECONDS, END_SECONDS = 1, 60, 3
 """For a body that was refused to be heard out, for a connection without a request, and for requests in flight when the
 server ends."""
 
-PAGE = {"/": ("html", "text/html"), "/page.css": ("css", "text/css"), "/page.js": ("js", "text/javascript")}
+PAGE = {
+    "/": ("serving_page.html", "text/html"),
+    "/theme.css": ("theme.css", "text/css"),
+    "/page.css": ("serving_page.css", "text/css"),
+    "/page.js": ("serving_page.js", "text/javascript"),
+}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -81,8 +86,8 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> 
     async def health(request: Request) -> Response:
         return plain(about)
 
-    def file(path: str, suffix: str, kind: str) -> Route:
-        content = Path(__file__).with_name(f"serving_page.{suffix}").read_bytes()
+    def file(path: str, name: str, kind: str) -> Route:
+        content = Path(__file__).with_name(name).read_bytes()
 
         async def answer(request: Request) -> Response:
             return Response(content, headers=HEADERS, media_type=kind)
@@ -138,8 +143,7 @@ def main() -> None:
         classifier = load(options.model, options.device)
         listening = _listen(options.host, options.port)
     except InputError as error:
-        print(f"hillstart: {visible(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        end(error, 2)
     torch.set_num_threads(1)  # the other cores decode: a product shared with them would wait for the slowest
     service = Service(classifier, options.max_bytes, options.max_pixels, options.unsure_below)
     address, port = listening.getsockname()[:2]

@@ -1,11 +1,25 @@
 """Lines for a terminal or a pipe, safe whatever a name holds, and a progress bar below them where it takes long."""
 
+import io
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 # Work that is done sooner needs no progress bar.
 PATIENCE_SECONDS = 1.0
+
+
+def pass_any_name() -> None:
+    """Let standard output and error carry every file name: it is bytes, and need not be text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+
+
+def end(sentence: object, code: int) -> NoReturn:
+    """End the program with a sentence on standard error."""
+    print(f"hillstart: {visible(str(sentence))}", file=sys.stderr)
+    sys.exit(code)
 
 
 def visible(text: str) -> str:

@@ -12,12 +12,11 @@ import torch
 from hillstart.data.pictures import (
     PictureSet,
     Split,
-    assemble,
+    assemble_official,
     check_common,
     only_classes,
     pick_classes,
     resized,
-    stratified,
 )
 from hillstart.errors import InputError
 from hillstart.images import Preprocessing
@@ -48,11 +47,11 @@ def load(
         Split(resized(split.x, preprocessing), split.y)
         for split in (only_classes(part, CLASSES, names) for part in _official(root))
     )
-    rest, part = stratified(train.y, val_fraction, seed)
-    return assemble(
-        train=train.take(rest),
-        val=train.take(part),
-        test=test,
+    return assemble_official(
+        train,
+        test,
+        val_fraction=val_fraction,
+        seed=seed,
         classes=names,
         preprocessing=preprocessing,
         augment=augment,

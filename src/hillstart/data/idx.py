@@ -15,15 +15,15 @@ import torch
 from hillstart.data.pictures import (
     PictureSet,
     Split,
-    assemble,
+    assemble_official,
     check_common,
     only_classes,
     pick_classes,
     resized,
-    stratified,
 )
 from hillstart.errors import InputError
 from hillstart.images import Preprocessing
+from hillstart.untrusted import briefly
 
 CLASSES = {
     "fashion_mnist": (
@@ -38,6 +38,7 @@ DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}  # the pac
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SIDE = 28
 MOST_BYTES = 10**9
+BLOCK_BYTES = 1 << 20
 
 
 def load(
@@ -71,11 +72,11 @@ def load(
         split = only_classes(_read_split(folder, images, labels), CLASSES[name], names)
         splits.append(Split(resized(split.x, preprocessing), split.y))
     train, test = splits
-    rest, part = stratified(train.y, val_fraction, seed)
-    return assemble(
-        train=train.take(rest),
-        val=train.take(part),
-        test=test,
+    return assemble_official(
+        train,
+        test,
+        val_fraction=val_fraction,
+        seed=seed,
         classes=names,
         preprocessing=preprocessing,
         augment=augment,
@@ -152,9 +153,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             length = int(np.prod([1, *shape], dtype=object))
             if not 0 < length <= MOST_BYTES:
                 raise InputError(f"{path}: says that it holds {length} bytes; give a file of 1 to {MOST_BYTES} bytes.")
-            data = file.read(length + 1)
+            data = bytearray()  # which grows with what is there, whatever the head promises
+            while len(data) <= length and (block := file.read(min(BLOCK_BYTES, length + 1 - len(data)))):
+                data += block
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: is damaged ({error}); give the original file.") from error
+        raise InputError(f"{path}: is damaged ({briefly(error)}); give the original file.") from error
     if len(data) != length:
         raise InputError(f"{path}: does not hold the {length} bytes that its head promises; give the original file.")
-    return np.frombuffer(bytearray(data), dtype=np.uint8).reshape(shape)
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)

@@ -138,6 +138,12 @@ def assemble(
     return PictureSet(train, val, test, classes, fitted, chosen, source, files)
 
 
+def assemble_official(train: Split, test: Split, *, val_fraction: float, seed: int, **about: Any) -> PictureSet:
+    """`assemble` for a set with a test split of its own: validation is taken from the training split by `seed`."""
+    rest, part = stratified(train.y, val_fraction, seed)
+    return assemble(train=train.take(rest), val=train.take(part), test=test, **about)
+
+
 def check_fraction(key: str, value: float) -> None:
     """Raise InputError, naming the config key, unless the value is a number between 0 and 1, both excluded."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 PARTS = Path(__file__).parent / "page"
+THEME = Path(__file__).parent.parent / "theme.css"
 SHARED = ("arithmetic", "forward", "picture", "box", "diagram")
 """Scripts that more than one section uses, in the order they are to run in."""
 
@@ -79,7 +80,11 @@ def render(sections: Sequence[Section], title: str, about: str = "") -> str:
             for section in sections
         ],
         data={section.name: _json(section.data) for section in sections if section.data is not None},
-        style=Markup("\n".join(map(_part, ("page.css", *(f"{name}.css" for name in names))))),
+        style=Markup(
+            "\n".join(
+                [THEME.read_text(encoding="utf-8"), *map(_part, ("page.css", *(f"{name}.css" for name in names)))]
+            )
+        ),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
