@@ -13,7 +13,6 @@ from jaxtyping import Float
 from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
-from hillstart.network import Network
 from hillstart.population import Population
 from hillstart.report.hills import flat
 from hillstart.starts import VAL_COST, Start
@@ -42,14 +41,6 @@ class Paths:
     last: tuple[int, ...]
     best: tuple[int, ...]
     best_weights: Float[Tensor, "S P"]
-
-    def drift(self, kept: Network) -> float:
-        """The largest difference between any weight of `best_weights` and what a run kept; 0.0 when bit-equal.
-
-        Args:
-            kept: the same starts in the same order.
-        """
-        return (self.best_weights - flat(kept)).abs().max().item()
 
 
 def retrain(
