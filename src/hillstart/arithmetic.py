@@ -1,4 +1,4 @@
-"""The arithmetic of one node as lines of text that anyone can check with a calculator; plain Python.
+"""The arithmetic of one node as lines of text that anyone can check with a calculator.
 
 Numbers are shown in thousandths, and are kept here as whole numbers of them, so that nothing is lost on the way. Each
 line is computed from the numbers that it shows, as a calculator would. The weighted sum is that of the exact numbers;
@@ -8,6 +8,10 @@ part of it. `report/page/arithmetic.js` does the same.
 
 import math
 from collections.abc import Sequence
+
+import torch
+
+from hillstart.network import ACTIVATIONS
 
 SHOWN, ALL_SHOWN = 5, 6
 """The products that are written out where there are more than `ALL_SHOWN`."""
@@ -29,10 +33,15 @@ def text(n: int) -> str:
 
 def activated(activation: str, z: int) -> int:
     """sigma of a shown z; `activation` is a key of `network.ACTIVATIONS`."""
-    if activation == "sigmoid":
-        e = math.exp(-abs(z) / 1000)
-        return thousandths(1 / (1 + e) if z >= 0 else e / (1 + e))
-    return thousandths(math.tanh(z / 1000)) if activation == "tanh" else max(z, 0)
+    match activation:
+        case "sigmoid":
+            e = math.exp(-abs(z) / 1000)
+            return thousandths(1 / (1 + e) if z >= 0 else e / (1 + e))
+        case "tanh":
+            return thousandths(math.tanh(z / 1000))
+        case "relu":
+            return max(z, 0)
+    return thousandths(float(ACTIVATIONS[activation].value(torch.tensor(z / 1000, dtype=torch.float64))))
 
 
 def softmax(z: Sequence[int]) -> tuple[int, list[int], list[int]]:
@@ -63,8 +72,8 @@ def sum_lines(inputs: Sequence[int], weights: Sequence[int], bias: int, z: int) 
 
 def activation_line(activation: str, z: int) -> str:
     """z and what the activation makes of it."""
-    name = {"sigmoid": f"σ({text(z)})", "tanh": f"tanh({text(z)})"}.get(activation, f"max(0, {text(z)})")
-    return f"{name} = {text(activated(activation, z))}"
+    name = {"sigmoid": "σ(", "relu": "max(0, "}.get(activation, f"{activation}(")
+    return f"{name}{text(z)}) = {text(activated(activation, z))}"
 
 
 def softmax_lines(z: Sequence[int], k: int) -> list[str]:

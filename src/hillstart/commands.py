@@ -45,6 +45,7 @@ from hillstart.options import (
 )
 from hillstart.population import Population
 from hillstart.ranks import leave, on_first_rank
+from hillstart.report.box import check_shown
 from hillstart.starts import Start
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,8 @@ class TrainingTask:
             _one_device(cfg)
         checkpoint = None if cfg.resume is None else resumed_checkpoint(str(cfg.resume))
         check_options(cfg)
+        if cfg.report:
+            check_shown(cfg.network.activation, cfg.network.cost)  # not only when all is trained
         make_trainer = trainer_maker(cfg, folder)
         population = build_population(cfg)
         try:
@@ -192,7 +195,10 @@ def train() -> None:
             if task.sweep:
                 sweep.close(task.sweep)
         if task.sweep and task.report and (task.sweep / "summary.json").is_file():
-            _open_the_box(task.sweep)
+            try:
+                _open_the_box(task.sweep)
+            except InputError as error:  # of data that conf does not name, say: all that was trained is whole
+                log.warning(f"the page is left out: {error}")
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
     leave()

@@ -18,7 +18,7 @@ from hillstart.errors import InputError
 from hillstart.images import read_picture
 from hillstart.inference import Classifier, load
 from hillstart.model_file import Model
-from hillstart.network import Network
+from hillstart.network import COSTS, Network
 from hillstart.terminal import end, pass_any_name, visible
 from hillstart.voting import probabilities
 
@@ -59,7 +59,7 @@ class Way:
     @cached_property
     def a(self) -> list[list[int]]:
         """Of layer l at index l, the picture first."""
-        if self.network.cost == "log_likelihood":
+        if COSTS[self.network.cost].is_softmax:
             outputs = arithmetic.softmax(self.z[-1])[2]
         else:
             outputs = [arithmetic.activated("sigmoid", z) for z in self.z[-1]]
@@ -105,7 +105,7 @@ class Way:
         weights = list(map(thousandths, self.network.w[l][0, :, j].tolist()))
         bias, z = thousandths(float(self.network.b[l][0, j])), self.z[l][j]
         lines = arithmetic.sum_lines(self.a[l], weights, bias, z)
-        if l == len(self.z) - 1 and self.network.cost == "log_likelihood":
+        if l == len(self.z) - 1 and COSTS[self.network.cost].is_softmax:
             return [*lines, *arithmetic.softmax_lines(self.z[l], j)]
         return [*lines, arithmetic.activation_line(self.network.activation if l < len(self.z) - 1 else "sigmoid", z)]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from hillstart.network import Network
+from hillstart.network import ACTIVATIONS, COSTS, Network
 
 STEP = 1e-5
 """How far a weight is moved each way; in float64 the central difference is then right to about 1e-10."""
@@ -62,22 +62,28 @@ def autograd(
     lmbda: float | Float[Tensor, " S"] = 0.0,
     n: int = 1,
 ) -> list[Tensor]:
-    """The gradient of every parameter by torch.autograd, from the network written a second time, start by start."""
+    """The gradient of every parameter by torch.autograd, from the network written a second time, start by start.
+
+    Of an activation or a cost that is not written here, the value of `network.ACTIVATIONS` or `COSTS` is taken.
+    """
     w, b = ([p.clone().requires_grad_() for p in part] for part in (network.w, network.b))
+    again = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+    sigma = again.get(network.activation) or ACTIVATIONS[network.activation].value
+    costs = {
+        "quadratic": lambda z: F.mse_loss(torch.sigmoid(z), y, reduction="sum") / 2,
+        "cross_entropy": lambda z: F.binary_cross_entropy_with_logits(z, y, reduction="sum"),
+        "log_likelihood": lambda z: F.cross_entropy(z, y, reduction="sum"),
+    }
+    cost = costs.get(network.cost) or (lambda z: COSTS[network.cost].value(z, y).sum())
     strength = torch.as_tensor(lmbda, dtype=x.dtype).expand(network.starts)
     total = torch.zeros((), dtype=x.dtype)
     for s in range(network.starts):
         a = x
         for l in range(len(w)):
             z = a @ w[l][s] + b[l][s]
-            a = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[network.activation](z)
-        costs = {
-            "quadratic": lambda z: F.mse_loss(torch.sigmoid(z), y, reduction="sum") / 2,
-            "cross_entropy": lambda z: F.binary_cross_entropy_with_logits(z, y, reduction="sum"),
-            "log_likelihood": lambda z: F.cross_entropy(z, y, reduction="sum"),
-        }
+            a = sigma(z)
         squares = torch.stack([wl[s].square().sum() for wl in w]).sum()
-        total = total + costs[network.cost](z) / len(x) + strength[s] / (2 * n) * squares
+        total = total + cost(z) / len(x) + strength[s] / (2 * n) * squares
     return list(torch.autograd.grad(total, [*w, *b]))
 
 

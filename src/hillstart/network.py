@@ -75,6 +75,16 @@ class Cost:
     value: Callable[[Tensor, Tensor], Tensor]
     delta: Callable[[Tensor, Tensor], Tensor]
 
+    @property
+    def is_softmax(self) -> bool:
+        """Whether its outputs are shares of 1, and not sigmoids on their own."""
+        return self.output is softmax
+
+
+def softmax(z: Tensor) -> Tensor:
+    """e^z as a share of its sum over all outputs: ch. 3, eq. 78."""
+    return torch.softmax(z, -1)
+
 
 COSTS = {
     "quadratic": Cost(  # 1/2 |a - y|^2: Nielsen ch. 1, eq. 6; ch. 2, eq. 30
@@ -88,7 +98,7 @@ COSTS = {
         delta=lambda a, y: a - y,
     ),
     "log_likelihood": Cost(  # -ln a_y on softmax outputs: ch. 3, eq. 78, 80 and 84
-        output=lambda z: torch.softmax(z, -1),
+        output=softmax,
         value=lambda z, y: torch.logsumexp(z, -1) - (y * z).sum(-1),
         delta=lambda a, y: a - y,
     ),

@@ -14,6 +14,7 @@ import torch
 
 from hillstart.errors import InputError
 from hillstart.inference import Classifier
+from hillstart.network import COSTS
 from hillstart.provenance import versions
 from hillstart.voting import SMALLEST
 
@@ -25,6 +26,7 @@ FORMULAS = {
     "relu": "z where z is above 0, else 0",
     "softmax": "exp(z) divided by the sum of exp(z) over the layer",
 }
+BY_NAME = "the function of this name"
 PREDICTION = (
     "The inputs are (pixel / 255 - mean) / std. z of a node is the sum of the values of the layer before, each times "
     "its weight, plus the bias; the node's value is the activation of z. m of a class is the mean of its values in the "
@@ -61,10 +63,10 @@ def write(classifier: Classifier, folder: Path) -> str:
 
 def _about(classifier: Classifier) -> Iterator[tuple[str, object]]:
     network, p, T = classifier.model.network, classifier.model.preprocessing, classifier.calibration
-    last = "softmax" if network.cost == "log_likelihood" else "sigmoid"
+    last = "softmax" if COSTS[network.cost].is_softmax else "sigmoid"
     yield from [("key", "value"), ("hillstart", versions()["hillstart"]), ("how a prediction is computed", PREDICTION)]
     yield from [("starts", network.starts), ("sizes", " ".join(map(str, network.sizes))), ("cost", network.cost)]
-    yield "activation of the hidden layers", f"{network.activation}: {FORMULAS[network.activation]}"
+    yield "activation of the hidden layers", f"{network.activation}: {FORMULAS.get(network.activation, BY_NAME)}"
     yield "activation of the last layer", f"{last}: {FORMULAS[last]}"
     yield from ((f"class {k}", _as_text(name)) for k, name in enumerate(classifier.classes, 1))
     yield "pictures", pictures(classifier)

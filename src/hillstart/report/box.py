@@ -11,12 +11,15 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from hillstart.data.pictures import PictureSet
+from hillstart.errors import InputError
 from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.report.page import Section, data_bytes, floats
 
 PICTURES, PICTURE_BYTES = 100, 400_000
 """How many test pictures are shown, as far as all of them together take no more than so many bytes."""
+IN_THE_PAGE = {"activation": ("sigmoid", "tanh", "relu"), "cost": ("quadratic", "cross_entropy", "log_likelihood")}
+"""What page/forward.js computes, a second time and in another language."""
 
 
 def sections(
@@ -27,7 +30,11 @@ def sections(
     Args:
         eta: the learning rate of the step that is shown.
         own: pictures of one's own, with their names, shown before those of the test.
+
+    Raises:
+        InputError: the page cannot compute the activation or the cost.
     """
+    check_shown(model.network.activation, model.network.cost)
     network, chosen = model.network.pick([0]), model.origins[0]
     places = spread(data.test.y, max(1, min(PICTURES, PICTURE_BYTES // data.test.x[0].numel())))
     x = torch.cat([*(pixels.unsqueeze(0) for _, pixels in own), data.test.x[places]])
@@ -75,6 +82,16 @@ def sections(
             values | {"parameters": _parameters(network), "eta": eta},
         ),
     ]
+
+
+def check_shown(activation: str, cost: str) -> None:
+    """Raise InputError where the page cannot compute the activation or the cost."""
+    for (kind, known), name in zip(IN_THE_PAGE.items(), (activation, cost), strict=True):
+        if name not in known:
+            raise InputError(
+                f"network.{kind}={name}: the page can show {', '.join(known)} only; give report=false, or add it to "
+                "report/page/forward.js, node.js and gradient.js and to IN_THE_PAGE in report/box.py."
+            )
 
 
 def spread(y: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:

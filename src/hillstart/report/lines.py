@@ -118,7 +118,7 @@ def barriers(costs: Float64[Tensor, "S points"]) -> Float64[Tensor, " S"]:
 def cost_of_guessing(y: Float[Tensor, "B n_out"], cost: str) -> float:
     """The lowest cost of an answer that is the same for all pictures, whichever the cost: the share of each class."""
     shares = y.double().mean(0).clamp(1e-9, 1 - 1e-9)
-    z = shares.log() if cost == "log_likelihood" else shares.logit()
+    z = shares.log() if COSTS[cost].is_softmax else shares.logit()
     return float(COSTS[cost].value(z.expand(len(y), -1), y.double()).mean())
 
 

@@ -1,0 +1,309 @@
+"""What the documents say is so: their links, files, commands, numbers and examples."""
+
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+import hillstart
+from hillstart import commands, reporting
+from hillstart.configuration import check_options, conf_folder
+from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE
+from hillstart.network import ACTIVATIONS, COSTS, Network
+
+TOP = Path(__file__).parent.parent
+DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+MATHEMATICS, EXTENDING = TOP / "docs" / "mathematics.md", TOP / "docs" / "extending.md"
+
+NUMBER = r"-?\d+\.\d+"
+every_document = pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+
+
+def blocks(document: Path, *languages: str) -> list[str]:
+    """The code blocks in these languages; "" is one without a name."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(), flags=re.S | re.M)
+    return [block for language, block in found if language in languages]
+
+
+def section(document: Path, title: str) -> str:
+    """What stands below a heading, up to the next one as high."""
+    return document.read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Each table as rows of cells, without its heading."""
+    found = re.findall(r"(?:^\|.*\|\n)+", text, flags=re.M)
+    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in t.splitlines()[2:]] for t in found]
+
+
+def files(document: Path) -> dict[str, str]:
+    """Blocks that are a file: their first line says which."""
+    named = [re.match(r"# ([\w/]+\.(?:py|yaml))\n", block) for block in blocks(document, "python", "yaml")]
+    return {name[1]: name.string for name in named if name}
+
+
+def is_rounded(text: str, value: float) -> bool:
+    """Whether a number as it is written is this one, rounded to as many digits."""
+    return f"{value:.{len(text.partition('.')[2])}f}" == text
+
+
+# ---------------------------------------------------------------- links, files, commands
+
+
+@every_document
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text())]
+    missing = [t for t in targets if t and "://" not in t and not (document.parent / t).exists()]
+    assert not missing, f"{document.name} links to what is not there"
+
+
+@every_document
+def test_files_that_are_named_exist(document: Path) -> None:
+    """By their path, or by its end where one such file is enough to find it."""
+    folders = [TOP / name for name in ("conf", "docs", "scripts", "src", "tests")]
+    there = [*TOP.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
+    known = {f"/{path.relative_to(TOP).as_posix()}" for path in there} | {f"/{name}" for name in files(EXTENDING)}
+    text = re.sub(r"\w+://[^\s)]+", "", document.read_text())
+    named = set(re.findall(r"(?<![\w./-])[\w-][\w./-]*\.(?:py|yaml|js|md|toml)\b", text))
+    named |= {f.rstrip("/") for f in re.findall(r"(?<![\w./-])(?:conf|docs|scripts|src|tests)/(?:[\w-]+/)*", text)}
+    missing = [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in known)]
+    assert not missing, f"{document.name} names what is not there"
+
+
+def trainings() -> list[tuple[str, str]]:
+    """(document, command) of each training in a code block of docs/; test_readme.py has those of the README."""
+    lines = [(d.name, line) for d in DOCS[1:] for b in blocks(d, "", "sh", "text") for line in b.splitlines()]
+    return [(name, line) for name, line in lines if line.startswith("python scripts/train.py")]
+
+
+@pytest.mark.parametrize(("document", "command"), trainings(), ids=lambda value: value.partition("#")[0].strip())
+def test_options_of_shown_trainings_are_accepted(document: str, command: str) -> None:
+    options = []
+    for word in shlex.split(command, comments=True)[2:]:
+        if word == "-m" or word.startswith(("hydra", "resume=")):
+            continue
+        override = OverridesParser.create().parse_override(word)
+        if override.is_interval_sweep():
+            word = f"{override.key_or_group}={override.value().start}"
+        elif override.is_sweep_override():
+            word = f"{override.key_or_group}={next(override.sweep_string_iterator())}"
+        options.append(word)
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        check_options(hydra.compose("train", options))
+
+
+# ---------------------------------------------------------------- mathematics.md
+
+
+def neuron() -> tuple[Network, torch.Tensor, torch.Tensor]:
+    w = torch.tensor([2.0, 0.2, 1.0], dtype=torch.float64).view(1, 3, 1)
+    x = torch.tensor([[0.5, 0.9, 0.1]], dtype=torch.float64)
+    return Network([w], [torch.ones(1, 1, dtype=torch.float64)]), x, torch.ones(1, 1, dtype=torch.float64)
+
+
+def state_of(net: Network, x: torch.Tensor, y: torch.Tensor) -> dict[str, list[float]]:
+    return {
+        "w": net.w[0].flatten().tolist(),
+        "b": net.b[0].flatten().tolist(),
+        "z": net.outputs(x).flatten().tolist(),
+        "a": net.forward(x)[1].flatten().tolist(),
+        "C": net.evaluate(x, y)[0].flatten().tolist(),
+    }
+
+
+def test_the_neuron_is_as_computed() -> None:
+    net, x, y = neuron()
+    text, before = section(MATHEMATICS, "One neuron"), state_of(net, x, y)
+    (a,) = before["a"]
+    nabla_w, nabla_b = net.gradient(x, y)
+    first = {
+        **{name: before[name] for name in "zaC"},
+        "sum": [before["z"][0] - 1],
+        "slope": [a * (1 - a)],
+        "delta": nabla_b[0].flatten().tolist(),
+        "dC/db": nabla_b[0].flatten().tolist(),
+        "dC/dw": nabla_w[0].flatten().tolist(),
+    }
+    net.descend(x, y, eta=3.0)
+    after = state_of(net, x, y)
+    *single, (step) = tables(text)
+    rows = [(row[0], row[-1], first[row[0]]) for table in single for row in table]
+    rows += [
+        (row[0], cell, state[row[0]]) for row in step for cell, state in zip(row[1:], (before, after), strict=True)
+    ]
+    assert {name for name, _, _ in rows} == {*first, *after}
+    for name, cell, values in rows:
+        written = re.findall(r"-?\d+(?:\.\d+)?", cell)
+        assert len(written) == len(values), name
+        for number, value in zip(written, values, strict=True):
+            assert is_rounded(number, value), f"{name}: {number} is written, {value} was computed"
+    known = [*x.flatten().tolist(), 3.0, *(v for found in (first, before, after) for of in found.values() for v in of)]
+    wrong = [n for n in re.findall(NUMBER, text) if not any(is_rounded(n, value) for value in known)]
+    assert not wrong, "numbers of the neuron that nothing computes"
+
+
+def test_saturation_is_as_computed() -> None:
+    text = section(MATHEMATICS, "Costs")
+    _, rows = tables(text)
+    y = torch.zeros(1, 1, 1, dtype=torch.float64)
+    for row in rows:
+        a = torch.sigmoid(torch.tensor(float(row[0]), dtype=torch.float64)).view(1, 1, 1)
+        values = [a, *(COSTS[cost].delta(a, y) for cost in ("quadratic", "cross_entropy"))]
+        for number, value in zip(row[1:], values, strict=True):
+            assert is_rounded(number, value.item()), f"z = {row[0]}: {number}"
+    times = round((values[2] / values[1]).item(), -3)
+    assert re.findall(r"(\S+) times more slowly", text) == [f"{times:,.0f}"]
+
+
+def test_the_four_equations_are_lines_of_the_theory() -> None:
+    lines = [line.strip() for line in (TOP / "src/hillstart/network.py").read_text().splitlines()]
+    (rows,) = tables(section(MATHEMATICS, "Backpropagation"))
+    assert [row[0] for row in rows] == ["BP1", "BP2", "BP3", "BP4"]
+    for name, _, code in rows:
+        assert any(line.partition("  #")[0] == code.strip("`") and name in line for line in lines), f"{name}: {code}"
+
+
+def test_the_gradient_check_prints_what_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["check_gradients.py"])
+    commands.check_gradients()
+    (shown,) = (block for block in blocks(MATHEMATICS, "text") if "autograd" in block)
+    printed = capsys.readouterr().out.replace("│", " ")
+    assert shown.splitlines()[0] in printed
+    found, told = (re.findall(r"^ *(\d) +([wb])" + r" +(\S+)" * 3 + " *$", t, flags=re.M) for t in (printed, shown))
+    assert [row[:3] for row in told] == [row[:3] for row in found]
+    assert len(told) == 4
+    for row in told:  # the rest is rounding, on the processor that it was measured on
+        assert float(row[3]) < TOLERANCE
+        assert float(row[4]) < DIFFERENCE_TOLERANCE
+
+
+# ---------------------------------------------------------------- examples
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in, with the files that extending.md tells to write; new names are forgotten after it."""
+    for name, content in files(EXTENDING).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    known = [(table, dict(table)) for table in (ACTIVATIONS, COSTS)]
+    yield tmp_path
+    for table, content in known:
+        table.clear()
+        table.update(content)
+    for name in {path.stem for path in tmp_path.glob("*.py")} - before:
+        sys.modules.pop(name, None)
+
+
+@every_document
+def test_python_runs_and_prints_what_is_said(document: Path, example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks in docs/ follow one upon the other; a comment behind `print(...)` is what it prints."""
+    if document.parent == TOP:
+        pytest.skip("the README's example begins with a run of the reader's")
+    namespace: dict[str, object] = {"__name__": document.stem}
+    for block in blocks(document, "python"):
+        if block not in files(document).values():
+            exec(compile(block, document.name, "exec"), namespace)
+            told = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.M)
+            assert capsys.readouterr().out.splitlines() == told
+
+
+def test_the_new_gradients_are_autograds(example: Path) -> None:
+    runpy.run_path("check_mine.py", run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ("lambda e, a: e", "Check"),
+        ("lambda a, y: (a - y).sign()", "Check"),
+        ("lambda a: (1 - a.abs()).square()", "not close"),
+    ],
+)
+def test_the_check_of_new_gradients_notices_a_wrong_one(right: str, said: str, example: Path) -> None:
+    mine = Path("mine.py").read_text()
+    assert mine.count(right) == 1
+    Path("mine.py").write_text(mine.replace(right, f"{right} * 1.001"))
+    with pytest.raises(AssertionError, match=said):
+        runpy.run_path("check_mine.py", run_name="__main__")
+
+
+def lines_to_type(word: str) -> list[list[str]]:
+    """Commands of extending.md that hold this word, without the environment that they set."""
+    lines = [line for block in blocks(EXTENDING, "sh") for line in block.splitlines() if word in line]
+    assert lines
+    return [[part for part in shlex.split(line) if part != "PYTHONPATH=."] for line in lines]
+
+
+def test_new_names_are_trained_stored_and_loaded(example: Path) -> None:
+    (command,) = lines_to_type("train_mine.py")
+    few = ["data.train=200", "data.test=40", "trainer.max_epochs=3", "hydra.run.dir=run"]
+    with_page = [part for part in command[1:] if part != "report=false"]
+    refused = subprocess.run([sys.executable, *with_page, *few], check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "hillstart: network.activation=softsign: the page can show sigmoid, tanh, relu only" in refused.stderr
+    assert not Path("run/starts.csv").exists()
+    subprocess.run([sys.executable, *command[1:], *few], check=True, capture_output=True)
+    with pytest.raises(hillstart.InputError, match="activation is not one of sigmoid, tanh, relu"):
+        hillstart.load("run")
+    runpy.run_path("mine.py")
+    network = hillstart.load("run").model.network
+    assert (network.activation, network.cost, network.starts) == ("softsign", "absolute", 4)
+
+
+def test_a_new_data_set_is_trained_on(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*arguments: str) -> None:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        commands.train()
+
+    run, sweep = ([*command[2:]] for command in lines_to_type("data=bars"))
+    train(*run, "hydra.run.dir=run")
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["classes"] == ["upright", "lying"]
+    assert sum(summary["pictures"].values()) == 2000
+    assert summary["val_accuracy_of_starts"]["median"] > 0.7
+    assert Path("run/report.html").is_file()
+    monkeypatch.setattr(sys, "argv", ["report.py", "run"])
+    with pytest.raises(SystemExit, match=r"would run 'bars\.load', which conf does not know"):
+        reporting.main()
+    (path,) = [option for option in run if option.startswith("hydra.searchpath")]
+    train(path, "resume=run", "trainer.max_epochs=4", "report=false")
+    assert json.loads(Path("run/summary.json").read_text())["epochs"] == 4
+    capsys.readouterr()
+    train(*sweep, "trainer.max_epochs=2", "hydra.sweep.dir=sweep")
+    assert json.loads(Path("sweep/summary.json").read_text())["starts"] == 4
+    assert "the page is left out: " in "".join(capsys.readouterr())
+
+
+def test_all_who_ask_for_a_name_are_listed() -> None:
+    source = TOP / "src" / "hillstart"
+    asking = re.compile(r"""["'](tanh|log_likelihood)["']|\b(tanh|log_likelihood): """)
+    found = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*")
+        if path.suffix in (".py", ".js", ".html") and asking.search(path.read_text())
+    }
+    (rows,) = tables(section(EXTENDING, "A cost"))
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
+    assert {Path(name).name for name in listed} == {Path(name).name for name in found - {"network.py"}}, (
+        "docs/extending.md does not list all who ask for a name"
+    )
