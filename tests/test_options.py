@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import hillstart.configuration
+from hillstart import commands
 from hillstart.configuration import conf_folder
 from hillstart.errors import InputError
 from hillstart.options import explain, resumed_checkpoint, with_resumed_options
@@ -25,6 +26,7 @@ TOP = Path(__file__).parent.parent
         ("data.root=here", "data.root: the chosen data has no such key; it belongs to data="),
         ("startz=3", "startz: there is no such key; the nearest is start"),
         ("experiment=nielsen", "experiment=nielsen: there is no such choice; the nearest is nielsen_30"),
+        ("hydra/sweeper=basik", "hydra/sweeper=basik: there is no such choice; the nearest is basic"),
     ],
 )
 def test_a_misspelt_option_is_named_with_the_nearest_right_one(option: str, sentence: str) -> None:
@@ -32,6 +34,16 @@ def test_a_misspelt_option_is_named_with_the_nearest_right_one(option: str, sent
         compose("train", [option])
     assert explain(caught.value).startswith(sentence)
     assert "\n" not in explain(caught.value)
+
+
+def test_a_key_misspelt_in_a_sweep_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=range(0,3)", "descent.etta=0.1,0.5"])
+    with pytest.raises(SystemExit) as end:
+        commands.train()
+    assert end.value.code == (
+        "hillstart: 6 of 6 jobs failed: descent.etta: there is no such key; the nearest is descent.eta."
+    )
 
 
 def test_conf_is_found_in_a_checkout() -> None:

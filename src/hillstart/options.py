@@ -82,13 +82,17 @@ def resumed_checkpoint(resume: str) -> Path:
 
 def explain(error: BaseException) -> str:
     """A wrong option in one sentence: the key, what is wrong with it, and the nearest right one."""
+    failed = getattr(error, "failures", ())  # of a sweep, whose class Hydra imports a second time
+    reasons = {explain(job._return_value) for _, job in failed}
+    if len(failed) > 1 and len(reasons) == 1:
+        return f"{str(error).partition(':')[0]}: {reasons.pop()}"
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, InputError):
             return str(cause)
     if isinstance(error, MissingConfigException) and (found := re.search(r"find '([^']+)/([^'/]+)'", str(error))):
         group, name = found.groups()
-        return f"{group}={name}: there is no such choice{_nearest(name, _choices(group))}."
+        return f"{group}={name}: there is no such choice{_nearest(name, _choices(group) or list(error.options or ()))}."
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"override '([^']+)'", str(error))):
         key = found[1]
         owners = [f"{group}={name}" for group, name, keys in _keys() if key in keys and group]
