@@ -1,4 +1,4 @@
-"""The table of docs/results.md anew: `python scripts/results.py [--only NAME ...] [--photos FOLDER] [KEY=VALUE ...]`."""
+"""The table of docs/results.md anew: `python scripts/results.py [--only NAME ...] [--photos FOLDER]`."""
 
 from hillstart.bench.results import main
 

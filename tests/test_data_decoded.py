@@ -1,5 +1,6 @@
 """Decoded pictures are kept by content: a second run is the same, and whatever is wrong with the cache is noticed."""
 
+import hashlib
 import logging
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hillstart.data import decoded
 from hillstart.data.decoded import decode
@@ -109,6 +111,31 @@ def test_a_damaged_cache_is_noticed_and_made_anew(
     assert "the kept pictures are damaged" in message
     decode(paths, SMALL, "set")
     assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "x"),
+    [
+        ("1", torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
+        ("[" * 9999, torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
+        ('[["SHA256", [[]]]]', torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
+        ('[["0", []], ["SHA256", []]]', torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
+        ('[["SHA256", []]]', torch.zeros(1, 3, 8, 9, dtype=torch.uint8)),
+        ('[["SHA256", []]]', torch.zeros(1, 3, 8, 8)),
+        ('[["SHA256", []]]', torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16)),
+    ],
+    ids=["a number", "deep", "lists as traits", "more than pixels", "another size", "another type", "unknown to numpy"],
+)
+def test_a_cache_that_lies_is_noticed_and_made_anew(
+    entries: str, x: torch.Tensor, paths: list[Path], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decode(paths[:1], SMALL, "set")
+    (place,) = cache.iterdir()
+    entries = entries.replace("SHA256", hashlib.sha256(paths[0].read_bytes()).hexdigest())
+    sha256 = hashlib.sha256(entries.encode() + x.view(torch.uint8).numpy().tobytes()).hexdigest()
+    save_file({"x": x}, place, {"entries": entries, "sha256": sha256})
+    assert torch.equal(decode(paths[:1], SMALL, "set").x, expected(paths[:1]))
+    assert "the kept pictures are damaged" in caplog.text
 
 
 def test_bad_files_are_told_again_and_never_kept(paths: list[Path]) -> None:

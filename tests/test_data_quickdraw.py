@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from hillstart.data import quickdraw
-from hillstart.data.strokes import rasterised, read_drawings
+from hillstart.data.strokes import LONGEST_LINE, rasterised, read_drawings
 from hillstart.errors import InputError
 
 REAL = Path(__file__).parent / "data" / "quickdraw"
@@ -91,6 +92,13 @@ def test_a_damaged_line_is_named(tmp_path: Path, wrong: str) -> None:
     assert read_drawings(path, 1, 28).shape == (1, 28, 28)
 
 
+def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cat.ndjson"
+    path.write_text(f"{line([[0, 9], [0, 9]])}\n{{{' ' * LONGEST_LINE}")
+    with pytest.raises(InputError, match=r"cat\.ndjson, line 2: is longer than any drawing; give JSON"):
+        read_drawings(path, 10, 28)
+
+
 def test_strokes_beyond_the_plane_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "cat.ndjson"
     path.write_text(line([[0, 256], [0, 9]]))
@@ -117,6 +125,35 @@ def test_damaged_bitmaps(bitmaps: Path) -> None:
         quickdraw.load(root=bitmaps)
     np.save(path, np.zeros((2, 784), np.uint8))
     with pytest.raises(InputError, match=r"lion\.npy: holds 2 drawings; give at least 3"):
+        quickdraw.load(root=bitmaps)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "(" * 9000,
+        "-" * 9000,
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 784)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (0, 18446744073709551616)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 784)}",
+        "{'descr': '|u1', 'fortran_order': False, 3: 4}",
+        "{'descr': [('a\\nb', '|u1')], 'fortran_order': False, 'shape': (3, 784)}",
+        str(dict.fromkeys(f"key {k}" for k in range(500))),
+        f"{{'descr': {[(f'f{k}', '|u1') for k in range(500)]}, 'fortran_order': False, 'shape': (3, 784)}}",
+    ],
+    ids=["parentheses", "minus signs", "below none", "2^64", "no number", "no shape", "two lines", "names", "a novel"],
+)
+def test_heads_of_bitmaps_that_led_numpy_astray(bitmaps: Path, head: str) -> None:
+    path = bitmaps / "lion.npy"
+    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(head) + 1) + head.encode() + b"\n" + bytes(10**6))
+    with pytest.raises(InputError, match=r"lion\.npy: (is not a whole|holds) [^\n]{1,300}$"):
+        quickdraw.load(root=bitmaps)
+
+
+def test_many_arrays_by_the_name_of_one(bitmaps: Path) -> None:
+    np.savez(bitmaps / "lion.npz", np.zeros((5, 784), np.uint8))
+    (bitmaps / "lion.npz").rename(bitmaps / "lion.npy")
+    with pytest.raises(InputError, match=r"lion\.npy: is not a whole"):
         quickdraw.load(root=bitmaps)
 
 

@@ -14,7 +14,7 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("signals", "errors", "files", "terminal"),
+    *("signals", "errors", "untrusted", "files", "terminal"),
     *("network", "machine", "products", "gradient_check", "images"),
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hillstart.errors import InputError
+from hillstart.untrusted import briefly
 
 PICTURE_SUFFIXES = frozenset(
     [".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
@@ -193,7 +194,7 @@ def _decoded(
 
 
 def _damaged(name: str, error: Exception) -> PictureError:
-    sentence = f"{name}: the picture is damaged ({error}); give a file that opens whole in a picture viewer."
+    sentence = f"{name}: the picture is damaged ({briefly(error)}); give a file that opens whole in a picture viewer."
     return PictureError(sentence, "damaged")
 
 

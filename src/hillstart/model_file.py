@@ -2,40 +2,37 @@
 
 `network.safetensors` holds the tensors w1, b1, w2 ... with axis 0 S, and under the metadata key `hillstart` the rest as
 JSON. A Lightning checkpoint of a training holds the same of all its starts, uncalibrated. Either may come from a
-stranger: whatever its bytes are, loading runs no code of it, takes memory in proportion to its size, and gives networks
-that fit together or one sentence, which repeats nothing long or odd that the file says.
+stranger: whatever its bytes are, loading runs no code of it and gives networks that fit together or one sentence, which
+repeats nothing long or odd that the file says. Beside its tensors it takes 160 MiB at most, for all that it says of
+them is at most `untrusted.MAX_DESCRIPTION_BYTES` long, and as Python objects `untrusted.MAX_ROOM` large.
 """
 
 import itertools
 import json
 import math
 import os
-import pickletools
 import re
-import struct
-import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hillstart import untrusted
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
 from hillstart.files import replacing
 from hillstart.images import Preprocessing
 from hillstart.network import ACTIVATIONS, COSTS, Network
 from hillstart.starts import STATUS, VOTERS, Record, Start
+from hillstart.untrusted import refusal
 from hillstart.voting import Calibration
 
 FORMAT = 1
-# Of the JSON in a model file and of the pickle in a checkpoint, which as Python objects take many times this; 16 starts
-# need a few kilobytes, a hundred thousand 5 megabytes.
-MAX_DESCRIPTION_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -99,16 +96,16 @@ def load(path: Path) -> Model:
     Raises:
         InputError: the file is missing, damaged, of a newer format, or does not fit together.
     """
-    metadata = _header(path).get("__metadata__")
+    metadata = untrusted.header(path).get("__metadata__")
     text = metadata.get("hillstart") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise InputError(f"{path} holds tensors, but no networks of hillstart; give a file that a run wrote.")
     try:
         with safe_open(path, "pt") as file:
             # The file is mapped into memory: but for the copies, whatever is written over it later would be weights.
-            copied = _model(path, _json(path, text), file.keys(), lambda name: file.get_tensor(name).clone())
+            copied = _model(path, untrusted.parsed(path, text), file.keys(), lambda name: file.get_tensor(name).clone())
     except (OSError, SafetensorError) as error:
-        raise _refusal(path, "its tensors are not what it says of them") from error
+        raise refusal(path, "its tensors are not what it says of them") from error
     return _finite(path, copied)
 
 
@@ -118,9 +115,9 @@ def load_checkpoint(path: Path) -> Model:
     Raises:
         InputError: the file is missing, damaged, or none of such a training; or it holds no sound start.
     """
-    with _opened(path) as file:
+    with untrusted.opened(path) as file:
         try:
-            _check_archive(path, file)
+            untrusted.check_checkpoint(path, file)
             # Mapped too: what is not asked for, such as an optimiser's state, takes no memory.
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except InputError:
@@ -141,7 +138,7 @@ def load_checkpoint(path: Path) -> Model:
     record.status = _tensor(path, "status", plain.get("status"), torch.int64, [S])
     _check_bytes(path, (record.history, record.epochs, record.status))
     if not set(record.status.tolist()) <= set(range(len(STATUS))):
-        raise _refusal(path, "it does not say how each start ended")
+        raise refusal(path, "it does not say how each start ended")
     rows = record.rows()
     best = [s for s in record.ranking() if not rows[s].diverged and math.isfinite(rows[s].val_cost)][:VOTERS]
     if not best:
@@ -206,21 +203,21 @@ def _model(path: Path, plain: Any, names: Collection[str], get: Callable[[str], 
         raise InputError(f"{path} is of a newer format than {FORMAT}, the last that is read; update hillstart.")
     for key, (what, fits) in _ENTRIES.items():
         if not isinstance(plain, dict) or key not in plain:
-            raise _refusal(path, f"the entry {key} is missing")
+            raise refusal(path, f"the entry {key} is missing")
         if not fits(plain[key]):
-            raise _refusal(path, f"the entry {key} is not {what}")
+            raise refusal(path, f"the entry {key} is not {what}")
     try:
         preprocessing = Preprocessing.from_dict(plain["preprocessing"])
     except InputError as error:
-        raise _refusal(path, "the entry preprocessing is not what hillstart does to a picture") from error
+        raise refusal(path, "the entry preprocessing is not what hillstart does to a picture") from error
     seeds, sizes, classes, calibration = (plain[key] for key in ("seeds", "sizes", "classes", "calibration"))
     S, rolls = len(seeds), [Hyperparameters(*map(float, roll)) for roll in plain["rolls"]]
     if len(rolls) != S or (calibration and len(calibration["starts"]) != S):
-        raise _refusal(path, "its seeds, rolls and temperatures are not of the same starts")
+        raise refusal(path, "its seeds, rolls and temperatures are not of the same starts")
     if (sizes[0], sizes[-1]) != (preprocessing.channels * preprocessing.size**2, len(classes)):
-        raise _refusal(path, "its sizes do not lead from its pictures to its classes")
+        raise refusal(path, "its sizes do not lead from its pictures to its classes")
     if len(names) != 2 * (len(sizes) - 1):
-        raise _refusal(path, "its tensors are not two for each of its layers")
+        raise refusal(path, "its tensors are not two for each of its layers")
     w, b = list[Tensor](), list[Tensor]()
     for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), 1):
         w.append(_tensor(path, f"w{l}", get(f"w{l}"), torch.float32, [S, n_in, n_out]))
@@ -240,107 +237,17 @@ def _model(path: Path, plain: Any, names: Collection[str], get: Callable[[str], 
 def _tensor(path: Path, name: str, found: Any, dtype: torch.dtype, shape: list[int]) -> Tensor:
     if isinstance(found, Tensor) and found.dtype == dtype and list(found.shape) == shape and not found.requires_grad:
         return found
-    raise _refusal(path, f"tensor {name} is not {str(dtype).removeprefix('torch.')} of shape {shape}")
+    raise refusal(path, f"tensor {name} is not {str(dtype).removeprefix('torch.')} of shape {shape}")
 
 
 def _check_bytes(path: Path, tensors: Iterable[Tensor]) -> None:
     """A tensor in a checkpoint may claim to repeat what is stored once; a copy of it would not."""
     if sum(t.nbytes for t in tensors) > path.stat().st_size:
-        raise _refusal(path, "its tensors claim to be larger than it is")
+        raise refusal(path, "its tensors claim to be larger than it is")
 
 
 def _finite(path: Path, model: Model) -> Model:
     # The extremes of a tensor are finite where all of it is, and take no memory.
     if not all(math.isfinite(extreme) for t in model.network.parameters for extreme in (t.amin(), t.amax())):
-        raise _refusal(path, "a weight or bias in it is not a finite number")
+        raise refusal(path, "a weight or bias in it is not a finite number")
     return model
-
-
-def _refusal(path: Path, wrong: str) -> InputError:
-    return InputError(f"{path}: {wrong}; give a file as a run wrote it.")
-
-
-# ---------------------------------------------------------------- what a file must be before it is read
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        str(path).encode()
-        if path.is_file():  # to open a pipe would be to wait for it
-            return path.open("rb")
-    except UnicodeError:  # safetensors and torch could not open it
-        raise InputError(f"{path}: its name, or that of a folder above it, is not UTF-8; rename it.") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a model file that can.") from None
-    what = "is a folder" if path.is_dir() else "there is no such file"
-    raise InputError(f"{path}: {what}; give a run folder, a model file or a checkpoint.")
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """What a safetensors file says before its tensors."""
-    with _opened(path) as file:
-        length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
-        header = _json(path, file.read(length)) if length <= min(size - 8, MAX_DESCRIPTION_BYTES) else None
-    if not isinstance(header, dict):
-        raise InputError(f"{path} is not a whole model file; give one that a run wrote.")
-    return header
-
-
-def _json(path: Path, text: str | bytes) -> Any:
-    """Without what Python's reader is lenient in: a name twice, NaN, and numbers beyond all measure."""
-
-    def number(digits: str) -> int | float:
-        value = int(digits) if digits.lstrip("-").isdigit() else float(digits)
-        if not abs(value) < 2**64:
-            raise ValueError("no number of ours")
-        return value
-
-    def named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) < len(pairs):
-            raise ValueError("a name twice")
-        return found
-
-    try:
-        text = text if isinstance(text, str) else text.decode()
-        return json.loads(text, parse_int=number, parse_float=number, parse_constant=number, object_pairs_hook=named)
-    except (ValueError, RecursionError) as error:
-        raise _refusal(path, "its description is not sound JSON") from error
-
-
-# How a zip by torch ends: length and place of its directory of entries, which lies right before; and no comment.
-_END = struct.Struct("<4s36x2Q4s4xQ4x4s18x")
-
-# All that the pickle in a checkpoint may name. torch allows more, some of which allocates whatever it is asked for.
-_KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_NAMES = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *(f"torch {kind}Storage" for kind in _KINDS)}
-
-
-def _check_archive(path: Path, file: BinaryIO) -> None:
-    """That this is a zip as torch writes it, undamaged, and that its pickle builds nothing but plain data.
-
-    torch itself unpacks what is packed, ignores checksums, and looks for the directory and for names in it in ways of
-    its own: where zipfile could see other entries than torch will, the file is refused.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(size - _END.size)
-    first, length, start, second, end, third = _END.unpack(file.read())
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        names = [entry.orig_filename for entry in entries]
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise InputError(f"{path} is compressed, as no checkpoint is; give one that a run wrote.")
-        if not (
-            (first, second, third) == (b"PK\6\6", b"PK\6\7", b"PK\5\6")
-            and start + length == end == size - _END.size
-            and len({name.lower() for name in names}) == len(names)
-            and all(name.isascii() and name.isprintable() for name in names)
-            and sum(entry.file_size for entry in entries) <= size
-            and archive.testzip() is None
-        ):
-            raise zipfile.BadZipFile
-        pickled = archive.read(names[0].split("/")[0] + "/data.pkl")
-    if len(pickled) > MAX_DESCRIPTION_BYTES:
-        raise zipfile.BadZipFile
-    for code, value, _ in pickletools.genops(pickled):
-        if (code.name == "GLOBAL" and value not in _NAMES) or (code.name == "PROTO" and value != 2):
-            raise InputError(f"{path} asks for {value!r:.50}, as no checkpoint does; give one that a run wrote.")

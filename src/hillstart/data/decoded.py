@@ -31,6 +31,7 @@ from hillstart import images
 from hillstart.files import replacing
 from hillstart.images import PictureError, Preprocessing, read_picture
 from hillstart.machine import own_cache
+from hillstart.untrusted import briefly
 
 log = logging.getLogger(__name__)
 LARGEST_FILE = 2**30
@@ -186,13 +187,15 @@ def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
         if _checksum(x, about["entries"]) != about["sha256"]:
             raise ValueError("its checksum differs")
         entries = [(sha256, frozenset(traits)) for sha256, traits in json.loads(about["entries"])]
+        if x.dtype != torch.uint8 or x.shape != (len(entries), *shape):
+            raise ValueError(f"it holds {x.dtype} {tuple(x.shape)}")
         with suppress(OSError):  # the time of use decides what goes first, and a read-only cache loses nothing
             os.utime(place)
         return _Kept(x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)})
     except FileNotFoundError:
         pass
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        log.warning("%s: the kept pictures are damaged (%s); all are decoded anew", place, error)
+    except Exception as error:  # safetensors, numpy and json raise whatever the damage leads to
+        log.warning("%s: the kept pictures are damaged (%s); all are decoded anew", place, briefly(error))
     return _Kept(torch.empty(0, *shape, dtype=torch.uint8), {})
 
 

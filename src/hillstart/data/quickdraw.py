@@ -35,6 +35,7 @@ from hillstart.data.pictures import (
 from hillstart.data.strokes import read_drawings
 from hillstart.errors import InputError
 from hillstart.images import Preprocessing
+from hillstart.untrusted import briefly
 
 BITMAPS = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap"
 HOME = Path("data/quickdraw")  # where downloads go
@@ -113,11 +114,13 @@ def _read(path: Path, per_class: int) -> np.ndarray:
 
 def _read_bitmaps(path: Path, per_class: int) -> np.ndarray:
     try:
-        bitmaps = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: is not a whole .npy file ({error}); give the original file.") from error
+        # Unlike `np.load` it knows one format, and no way to what is pickled.
+        bitmaps = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy, and Python's parser, raise whatever the damage leads to
+        raise InputError(f"{path}: is not a whole .npy file ({briefly(error)}); give the original file.") from error
     if bitmaps.dtype != np.uint8 or bitmaps.ndim != 2 or bitmaps.shape[1] != SIDE * SIDE:
-        raise InputError(f"{path}: holds {bitmaps.dtype} {bitmaps.shape}; give drawings as uint8 (N, {SIDE * SIDE}).")
+        kind = briefly(f"{bitmaps.dtype} {bitmaps.shape}")
+        raise InputError(f"{path}: holds {kind}; give drawings as uint8 (N, {SIDE * SIDE}).")
     return 255 - bitmaps[:per_class].reshape(-1, SIDE, SIDE)
 
 

@@ -7,11 +7,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hillstart.errors import InputError
+from hillstart.untrusted import briefly
 
 FINER = 4  # drawn this many times larger, then reduced, so that lines have soft edges
 # The published bitmaps were made of drawings on a plane of 256, with lines 16 thick and a margin of 16 beyond the line.
 PLANE, THICK, MARGIN = 256, 16, 16
 WHOLE = PLANE + THICK + 2 * MARGIN
+LONGEST_LINE = 1 << 20  # characters, of which the published ones have some hundred; Python objects take 30 times that
+GIVE = 'give JSON with "drawing": [[[x, ...], [y, ...]], ...].'
 
 
 def read_drawings(path: Path, most: int, side: int) -> np.ndarray:
@@ -22,13 +25,15 @@ def read_drawings(path: Path, most: int, side: int) -> np.ndarray:
     drawings: list[np.ndarray] = []
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
                 if len(drawings) == most:
                     break
+                if len(line) > LONGEST_LINE:
+                    raise InputError(f"{path}, line {number}: is longer than any drawing; {GIVE}")
                 if line.strip():
                     drawings.append(rasterised(_strokes(line, f"{path}, line {number}"), side))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a simplified .ndjson file.") from error
+        raise InputError(f"{path}: cannot be read ({briefly(error)}); give a simplified .ndjson file.") from error
     return np.stack(drawings) if drawings else np.empty((0, side, side), np.uint8)
 
 
@@ -39,7 +44,7 @@ def _strokes(line: str, where: str) -> list[np.ndarray]:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         strokes = []
     if not strokes or not all(s.ndim == 2 and s.shape[1] == 2 and len(s) and np.isfinite(s).all() for s in strokes):
-        raise InputError(f'{where}: holds no drawing; give JSON with "drawing": [[[x, ...], [y, ...]], ...].')
+        raise InputError(f"{where}: holds no drawing; {GIVE}")
     if not all(((s >= 0) & (s < PLANE)).all() for s in strokes):
         raise InputError(f"{where}: reaches beyond its plane; give a simplified drawing, with x and y from 0 to 255.")
     return strokes
