@@ -8,7 +8,6 @@ import io
 import json
 import os
 import pickle
-import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ from hillstart.descent import Hyperparameters
 from hillstart.images import Preprocessing, read_picture
 from hillstart.model_file import Model
 from hillstart.network import Network
-from hillstart.options import USER_ERRORS, _keys, explain
+from hillstart.options import USER_ERRORS, _keys, _overrides, check_words, explain
+from hillstart.run_folder import _pack_of
 from hillstart.starts import Start
 from hillstart.tables import Tables
 from made import trainer, training
@@ -103,6 +103,10 @@ def records(checkpoint: bytes) -> dict[str, bytes]:
     return {name: reader.get_record(name) for name in reader.get_all_records()}
 
 
+def data_pkl() -> list[bytes]:
+    return [records(checkpoints()[0])["data.pkl"]]
+
+
 def zipped(path: Path, of: dict[str, bytes]) -> Path:
     """A checkpoint with sound checksums, whatever is in it."""
     writer = torch._C.PyTorchFileWriter(str(path))
@@ -164,10 +168,10 @@ def _checkpoint(path: Path) -> None:
     model_file.load_checkpoint(path)
 
 
-def _pickled(path: Path) -> None:
-    """Of a checkpoint only the pickle is the stranger's, so that no checksum gives it away."""
+def _around(path: Path) -> Path:
+    """A checkpoint of which only the pickle is the stranger's, so that no checksum gives it away."""
     of = records(checkpoints()[0]) | {"data.pkl": path.read_bytes()}
-    model_file.load_checkpoint(zipped(path.with_name("of.ckpt"), of))
+    return zipped(path.with_name("of.ckpt"), of)
 
 
 def _cached(folder: Path, data: bytes | None = None) -> Path:
@@ -186,17 +190,16 @@ def _cached(folder: Path, data: bytes | None = None) -> Path:
 
 OPTIONS = sorted({key for _, _, keys in _keys() for key in keys} - {"data.root", "resume"})
 """Keys of conf, but for those that name files."""
-# Honoured or refused when a run begins and not before: more starts or nodes than there is memory for, and the like.
-LATER = re.compile(r"(starts|seed|network\.hidden)=.*\d{7}|descent\.batch_size=(?!-?\d+$)")
 
 
 def _options(path: Path) -> None:
     """All that is looked at before a training, of lines KEY=VALUE; others are passed over."""
     lines = path.read_text(errors="replace").splitlines()
-    said = [line for line in lines if line.partition("=")[0] in OPTIONS and not LATER.match(line)]
+    said = [line for line in lines if line.partition("=")[0] in OPTIONS]
     for name in ("lion", "duck"):
         np.save(path.with_name(f"{name}.npy"), np.zeros((9, 784), np.uint8))
     fixed = ["data=quickdraw", f"data.root='{path.parent}'", "logger=none"]
+    check_words(said)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("train", [*said, *fixed])
     check_options(cfg)
@@ -221,7 +224,9 @@ READERS = {
     "picture": Reader("p.png", lambda path: read_picture(path, SMALL, PIXELS), pictures),
     "model": Reader("m.safetensors", model_file.load, models),
     "checkpoint": Reader("last.ckpt", _checkpoint, checkpoints),
-    "pickle": Reader("data.pkl", _pickled, lambda: [records(checkpoints()[0])["data.pkl"]]),
+    "pickle": Reader("data.pkl", lambda path: model_file.load_checkpoint(_around(path)), data_pkl),
+    "pickle to resume": Reader("data.pkl", lambda path: _pack_of(_around(path)), data_pkl),
+    "options of a run": Reader("overrides.yaml", _overrides, lambda: [b"- starts=4\n- 'data.size=8'\n"]),
     "idx": Reader("train", lambda path: idx.read_idx(path, 3), idx_files),
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),
     "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),

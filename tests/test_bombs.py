@@ -52,6 +52,7 @@ BOMBS: dict[str, tuple[str, Callable[[Bomb], bytes]]] = {
     "a checkpoint by another name": ("model", saved),
     "a pickle as a checkpoint": ("checkpoint", pickle.dumps),
     "a pickle in a checkpoint": ("pickle", pickle.dumps),
+    "a pickle in a checkpoint to resume": ("pickle to resume", pickle.dumps),
     "an older pickle in a checkpoint": ("pickle", lambda bomb: pickle.dumps(bomb, 2)),
     "a pickle as a model file": ("model", pickle.dumps),
     "a pickle in a model file": ("model", lambda bomb: headed(pickle.dumps(bomb))),
@@ -62,6 +63,10 @@ BOMBS: dict[str, tuple[str, Callable[[Bomb], bytes]]] = {
     "a pickle as a packed idx file": ("gzip", lambda bomb: gzip.compress(pickle.dumps(bomb))),
     "a pickle as drawings": ("ndjson", pickle.dumps),
     "a pickle as a picture": ("picture", pickle.dumps),
+    "an object as an option": (
+        "options of a run",
+        lambda bomb: f"- !!python/object/apply:os.mkdir ['{bomb.made}']\n".encode(),
+    ),
     "a pickle as a table": ("table", pickle.dumps),
 }
 

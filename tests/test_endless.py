@@ -55,6 +55,9 @@ ENDLESS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "pairs of pairs": ("pickle", lambda: doing(b")" + b"q\1h\1\x86" * 60)),
     "pairs of pairs as a name": ("pickle", lambda: doing(b"})" + b"q\1h\1\x86" * 60 + b"Ns")),
     "pairs of pairs, copied": ("pickle", lambda: doing(b")" + b"2\x86" * 60)),
+    "pairs of pairs, to resume": ("pickle to resume", lambda: doing(b")" + b"q\1h\1\x86" * 60)),
+    "aliases of aliases": ("options of a run", lambda: b"- &a [x, x, x]\n" + b"".join(
+        b"- &%c [%s]\n" % (k + 1, b", ".join([b"*%c" % k] * 9)) for k in range(97, 120))),
     "hundreds of hundreds": ("pickle", lambda: doing(HUNDREDS)),
     "hundreds of hundreds as a name": ("pickle", lambda: doing(b"}" + HUNDREDS + b"Ns")),
     "lists of lists": (
@@ -119,7 +122,7 @@ torch.set_num_threads(1)
 hostile.checkpoints()
 for path in sorted(Path(sys.argv[1]).iterdir()):
     data = path.read_bytes()
-    reader, data = data.split(b" ", 1)
+    reader, data = data.split(b"|", 1)
     reader, folder = reader.decode(), Path(sys.argv[2])
     (folder / hostile.READERS[reader].name).write_bytes(data)
     del data
@@ -139,7 +142,7 @@ def test_small_files_that_would_be_large_or_endless(tmp_path: Path) -> None:
     for folder in (tmp_path / "files", tmp_path / "read"):
         folder.mkdir()
     for name, (reader, make) in ENDLESS.items():
-        (tmp_path / "files" / name).write_bytes(reader.encode() + b" " + make())
+        (tmp_path / "files" / name).write_bytes(reader.encode() + b"|" + make())
     command = [sys.executable, "-c", READ_ALL, tmp_path / "files", tmp_path / "read"]
     run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=500)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]

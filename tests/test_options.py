@@ -12,7 +12,7 @@ import hillstart.configuration
 from hillstart import commands
 from hillstart.configuration import conf_folder
 from hillstart.errors import InputError
-from hillstart.options import explain, resumed_checkpoint, with_resumed_options
+from hillstart.options import check_words, explain, resumed_checkpoint, with_resumed_options
 
 TOP = Path(__file__).parent.parent
 
@@ -86,6 +86,29 @@ def test_a_resumed_run_has_the_options_it_began_with(run_folder: Path, named: st
         f"hydra.run.dir='{run_folder}'",
     ]
     assert with_resumed_options(["starts=3"]) == ["starts=3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- &a starts=4\n- *a\n", "holds an alias"),
+        ("- starts=4\n" * 30_000, "longer than the options of any run"),
+        ("starts: 4\n", "holds no list"),
+        ("- [\n", "cannot be read"),
+        ("\0", "cannot be read"),
+    ],
+)
+def test_stored_options_that_no_run_wrote_are_refused(run_folder: Path, text: str, said: str) -> None:
+    (run_folder / ".hydra/overrides.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        with_resumed_options([f"resume={run_folder}"])
+
+
+@pytest.mark.parametrize("option", ["=3", "network=null", "data=", "descent=[adam]", "logger={a:1}", "+=4"])
+def test_what_names_nothing_is_refused(option: str) -> None:
+    with pytest.raises(InputError, match=r"there are|has no key"):
+        check_words(["starts=3", option])
+    check_words(["data=lion_duck", "-m", "+trainer.x=1", "network.hidden=[3]", "data.classes=null", "network=a,b"])
 
 
 def test_what_cannot_be_resumed_is_refused(run_folder: Path) -> None:

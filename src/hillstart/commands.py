@@ -35,6 +35,7 @@ from hillstart.logs import forgive_log_files
 from hillstart.network import Network
 from hillstart.options import (
     USER_ERRORS,
+    check_words,
     explain,
     give_own_folders,
     resumed_checkpoint,
@@ -188,6 +189,7 @@ def train() -> None:
     task = TrainingTask(_wants_traceback())
     give_own_folders()
     with _one_sentence():
+        check_words(sys.argv[1:])
         sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_options(sys.argv[1:])))
         try:
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()

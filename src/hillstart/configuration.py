@@ -33,6 +33,10 @@ ADVICE = "the packs that are done are kept, and the same command with resume=RUN
 PER_START = ("seed", "descent.eta", "descent.momentum", "descent.lmbda")
 """What the jobs of a multirun may differ in and still be trained together."""
 
+MOST_STARTS, MOST_NODES = 10**6, 10**6
+"""In one run, with all points of a grid; in one layer."""
+LAST_SEED = 2**62
+
 
 def conf_folder() -> Path:
     """The one copy of conf: inside the package where a wheel installed it, else at the top of the checkout."""
@@ -47,18 +51,19 @@ def check_options(cfg: DictConfig) -> None:
         InputError: starts, seed, keep, pack, report or a key of network is out of its range.
     """
     net = cfg.network
-    if not _is_whole(cfg.starts, 1):
-        raise InputError(f"starts is {cfg.starts!r}; it must be a whole number, 1 or more.")
-    if not _is_whole(cfg.seed, 0):
-        raise InputError(f"seed is {cfg.seed!r}; it must be a whole number, 0 or more.")
+    if not _is_whole(cfg.starts, 1, MOST_STARTS):
+        raise InputError(f"starts is {cfg.starts!r}; it must be a whole number from 1 to {MOST_STARTS}.")
+    if not _is_whole(cfg.seed, 0, LAST_SEED):
+        raise InputError(f"seed is {cfg.seed!r}; it must be a whole number from 0 to {LAST_SEED}.")
     for key in ("keep", "pack"):
         if cfg[key] is not None and not _is_whole(cfg[key], 1):
             raise InputError(f"{key} is {cfg[key]!r}; it must be a whole number, 1 or more, or null.")
     if not isinstance(cfg.get("report", True), bool):  # which runs of earlier versions do not name
         raise InputError(f"report is {cfg.report!r}; it must be true or false.")
-    if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1) for n in net.hidden):
+    if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1, MOST_NODES) for n in net.hidden):
         raise InputError(
-            f"network.hidden is {net.hidden}; it must be a list of positive whole numbers, such as [30] or [256,128]."
+            f"network.hidden is {net.hidden}; it must be a list of whole numbers from 1 to {MOST_NODES}, such as [30] "
+            "or [256,128]."
         )
     for key, choices in (("activation", ACTIVATIONS), ("cost", COSTS), ("start", STARTS)):
         if net[key] not in choices:
@@ -124,6 +129,10 @@ def starts_of(cfg: DictConfig) -> list[Start]:
     """
     check_options(cfg)
     grid = Descent.grid_of(*(_plain(cfg.descent.get(key, 0.0)) for key in ("eta", "momentum", "lmbda")))
+    if len(grid) * cfg.starts > MOST_STARTS:
+        raise InputError(
+            f"starts is {cfg.starts}, for each of {len(grid)} ways to roll; all together may be {MOST_STARTS}."
+        )
     starts = [Start(seed, point) for point in grid for seed in range(cfg.seed, cfg.seed + cfg.starts)]
     if cfg.keep is not None and cfg.keep > len(starts):
         raise InputError(f"keep is {cfg.keep}; it must be at most {len(starts)}, the number of starts.")
@@ -173,7 +182,7 @@ def trainer_maker(cfg: DictConfig, folder: Path) -> Callable[[], pl.Trainer]:
                 enable_model_summary=False,
                 reload_dataloaders_every_n_epochs=0,
             )
-        except (MisconfigurationException, TypeError, ValueError) as error:
+        except (MisconfigurationException, AttributeError, TypeError, ValueError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     return make
@@ -221,5 +230,5 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_whole(value: object, least: int, most: int = 2**63 - 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

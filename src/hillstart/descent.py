@@ -58,6 +58,9 @@ class Descent:
 
     def __post_init__(self) -> None:
         self.grid()
+        for key, value, least in (("batch_size", self.batch_size, 1), ("seed", self.seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+                raise InputError(f"descent.{key} is {value!r}; it must be a whole number, {least} or more.")
         if self.schedule not in SCHEDULES:
             raise InputError(f"descent.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}.")
 

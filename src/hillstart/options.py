@@ -15,16 +15,32 @@ from hillstart.configuration import conf_folder
 from hillstart.errors import InputError
 from hillstart.files import own_folder
 from hillstart.ranks import on_first_rank
+from hillstart.untrusted import briefly, yaml_text
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
 """What a wrong option raises; anything else is a fault of the program."""
+
+
+def check_words(arguments: list[str]) -> None:
+    """Refuse what Hydra would answer with a traceback.
+
+    Raises:
+        InputError: an option has no key, or a group is given no name of a file.
+    """
+    groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and not key.strip("+~"):
+            raise InputError(f"{argument}: has no key; give KEY=VALUE.")
+        if equals and key.lstrip("+") in groups and not re.match(r"['\"]?\w", value.replace("null", "")):
+            raise InputError(f"{argument}: is no choice; there are {', '.join(_choices(key.lstrip('+')))}.")
 
 
 def with_resumed_options(arguments: list[str]) -> list[str]:
     """Command-line options, preceded by those of the run that `resume=` names, which goes on in its own folder.
 
     Raises:
-        InputError: `resume` names no run folder and no checkpoint in one.
+        InputError: `resume` names no run folder and no checkpoint in one, or its options cannot be read.
     """
     named = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
     if not named or named[-1] in ("", "null"):
@@ -34,9 +50,20 @@ def with_resumed_options(arguments: list[str]) -> list[str]:
     stored = run / ".hydra" / "overrides.yaml"
     if not stored.is_file():
         raise InputError(f"resume={named[-1]}: {stored} is missing, so this is not the folder of a run.")
-    before = [str(option) for option in OmegaConf.load(stored)]
-    before = [option for option in before if not re.match(r"(resume|hydra\.run\.dir)=", option)]
+    before = [option for option in _overrides(stored) if not re.match(r"(resume|hydra\.run\.dir)=", option)]
     return [*before, *arguments, f"hydra.run.dir={_quoted(run)}"]
+
+
+def _overrides(path: Path) -> list[str]:
+    try:
+        found = OmegaConf.to_object(OmegaConf.create(yaml_text(path)))
+    except InputError:
+        raise
+    except Exception as error:  # those of YAML and OmegaConf have no ancestor in common
+        raise InputError(f"{path}: cannot be read ({briefly(error)}); give the folder of a run.") from error
+    if not isinstance(found, list):
+        raise InputError(f"{path}: holds no list of options; give the folder of a run.")
+    return list(map(str, found))
 
 
 def give_own_folders() -> None:

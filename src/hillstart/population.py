@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -78,12 +79,19 @@ class Population:
             most: no more than this many in any pack; None: as many as fit.
 
         Raises:
-            InputError: fewer starts than ranks.
+            InputError: fewer starts than ranks, or the memory cannot hold a single start.
         """
         S = len(self.starts)
         if ranks > S:
             raise InputError(f"starts is {S}; with {ranks} devices it must be at least {ranks}, one for each.")
-        free = CPU_BYTES if device.type == "cpu" else int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
+        on_cpu = device.type == "cpu"
+        whole = memory_bytes() if on_cpu else torch.cuda.mem_get_info(device)[1]
+        if self.start_bytes(device) > whole:
+            raise InputError(
+                f"network.hidden: to train one network of {list(self.sizes)} nodes takes "
+                f"{self.start_bytes(device) / 2**30:.0f} GiB, and there are {whole / 2**30:.0f}; give fewer nodes."
+            )
+        free = CPU_BYTES if on_cpu else int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
         fit = ranks * max(1, free // self.start_bytes(device))
         fit = max(ranks, min(fit, most or fit))
         packs = -(-S // fit)
@@ -93,6 +101,11 @@ class Population:
         if rest and 2 * rest < size:
             return [S * (k + 1) // packs - S * k // packs for k in range(packs)]
         return [size] * (S // size) + [rest] * bool(rest)
+
+
+def memory_bytes() -> int:
+    """Of the machine's memory as a whole."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from hillstart.outcome import Outcome
 from hillstart.population import Population, Trained
 from hillstart.starts import FINISHED, ROLLING, STATUS, Record, Row
 from hillstart.tables import Tables
+from hillstart.untrusted import check_checkpoint, opened
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,8 @@ class RunFolder:
     def _read(self) -> dict[str, Any]:
         try:
             state = json.loads(self._state.read_text())
-            kinds = {"population": dict, "packs": list, "done": int, "starts": int, "history": int}
+            kinds: dict[str, Any] = {"population": dict, "packs": list, "seconds": (int, float)}
+            kinds |= dict.fromkeys(("done", "epochs", "starts", "history"), int)
             if not all(isinstance(state[key], kind) for key, kind in kinds.items()):
                 raise ValueError(f"not all of {', '.join(kinds)} are there")
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -173,6 +175,8 @@ class RunFolder:
 
 def _pack_of(checkpoint: Path) -> int:
     try:
+        with opened(checkpoint) as file:
+            check_checkpoint(checkpoint, file)
         return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["hillstart"]["pack"])
     except Exception as error:  # torch raises whatever the damage leads to
         raise InputError(

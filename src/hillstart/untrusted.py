@@ -60,7 +60,33 @@ def refusal(path: Path, wrong: str) -> InputError:
     return InputError(f"{path}: {wrong}; give a file as a run wrote it.")
 
 
-# ---------------------------------------------------------------- JSON
+# ---------------------------------------------------------------- YAML, JSON
+
+MAX_YAML_BYTES = 1 << 18
+"""Of the options of a run, which take some kilobytes."""
+
+
+def yaml_text(path: Path) -> str:
+    """A file of options as text, which is of sound size and holds no alias: ten levels of them make a billion values.
+
+    Raises:
+        InputError: it cannot be read, is too large, or holds an alias.
+    """
+    import yaml  # type: ignore[import-untyped] # predictions need none
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_YAML_BYTES + 1)
+        if len(content) > MAX_YAML_BYTES:
+            raise refusal(path, "it is longer than the options of any run")
+        text = content.decode()
+        tokens = yaml.scan(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if any(isinstance(token, yaml.AliasToken) for token in tokens):
+            raise refusal(path, "it holds an alias")
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read ({briefly(error)}); give the folder of a run.") from error
+    return text
+
 
 # No less than a sign of JSON adds to its Python objects: of the list or dict it begins, the value that follows it, or
 # half of a text's.

@@ -19,6 +19,7 @@ from hillstart.network import Network
 from hillstart.population import Population
 from hillstart.starts import DIVERGED, STATUS, Start
 from hillstart.tables import HISTORY
+from hillstart.untrusted import yaml_text
 
 COSTS = HISTORY[2:]
 OPTIONS = Path(".hydra", "config.yaml")
@@ -136,7 +137,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _options(path: Path) -> DictConfig:
     try:
-        options = OmegaConf.load(path)
+        options = OmegaConf.create(yaml_text(path))
         if not isinstance(options, DictConfig) or "data" not in options or "trainer" not in options:
             raise ValueError("it holds no data and no trainer")
     except Exception as error:  # those of YAML and OmegaConf have no ancestor in common
