@@ -26,10 +26,11 @@ from hillstart.configuration import build_population, check_options, conf_folder
 from hillstart.data import decoded, idx, quickdraw, strokes
 from hillstart.data.minibatches import MiniBatches
 from hillstart.descent import Hyperparameters
-from hillstart.images import Preprocessing, read_picture
+from hillstart.images import read_picture
 from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.options import USER_ERRORS, _keys, _overrides, check_words, explain
+from hillstart.preprocessing import Preprocessing
 from hillstart.run_folder import _pack_of
 from hillstart.starts import Start
 from hillstart.tables import Tables

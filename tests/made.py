@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from hillstart.data.augment import Augment
 from hillstart.data.pictures import PictureSet, Split
 from hillstart.descent import Descent
-from hillstart.images import Preprocessing
 from hillstart.network import Network
+from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
 from hillstart.stopping import Stopping
 from hillstart.training import Training

@@ -14,9 +14,9 @@ from torch import Tensor
 import hillstart.tiling
 from hillstart import commands, images
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
 from hillstart.network import Network
 from hillstart.pack import Pack
+from hillstart.preprocessing import Preprocessing
 from hillstart.saturation import FLAT, saturated
 from hillstart.starts import FINISHED
 from hillstart.tiling import Tiling

@@ -10,7 +10,7 @@ from PIL import Image
 from hillstart.data import audit
 from hillstart.data.audit import Labelled
 from hillstart.data.decoded import decode
-from hillstart.images import Preprocessing
+from hillstart.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize(

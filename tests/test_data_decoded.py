@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from hillstart.data import decoded
 from hillstart.data.decoded import decode
-from hillstart.images import Preprocessing, read_picture
+from hillstart.images import read_picture
 from hillstart.machine import own_cache
+from hillstart.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=8, channels=3)
 

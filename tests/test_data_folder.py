@@ -10,7 +10,8 @@ from PIL import Image
 
 from hillstart.data import folder
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing, read_picture
+from hillstart.images import read_picture
+from hillstart.preprocessing import Preprocessing
 
 
 def fill(root: Path, name: str, n: int, level: int = 0) -> None:

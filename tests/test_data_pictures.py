@@ -5,7 +5,8 @@ import torch
 
 from hillstart.data.pictures import Split, assemble, check_common, only_classes, pick_classes, resized, stratified
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing, read_picture
+from hillstart.images import read_picture
+from hillstart.preprocessing import Preprocessing
 
 KNOWN = ("cat", "dog", "horse")
 

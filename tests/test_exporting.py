@@ -19,10 +19,10 @@ from hillstart import exporting, model_file, spreadsheet
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
 from hillstart.exporting import main
-from hillstart.images import Preprocessing
 from hillstart.inference import Classifier, load
 from hillstart.model_file import Model
 from hillstart.network import Network
+from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
 from hillstart.voting import Calibration
 

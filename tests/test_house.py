@@ -15,7 +15,7 @@ SOURCE = TOP / "src" / "hillstart"
 # A module may import those above it and no others.
 ORDER = [
     *("signals", "errors", "untrusted", "files", "terminal"),
-    *("network", "machine", "products", "gradient_check", "images"),
+    *("network", "machine", "products", "gradient_check", "preprocessing", "images"),
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.idx", "data.cifar10", "data.quickdraw"),

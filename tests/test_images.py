@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageFile
 
 from hillstart.errors import InputError
-from hillstart.images import MAX_PIXELS, Preprocessing, find_pictures, read_picture
+from hillstart.images import MAX_PIXELS, find_pictures, read_picture
+from hillstart.preprocessing import Preprocessing
 
 GREY, COLOUR = Preprocessing(size=8, channels=1), Preprocessing(size=8, channels=3)
 

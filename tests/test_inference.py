@@ -16,10 +16,11 @@ from hillstart import model_file
 from hillstart.data import folder
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing, read_picture
+from hillstart.images import read_picture
 from hillstart.inference import Classifier, Prediction
 from hillstart.model_file import Model
 from hillstart.network import Network
+from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
 from hillstart.voting import Calibration, probabilities
 from made import trainer, training

@@ -29,9 +29,9 @@ from safetensors.torch import save_file
 from hillstart import model_file
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
 from hillstart.model_file import FORMAT, Model
 from hillstart.network import Network
+from hillstart.preprocessing import Preprocessing
 from hillstart.starts import DIVERGED, VOTERS, Start
 from hillstart.stopping import Stopping
 from hillstart.training import Training

@@ -20,9 +20,10 @@ from hillstart.data.augment import Augment
 from hillstart.data.pictures import PictureSet, Split
 from hillstart.descent import Hyperparameters
 from hillstart.explaining import Way
-from hillstart.images import Preprocessing, read_picture
+from hillstart.images import read_picture
 from hillstart.model_file import Model
 from hillstart.network import Network
+from hillstart.preprocessing import Preprocessing
 from hillstart.report import box
 from hillstart.report.page import render
 from hillstart.starts import Start

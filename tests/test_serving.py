@@ -27,9 +27,9 @@ from selenium.webdriver.common.keys import Keys
 from hillstart import model_file, service, serving
 from hillstart.bench.serving import ask
 from hillstart.descent import Hyperparameters
-from hillstart.images import Preprocessing
 from hillstart.inference import Classifier, load
 from hillstart.network import Network
+from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
 
 pytest.importorskip("uvicorn", reason="the server needs hillstart[serve]")

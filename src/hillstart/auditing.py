@@ -10,7 +10,7 @@ from hillstart.data.audit import KINDS, NOTED, REFUSED, Finding, by_kind
 from hillstart.data.folder import examine
 from hillstart.data.pictures import check_whole
 from hillstart.errors import InputError
-from hillstart.images import MAX_SIZE
+from hillstart.preprocessing import MAX_SIZE
 from hillstart.terminal import end, pass_any_name, visible
 
 INTERRUPTED = 130

@@ -26,8 +26,8 @@ from hillstart import untrusted
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
 from hillstart.files import replacing
-from hillstart.images import Preprocessing
 from hillstart.network import ACTIVATIONS, COSTS, Network
+from hillstart.preprocessing import Preprocessing
 from hillstart.starts import STATUS, VOTERS, Record, Start
 from hillstart.untrusted import refusal
 from hillstart.voting import Calibration

@@ -28,9 +28,10 @@ from rich.table import Table
 from hillstart import model_file
 from hillstart.bench.timing import Spread, in_turns
 from hillstart.descent import Hyperparameters
-from hillstart.images import REDUCING_GAP, Preprocessing
+from hillstart.images import REDUCING_GAP
 from hillstart.network import Network
 from hillstart.predicting import main as predict
+from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
 
 SIDE, STARTS = 32, 16

@@ -16,8 +16,8 @@ from hillstart.bench.timing import seconds, silence
 from hillstart.configuration import build_population, conf_folder, trainer_maker
 from hillstart.data.augment import Augment
 from hillstart.data.pictures import PictureSet, Split
-from hillstart.images import Preprocessing
 from hillstart.population import Population
+from hillstart.preprocessing import Preprocessing
 
 
 def noise(sizes: Sequence[int], pictures: int, others: int | None = None) -> PictureSet:

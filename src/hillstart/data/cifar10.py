@@ -19,7 +19,7 @@ from hillstart.data.pictures import (
     resized,
 )
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
+from hillstart.preprocessing import Preprocessing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOME = Path("data")  # where a download goes

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from hillstart import images
 from hillstart.files import replacing
-from hillstart.images import PictureError, Preprocessing, read_picture
+from hillstart.images import PictureError, read_picture
 from hillstart.machine import own_cache
+from hillstart.preprocessing import Preprocessing
 from hillstart.untrusted import briefly
 
 log = logging.getLogger(__name__)

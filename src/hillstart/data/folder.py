@@ -14,7 +14,7 @@ from hillstart.data.decoded import Decoded, decode
 from hillstart.data.layout import Layout, check_enough, laid_out
 from hillstart.data.pictures import PictureSet, Split, assemble, check_common, check_fraction, stratified
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
+from hillstart.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 

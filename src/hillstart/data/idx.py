@@ -22,7 +22,7 @@ from hillstart.data.pictures import (
     resized,
 )
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
+from hillstart.preprocessing import Preprocessing
 from hillstart.untrusted import briefly
 
 CLASSES = {

@@ -10,7 +10,7 @@ from hillstart.data.lions import lion
 from hillstart.data.pen import Pen
 from hillstart.data.pictures import PictureSet, Split, assemble, check_common, check_whole
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
+from hillstart.preprocessing import Preprocessing
 
 CLASSES = ("lion", "duck")
 DOODLES: tuple[Callable[[Pen], None], ...] = (lion, duck)

@@ -10,7 +10,7 @@ from torch import Tensor
 from hillstart.data.augment import Augment
 from hillstart.data.pictures import Split
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
+from hillstart.preprocessing import Preprocessing
 
 Read = Callable[[slice], tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]
 """Some pictures of a chunk, by their rows in it, as network inputs, and their wanted outputs."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hillstart.data.augment import Augment
 from hillstart.errors import InputError
-from hillstart.images import MAX_SIZE, Preprocessing, read_picture
+from hillstart.images import read_picture
+from hillstart.preprocessing import MAX_SIZE, Preprocessing
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from hillstart.data.pictures import (
 )
 from hillstart.data.strokes import read_drawings
 from hillstart.errors import InputError
-from hillstart.images import Preprocessing
+from hillstart.preprocessing import Preprocessing
 from hillstart.untrusted import briefly
 
 BITMAPS = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap"

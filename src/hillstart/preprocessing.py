@@ -1,0 +1,92 @@
+"""What is done to every picture before a network sees it, stored with the network for prediction."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from hillstart.errors import InputError
+
+MAX_SIZE = 1024  # the side of the square that becomes the network's inputs
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to every picture, stored with the network, so that prediction does what training did.
+
+    `size`: side of the square in pixels. `channels`: 1 grey, 3 colour. `background`: grey level 0 to 255 on which
+    transparency is laid. `mean`, `std`: per channel, of pixel/255; left empty, 0 and 1, so that inputs lie in 0 to 1.
+    Raises InputError when one of them is out of its range.
+    """
+
+    size: int
+    channels: int
+    background: int = 255
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", self.mean or (0.0,) * self.channels)
+        object.__setattr__(self, "std", self.std or (1.0,) * self.channels)
+        if not 1 <= self.size <= MAX_SIZE:
+            raise InputError(f"preprocessing.size: {self.size} is not a side from 1 to {MAX_SIZE} pixels.")
+        if self.channels not in (1, 3):
+            raise InputError(f"preprocessing.channels: {self.channels} is neither 1 (grey) nor 3 (colour).")
+        if not 0 <= self.background <= 255:
+            raise InputError(f"preprocessing.background: {self.background} is not a grey level from 0 to 255.")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels or not all(map(math.isfinite, values)):
+                raise InputError(
+                    f"preprocessing.{name}: {values} is not {self.channels} finite numbers, one a channel."
+                )
+        if min(self.std) <= 0:
+            raise InputError(f"preprocessing.std: {self.std} holds a number that is not above 0.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python data, for JSON: `from_dict` reads it back equal."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `as_dict`. Raises InputError on a missing, unknown or unusable entry."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(plain, Mapping) or set(plain) != names:
+            raise InputError(f"preprocessing: {plain!r} does not hold exactly the entries {', '.join(sorted(names))}.")
+        for name in ("size", "channels", "background"):
+            if type(plain[name]) is not int:
+                raise InputError(f"preprocessing.{name}: {plain[name]!r} is not a whole number.")
+        for name in ("mean", "std"):
+            if not isinstance(plain[name], list | tuple) or not all(type(v) in (int, float) for v in plain[name]):
+                raise InputError(f"preprocessing.{name}: {plain[name]!r} is not a list of numbers.")
+        per_channel = {name: tuple(map(float, plain[name])) for name in ("mean", "std")}
+        return cls(size=plain["size"], channels=plain["channels"], background=plain["background"], **per_channel)
+
+    def fitted(self, x: UInt8[Tensor, "N C H W"]) -> "Preprocessing":
+        """The same, with the mean and standard deviation of x, which is to be the training split and nothing else."""
+        # Counting the 256 levels is exact and needs no copy of x in floating point.
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        mean, std = [], []
+        for channel in x.unbind(1):
+            share = torch.bincount(channel.flatten(), minlength=256).double().cpu() / channel.numel()
+            mean.append(float(share @ levels))
+            std.append(float(share @ (levels - mean[-1]).square()) ** 0.5)
+        # A channel without contrast carries nothing: dividing by 1 leaves it at zero.
+        return replace(self, mean=tuple(mean), std=tuple(s if s > 1e-6 else 1.0 for s in std))
+
+    def normalise(self, x: UInt8[Tensor, "N C H W"] | Float[Tensor, "N C H W"]) -> Float32[Tensor, "N inputs"]:
+        """((x / 255) - mean) / std, each picture flattened channel by channel: (N, C*H*W), on the device of x."""
+        shift, scale = _constants(self, x.device)
+        return (x.flatten(2) - shift).div_(scale).flatten(1).to(torch.float32)
+
+
+@lru_cache(maxsize=16)
+def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and std on the scale of pixels, kept on the device, since sending them at every step would stall it."""
+    pixel = torch.tensor([preprocessing.mean, preprocessing.std], dtype=torch.float64).unsqueeze(-1) * 255
+    shift, scale = pixel.to(device, torch.float32)
+    return shift, scale
