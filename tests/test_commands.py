@@ -167,12 +167,17 @@ def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, capsys: 
     [
         (["descent.etta=1"], "descent.etta: there is no such key; the nearest is descent.eta"),
         (["descent.eta=0"], "descent.eta is 0; it must be a number above 0, or a list of such numbers."),
-        (["descent.batch_size=0"], "descent.batch_size is 0; it must lie between 1 and the 96 training pictures."),
+        (["descent.batch_size=97"], "descent.batch_size is 97; it must lie between 1 and the 96 training pictures."),
+        (["descent.batch_size=0"], "descent.batch_size is 0; it must be a whole number, 1 or more."),
+        (["descent.seed=-1"], "descent.seed is -1; it must be a whole number, 0 or more."),
         (["descent.eta=[]"], "descent.eta is []; it must be a number above 0, or a list of such numbers."),
         (["keep=0"], "keep is 0; it must be a whole number, 1 or more, or null."),
-        (["starts=0"], "starts is 0; it must be a whole number, 1 or more."),
-        (["starts=1.5"], "starts is 1.5; it must be a whole number, 1 or more."),
-        (["seed=-1"], "seed is -1; it must be a whole number, 0 or more."),
+        (["starts=0"], "starts is 0; it must be a whole number from 1 to 1000000."),
+        (["starts=1.5"], "starts is 1.5; it must be a whole number from 1 to 1000000."),
+        (["starts=1000001"], "starts is 1000001; it must be a whole number from 1 to 1000000."),
+        (["starts=600000", "descent.eta=[1,2]"], "starts is 600000, for each of 2 ways to roll; all together may be "),
+        (["seed=-1"], "seed is -1; it must be a whole number from 0 to 4611686018427387904."),
+        (["seed=18446744073709551616"], "seed is 18446744073709551616; it must be a whole number from 0 to "),
         (["keep=4"], "keep is 4; it must be at most 3, the number of starts."),
         (["pack=0"], "pack is 0; it must be a whole number, 1 or more, or null."),
         (["stop.patience=-2"], "stop.patience is -2; it must be a whole number of epochs, 1 or more, or null."),
@@ -180,12 +185,16 @@ def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, capsys: 
         (["trainer.devices=0"], "trainer.devices is 0; it must be a whole number, 1 or more."),
         (["trainer.devices=9999"], "trainer.devices is 9999, but there "),
         (["trainer.num_nodes=many"], "trainer.num_nodes is 'many'; it must be a whole number, 1 or more."),
-        (["network.hidden=[30,0]"], "network.hidden is [30, 0]; it must be a list of positive whole numbers"),
-        (["network.hidden=30"], "network.hidden is 30; it must be a list of positive whole numbers"),
+        (["network.hidden=[30,0]"], "network.hidden is [30, 0]; it must be a list of whole numbers from 1 to "),
+        (["network.hidden=30"], "network.hidden is 30; it must be a list of whole numbers from 1 to "),
         (["network.cost=mse"], "network.cost is 'mse'; it must be one of quadratic, cross_entropy, log_likelihood."),
         (["trainer.max_epochs=0"], "trainer.max_epochs is 0; it must be a whole number, 1 or more."),
         (["trainer.accelerator=tpu"], "trainer.accelerator is 'tpu'; it must be auto, cpu or cuda."),
+        (["network.hidden=[100000,100000]"], "network.hidden: to train one network of [784, 100000, 100000, 2] nodes"),
         (["+trainer.max_tme=1"], "trainer: "),
+        (["+trainer.max_time=5"], "trainer: "),
+        (["network=null"], "network=null: is no choice; there are sigmoid."),
+        (["=3"], "=3: has no key; give KEY=VALUE."),
         (["descent.eta=1e30", "network.activation=relu"], "descent.eta=1e+30: every start diverged"),
         (["resume=nowhere"], "resume=nowhere: there is no nowhere; give a run folder"),
         (["data=lionduck"], "data=lionduck: there is no such choice; the nearest is lion_duck"),
@@ -243,6 +252,16 @@ def test_a_checkpoint_with_code_in_it_is_refused(train: Any, capsys: pytest.Capt
     Path("run/checkpoints/last.ckpt").write_bytes(pickle.dumps(Bomb()))
     assert "last.ckpt is not a checkpoint" in refused(capsys, train, "resume=run")
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("size", ["few", "2.5"])
+def test_a_batch_size_that_is_no_whole_number(size: str, tmp_path: Path) -> None:
+    """In a process of its own: here the types that are checked while tests run would notice it first."""
+    command = [sys.executable, TOP / "scripts/train.py", f"descent.batch_size={size}", "data.train=40"]
+    end = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert end.returncode == 1
+    shown = size if size == "2.5" else f"'{size}'"
+    assert end.stderr == f"hillstart: descent.batch_size is {shown}; it must be a whole number, 1 or more.\n"
 
 
 def test_the_script_is_quiet_without_a_terminal_and_ends_with_a_code() -> None:

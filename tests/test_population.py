@@ -84,6 +84,15 @@ def test_a_start_takes_the_more_memory_the_more_moves_it() -> None:
     assert plain.start_bytes(CPU) >= 2 * 4 * (36 * 5 + 5 + 5 * 3 + 3)
 
 
+def test_a_network_that_the_memory_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = people()
+    monkeypatch.setattr(population, "memory_bytes", lambda: made.start_bytes(CPU))
+    assert made.packs(CPU)
+    monkeypatch.setattr(population, "memory_bytes", lambda: made.start_bytes(CPU) - 1)
+    with pytest.raises(InputError, match=r"^network\.hidden: to train one network of \[36, 5, 3\] nodes takes 0 GiB"):
+        made.packs(CPU)
+
+
 def test_a_hundred_thousand_starts_are_planned_at_once() -> None:
     made = people(100_000)
     assert sum(made.packs(CPU)) == 100_000
