@@ -38,9 +38,7 @@ def trained(folder: Path, *options: str, most_bytes: int = -1) -> "subprocess.Co
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """KILLS=50 in the environment makes it fifty moments."""
     (tmp_path / "runs").mkdir()
-    killed, wrong = killed_often(tmp_path / "runs", KILLS)
-    assert not wrong
-    assert killed > KILLS / 2
+    assert not killed_often(tmp_path / "runs", KILLS)
 
 
 def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
