@@ -30,7 +30,7 @@ compare: $(READY) ## are the starts of two runs really different? make compare A
 bench: $(READY) ## how fast: ours and the machine's own limit, in one run
 	$(BIN)/python scripts/bench.py
 
-results: $(READY) ## the recipes of conf/experiment run, their table written: a quarter of an hour; PHOTOS=FOLDER too
+results: $(READY) ## the recipes of conf/experiment run, their table written: some minutes; PHOTOS=FOLDER too
 	$(BIN)/python scripts/results.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 soak: $(READY) ## an hour of runs killed at random moments and resumed: make soak SECONDS=3600

@@ -18,7 +18,7 @@ from hillstart import model_file
 from hillstart.bench.command import machine
 from hillstart.configuration import conf_folder
 
-ABOUT = """Runs each recipe of conf/experiment, which takes a quarter of an hour on 2 cores, and writes a table of what
+ABOUT = """Runs each recipe of conf/experiment, which takes six minutes on 2 cores, and writes a table of what
 came of it. Exit code 1 where a median lies outside the range that the recipe itself states."""
 TRAIN = [sys.executable, "-c", "from hillstart.doorway import train; train()"]
 STATED = re.compile(r"validation accuracy median (0\.\d+)\s\((0\.\d+) to (0\.\d+)\)")
@@ -58,7 +58,7 @@ class Result:
             str(self.sizes),
             str(found["starts"]),
             f"{of['median']:.4f} ({of['min']:.4f} to {of['max']:.4f})",
-            f"{low} to {high}",
+            f"{low:.3f} to {high:.3f}",
             f"{found['test_accuracy']:.4f} ± {found['test_standard_error']:.4f}",
             f"{found['vote_test_accuracy']:.4f}",
             f"{found['seconds']:.0f}",
