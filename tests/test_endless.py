@@ -55,7 +55,7 @@ ENDLESS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "pairs of pairs": ("pickle", lambda: doing(b")" + b"q\1h\1\x86" * 60)),
     "pairs of pairs as a name": ("pickle", lambda: doing(b"})" + b"q\1h\1\x86" * 60 + b"Ns")),
     "pairs of pairs, copied": ("pickle", lambda: doing(b")" + b"2\x86" * 60)),
-    "pairs of pairs, to resume": ("pickle to resume", lambda: doing(b")" + b"q\1h\1\x86" * 60)),
+    "pairs of pairs as a name, to resume": ("pickle to resume", lambda: doing(b"})" + b"q\1h\1\x86" * 60 + b"Ns")),
     "aliases of aliases": ("options of a run", lambda: b"- &a [x, x, x]\n" + b"".join(
         b"- &%c [%s]\n" % (k + 1, b", ".join([b"*%c" % k] * 9)) for k in range(97, 120))),
     "hundreds of hundreds": ("pickle", lambda: doing(HUNDREDS)),

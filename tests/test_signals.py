@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import hillstart
 from hillstart import signals
@@ -307,3 +308,20 @@ def test_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: 
     resumed = fit(tmp_path / "cut", resume=True, epochs=5, **of)
     assert state(resumed) == state(whole)
     assert resumed.trainer.global_step == whole.trainer.global_step == 5 * PER_EPOCH
+
+
+def test_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch may take minutes: a signal does not wait for its end."""
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: 3))
+    step = Training.training_step
+
+    def signalled(self: Training, size: int, index: int) -> None:
+        step(self, size, index)
+        if self.global_step == PER_EPOCH + 3:
+            monkeypatch.setattr(signals, "asked", 15)
+
+    monkeypatch.setattr(Training, "training_step", signalled)
+    with pytest.raises(signals.Interrupted):
+        fit(tmp_path, epochs=5, **company("momentum"))
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == PER_EPOCH + 3
