@@ -1,5 +1,6 @@
 """Shapes and types of public functions are checked while tests run; `gpu` tests skip with a reason without CUDA."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -26,6 +27,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def closed_logs() -> Iterator[None]:
+    """What Hydra has opened for a training in this process: one word more would open the file again, for good."""
+    yield
+    for handler in logging.root.handlers[:]:
+        if type(handler) is logging.FileHandler:
+            logging.root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture
