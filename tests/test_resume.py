@@ -1,5 +1,6 @@
 """A training that was interrupted and resumed, or ended and extended, ends as one that never stopped, bit for bit."""
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +165,18 @@ def test_a_checkpoint_resumes_wherever_its_folder_is_taken(tmp_path: Path) -> No
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     shutil.rmtree(tmp_path / "here")
     assert state(fit(tmp_path / "there", resume=True, **of)) == state(whole)
+
+
+def test_best_is_replaced_only_by_what_stands_lower_than_ever_before(tmp_path: Path) -> None:
+    """Also than before the interruption."""
+    fit(tmp_path, epochs=2)
+    last, best = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    stored, before = torch.load(last, weights_only=True), best.read_bytes()
+    (of_ours,) = (state for state in stored["callbacks"].values() if "lowest" in state)
+    assert math.isfinite(of_ours["lowest"])
+    of_ours |= {"lowest": 0.0, "owed": False}
+    last.unlink()  # which may be best.ckpt by another name
+    torch.save(stored, last)
+    fit(tmp_path, resume=True, epochs=4)
+    assert best.read_bytes() == before
+    assert torch.load(last, weights_only=True)["epoch"] > stored["epoch"]
