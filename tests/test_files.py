@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hillstart.errors import InputError
-from hillstart.files import WritingError, own_folder, replacing, sweep_up
+from hillstart.files import WritingError, check_links, open_regular, own_folder, replacing, sweep_up
 
 
 @contextmanager
@@ -109,3 +109,28 @@ def test_where_no_folder_can_be_made_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
     with pytest.raises(WritingError, match=r"outputs/12-00-00 cannot be written: Not a directory"):
         own_folder(tmp_path / "outputs" / "12-00-00")
+
+
+def test_a_file_is_opened_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"content"
+    for name in ("pipe", "link", ".", "missing"):
+        with pytest.raises(InputError, match=name.replace(".", str(tmp_path))):
+            open_regular(tmp_path / name)
+    with pytest.raises(InputError, match="/dev/zero"):
+        open_regular(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("name", ["starts.csv", "checkpoints", "csv/version_0/metrics.csv"])
+def test_a_folder_with_a_link_that_leaves_it_is_refused(tmp_path: Path, name: str) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    (folder / name).parent.mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "inside").symlink_to(".")
+    check_links(folder)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=name):
+        check_links(folder)

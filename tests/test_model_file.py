@@ -826,10 +826,10 @@ def test_what_is_no_file(tmp_path: Path, name: str) -> None:
     assert refused(path) == f"there is no such file; {give}"
     path.unlink()
     path.mkdir()
-    assert refused(path) == f"is a folder; {give}"
+    assert refused(path) == f"is a folder, not a file; {give}"
     path.rmdir()
     os.mkfifo(path)  # to open it would be to wait for whoever writes to it
-    assert refused(path) == f"there is no such file; {give}"
+    assert refused(path) == f"is a pipe or a device, not a file; {give}"
     odd = tmp_path / f"l\udcf6we.{name}"
     odd.touch()
     with pytest.raises(InputError, match=r"is not UTF-8; rename it\.$"):
@@ -843,7 +843,7 @@ def test_what_may_not_be_read(tmp_path: Path, name: str) -> None:
     try:
         if user == 0:  # who may read everything
             os.seteuid(65534)
-        assert refused(tmp_path / name) == "cannot be read (Permission denied); give a model file that can."
+        assert refused(tmp_path / name) .startswith("cannot be read (Permission denied); give")
     finally:
         os.seteuid(user)
 

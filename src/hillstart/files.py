@@ -3,11 +3,14 @@
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from hillstart.errors import InputError
+from hillstart.terminal import visible
 
 UNFINISHED = re.compile(r"\..+\.(\d+)\.part")
 """The name of a file that is not whole yet: that of the file it is to replace, and the process that writes it."""
@@ -58,6 +61,51 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # of a folder that is gone, say; what is left is swept up at the next start
             new.unlink(missing_ok=True)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading that a stranger may have made: a pipe or a device would never end, or never begin.
+
+    Raises:
+        InputError: there is no such file, it is a folder, a pipe, a socket or a device, or it cannot be read.
+    """
+    try:
+        _check_regular(path, path.stat().st_mode)  # first of all, since to open a device may do something
+        # It may have been replaced since: without waiting, a pipe opens at once and is then refused.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except FileNotFoundError:
+        raise InputError(f"{visible(str(path))}: there is no such file.") from None
+    except OSError as error:
+        raise InputError(f"{visible(str(path))}: cannot be read ({error.strerror}).") from error
+    try:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise InputError(f"{visible(str(path))}: is {what}, not a file.")
+
+
+def check_links(folder: Path) -> None:
+    """Refuse a folder that would lead what is written into it elsewhere.
+
+    Raises:
+        InputError: a symbolic link in it, at any depth, leads out of it.
+    """
+    inside = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise InputError(
+                    f"{visible(str(path))}: is a link that leads out of the folder, so nothing is written there; "
+                    "remove it or put a copy of what it leads to in its place."
+                )
 
 
 def on_disk(path: Path) -> None:

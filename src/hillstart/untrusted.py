@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from hillstart.errors import InputError
+from hillstart.files import open_regular
 
 # Of the JSON in a model file and of the pickle in a checkpoint: 16 starts need a few kilobytes, a hundred thousand 5
 # megabytes.
@@ -45,14 +46,12 @@ def opened(path: Path) -> BinaryIO:
     """
     try:
         str(path).encode()
-        if path.is_file():  # to open a pipe would be to wait for it
-            return path.open("rb")
     except UnicodeError:  # safetensors and torch could not open it
         raise InputError(f"{path}: its name, or that of a folder above it, is not UTF-8; rename it.") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a model file that can.") from None
-    what = "is a folder" if path.is_dir() else "there is no such file"
-    raise InputError(f"{path}: {what}; give a run folder, a model file or a checkpoint.")
+    try:
+        return open_regular(path)
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; give a run folder, a model file or a checkpoint.") from error
 
 
 def refusal(path: Path, wrong: str) -> InputError:
@@ -75,7 +74,7 @@ def yaml_text(path: Path) -> str:
     import yaml  # type: ignore[import-untyped] # predictions need none
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_YAML_BYTES + 1)
         if len(content) > MAX_YAML_BYTES:
             raise refusal(path, "it is longer than the options of any run")
