@@ -843,7 +843,7 @@ def test_what_may_not_be_read(tmp_path: Path, name: str) -> None:
     try:
         if user == 0:  # who may read everything
             os.seteuid(65534)
-        assert refused(tmp_path / name) .startswith("cannot be read (Permission denied); give")
+        assert refused(tmp_path / name).startswith("cannot be read (Permission denied); give")
     finally:
         os.seteuid(user)
 
