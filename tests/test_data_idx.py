@@ -97,7 +97,7 @@ def test_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_root_and_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^data\.root: .* does not hold train-images-idx3-ubyte"):
         idx.load(root=tmp_path)
-    with pytest.raises(InputError, match=r"^data\.name: 'emnist' is unknown; choose one of fashion_mnist, mnist"):
+    with pytest.raises(InputError, match=r"^data\.name is 'emnist'"):
         idx.load(name="emnist")
 
 

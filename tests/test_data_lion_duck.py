@@ -79,7 +79,7 @@ def test_a_small_network_finds_it_hard_but_learnable() -> None:
     "wrong", [{"train": 6}, {"test": 0}, {"train": 10**9}, {"val_fraction": 1.0}, {"augment": "x"}, {"size": 2}]
 )
 def test_wrong_options_are_named(wrong: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=rf"^data\.{next(iter(wrong))}: "):
+    with pytest.raises(InputError, match=rf"^data\.{next(iter(wrong))} is "):
         lion_duck.load(**wrong)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hillstart.data.pictures import Split, assemble, check_common, only_classes, pick_classes, resized, stratified
+from hillstart.data.pictures import Split, assemble, only_classes, pick_classes, resized, stratified
 from hillstart.errors import InputError
 from hillstart.images import read_picture
 from hillstart.preprocessing import Preprocessing
@@ -41,9 +41,6 @@ def test_a_split_that_cannot_be_is_refused() -> None:
         stratified(torch.tensor([0, 0, 1]), 0.5, seed=0)
     with pytest.raises(InputError, match="nothing to split"):
         stratified(torch.tensor([], dtype=torch.int64), 0.5, seed=0)
-    for fraction in (0.0, 1.0, -0.1, float("nan")):
-        with pytest.raises(InputError, match=r"^data\.test_fraction: .* is not a share"):
-            stratified(torch.tensor([0, 0]), fraction, seed=0, key="data.test_fraction")
 
 
 def test_classes_are_picked_in_the_order_asked_for() -> None:
@@ -98,12 +95,3 @@ def test_statistics_come_from_the_training_split_alone() -> None:
             source="made",
         )
         assert made.preprocessing.mean == pytest.approx((mean,), abs=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "key"),
-    [({"size": 3}, "size"), ({"size": 5000}, "size"), ({"augment": "foto"}, "augment"), ({"seed": -1}, "seed")],
-)
-def test_common_keys_are_named(wrong: dict[str, object], key: str) -> None:
-    with pytest.raises(InputError, match=rf"^data\.{key}: "):
-        check_common(**({"size": 28, "augment": "none", "seed": 0, "val_fraction": 0.2} | wrong))

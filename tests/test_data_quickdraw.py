@@ -162,7 +162,7 @@ def test_wrong_options(bitmaps: Path, tmp_path_factory: pytest.TempPathFactory) 
         ({"classes": ["lion", "dcuk"]}, r"data\.classes: there is no class 'dcuk'; did you mean 'duck'"),
         ({"root": bitmaps / "none"}, r"data\.root: .* is not a folder"),
         ({"root": tmp_path_factory.mktemp("empty")}, r"data\.root: .* holds no drawings"),
-        ({"per_class": 2}, r"data\.per_class: 2 is not usable"),
+        ({"per_class": 2}, r"data\.per_class is 2"),
         ({"test_fraction": 0.0}, r"data\.test_fraction"),
     ):
         with pytest.raises(InputError, match=said):

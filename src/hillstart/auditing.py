@@ -8,9 +8,7 @@ from pathlib import Path
 
 from hillstart.data.audit import KINDS, NOTED, REFUSED, Finding, by_kind
 from hillstart.data.folder import examine
-from hillstart.data.pictures import check_whole
 from hillstart.errors import InputError
-from hillstart.preprocessing import MAX_SIZE
 from hillstart.terminal import end, pass_any_name, visible
 
 INTERRUPTED = 130
@@ -28,8 +26,7 @@ def main() -> None:
     options = _parser().parse_args()
     pass_any_name()
     try:
-        check_whole("--size", options.size, 4, MAX_SIZE)
-        findings, counts = examine(options.folder, options.size)
+        findings, counts = examine(root=options.folder, size=options.size)
     except InputError as error:
         end(error, 2)
     except KeyboardInterrupt:

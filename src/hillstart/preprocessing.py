@@ -4,15 +4,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from hillstart.errors import InputError
+from hillstart.schema import whole
 
 MAX_SIZE = 1024  # the side of the square that becomes the network's inputs
+
+Size = Annotated[int, *whole(4, MAX_SIZE)]
+Grey = Annotated[int, *whole(0, 255, of="a grey level")]
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,16 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", self.mean or (0.0,) * self.channels)
         object.__setattr__(self, "std", self.std or (1.0,) * self.channels)
-        if not 1 <= self.size <= MAX_SIZE:
-            raise InputError(f"preprocessing.size: {self.size} is not a side from 1 to {MAX_SIZE} pixels.")
-        if self.channels not in (1, 3):
-            raise InputError(f"preprocessing.channels: {self.channels} is neither 1 (grey) nor 3 (colour).")
-        if not 0 <= self.background <= 255:
-            raise InputError(f"preprocessing.background: {self.background} is not a grey level from 0 to 255.")
+        for name, right, what in (
+            ("size", range(1, MAX_SIZE + 1), f"a side from 1 to {MAX_SIZE} pixels"),
+            ("channels", (1, 3), "1 (grey) or 3 (colour)"),
+            ("background", range(256), "a grey level from 0 to 255"),
+        ):
+            value = getattr(self, name)
+            if type(value) is not int or value not in right:  # 127.5 and True could be written and not be read back
+                raise InputError(f"preprocessing.{name} is {value!r}; it must be {what}.")
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels or not all(map(math.isfinite, values)):
+            if len(values) != self.channels or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
                 raise InputError(
                     f"preprocessing.{name}: {values} is not {self.channels} finite numbers, one a channel."
                 )
@@ -57,14 +63,10 @@ class Preprocessing:
         names = {field.name for field in fields(cls)}
         if not isinstance(plain, Mapping) or set(plain) != names:
             raise InputError(f"preprocessing: {plain!r} does not hold exactly the entries {', '.join(sorted(names))}.")
-        for name in ("size", "channels", "background"):
-            if type(plain[name]) is not int:
-                raise InputError(f"preprocessing.{name}: {plain[name]!r} is not a whole number.")
         for name in ("mean", "std"):
-            if not isinstance(plain[name], list | tuple) or not all(type(v) in (int, float) for v in plain[name]):
+            if not isinstance(plain[name], list | tuple) or not plain[name]:
                 raise InputError(f"preprocessing.{name}: {plain[name]!r} is not a list of numbers.")
-        per_channel = {name: tuple(map(float, plain[name])) for name in ("mean", "std")}
-        return cls(size=plain["size"], channels=plain["channels"], background=plain["background"], **per_channel)
+        return cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
 
     def fitted(self, x: UInt8[Tensor, "N C H W"]) -> "Preprocessing":
         """The same, with the mean and standard deviation of x, which is to be the training split and nothing else."""

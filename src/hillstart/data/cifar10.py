@@ -3,7 +3,6 @@
 Source: Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,36 +10,37 @@ import torch
 
 from hillstart.data.pictures import (
     PictureSet,
+    Preset,
     Split,
     assemble_official,
-    check_common,
     only_classes,
     pick_classes,
     resized,
 )
 from hillstart.errors import InputError
-from hillstart.preprocessing import Preprocessing
+from hillstart.preprocessing import Preprocessing, Size
+from hillstart.schema import Flag, Location, Names, Seed, Share, checked
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOME = Path("data")  # where a download goes
 
 
+@checked("data")
 def load(
     *,
-    root: str | Path | None = None,
-    classes: Sequence[str] | None = None,
-    size: int = 32,
-    augment: str = "photo",
-    normalise: bool = True,
-    val_fraction: float = 0.1,
-    seed: int = 0,
+    root: Location = None,
+    classes: Names = None,
+    size: Size = 32,
+    augment: Preset = "photo",
+    normalise: Flag = True,
+    val_fraction: Share = 0.1,
+    seed: Seed = 0,
 ) -> PictureSet:
     """The official splits; validation is taken from the training split by `seed`.
 
     `root`: the folder that holds `cifar-10-batches-py`; None: ./data, downloaded when missing. Raises InputError naming
     the key.
     """
-    check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
     names = pick_classes(CLASSES, classes)
     preprocessing = Preprocessing(size=size, channels=3)
     train, test = (

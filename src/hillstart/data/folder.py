@@ -2,9 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -12,27 +12,29 @@ from hillstart.data import audit
 from hillstart.data.audit import NOTED, SPOILS, Finding
 from hillstart.data.decoded import Decoded, decode
 from hillstart.data.layout import Layout, check_enough, laid_out
-from hillstart.data.pictures import PictureSet, Split, assemble, check_common, check_fraction, stratified
+from hillstart.data.pictures import PictureSet, Preset, Split, assemble, stratified
 from hillstart.errors import InputError
-from hillstart.preprocessing import Preprocessing
+from hillstart.preprocessing import Grey, Preprocessing, Size
+from hillstart.schema import Flag, Location, Names, Says, Seed, Share, checked, one_of
 
 log = logging.getLogger(__name__)
 
 
+@checked("data")
 def load(
     *,
-    root: str | Path | None,
-    classes: Sequence[str] | None = None,
-    size: int = 32,
-    colour: bool = True,
-    background: int = 255,
-    augment: str = "photo",
-    normalise: bool = True,
-    val_fraction: float = 0.2,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    bad_files: str = "fail",
-    cache: bool = True,
+    root: Location,
+    classes: Names = None,
+    size: Size = 32,
+    colour: Flag = True,
+    background: Grey = 255,
+    augment: Preset = "photo",
+    normalise: Flag = True,
+    val_fraction: Share = 0.2,
+    test_fraction: Share = 0.2,
+    seed: Seed = 0,
+    bad_files: Annotated[str, *one_of(("fail", "skip"))] = "fail",
+    cache: Flag = True,
 ) -> PictureSet:
     """The pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
 
@@ -41,12 +43,6 @@ def load(
     `bad_files`: `fail` refuses files that cannot be used, `skip` leaves them out and says how many. `cache`: keep the
     decoded pictures for the next run. Raises InputError naming the key, the folder or the file.
     """
-    check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
-    check_fraction("data.test_fraction", test_fraction)
-    if bad_files not in ("fail", "skip"):
-        raise InputError(f"data.bad_files: {bad_files!r} is neither fail nor skip; give one of them.")
-    if not isinstance(cache, bool):
-        raise InputError(f"data.cache: {cache!r} is neither true nor false; give one of them.")
     preprocessing = Preprocessing(size=size, channels=3 if colour else 1, background=background)
     found = laid_out(root, classes, _raise)
     _tell_others(found)
@@ -83,7 +79,10 @@ def load(
     )
 
 
-def examine(root: str | Path, size: int = 32) -> tuple[list[Finding], dict[str, dict[str, int]]]:
+@checked("")
+def examine(
+    *, root: Annotated[str | Path, Says("the path of a folder")], size: Size = 32
+) -> tuple[list[Finding], dict[str, dict[str, int]]]:
     """All that an audit of the folder finds, and the usable pictures of each class in each split that has a folder.
 
     Raises InputError where the folder does not exist, or holds no folders.

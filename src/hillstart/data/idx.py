@@ -6,23 +6,24 @@ of the files is described too.
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 
 from hillstart.data.pictures import (
     PictureSet,
+    Preset,
     Split,
     assemble_official,
-    check_common,
     only_classes,
     pick_classes,
     resized,
 )
 from hillstart.errors import InputError
-from hillstart.preprocessing import Preprocessing
+from hillstart.preprocessing import Preprocessing, Size
+from hillstart.schema import Flag, Location, Names, Seed, Share, checked, one_of
 from hillstart.untrusted import briefly
 
 CLASSES = {
@@ -41,16 +42,17 @@ MOST_BYTES = 10**9
 BLOCK_BYTES = 1 << 20
 
 
+@checked("data")
 def load(
     *,
-    name: str = "fashion_mnist",
-    root: str | Path | None = None,
-    classes: Sequence[str] | None = None,
-    size: int = 28,
-    augment: str = "none",
-    normalise: bool = True,
-    val_fraction: float = 1 / 6,
-    seed: int = 0,
+    name: Annotated[str, *one_of(("fashion_mnist", "mnist"))] = "fashion_mnist",
+    root: Location = None,
+    classes: Names = None,
+    size: Size = 28,
+    augment: Preset = "none",
+    normalise: Flag = True,
+    val_fraction: Share = 1 / 6,
+    seed: Seed = 0,
 ) -> PictureSet:
     """The named data set, its official test split kept; validation is taken from the training split by `seed`.
 
@@ -59,7 +61,6 @@ def load(
     """
     if name not in CLASSES:
         raise InputError(f"data.name: {name!r} is unknown; choose one of {', '.join(CLASSES)}.")
-    check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
     names = pick_classes(CLASSES[name], classes)
     folder = _found(name, Path(root)) if root is not None else _found_or_downloaded(name)
     if folder is None:

@@ -1,6 +1,7 @@
 """The data set that needs no download: lions and ducks, drawn on the fly as people doodle them on paper."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -8,9 +9,10 @@ import torch
 from hillstart.data.ducks import duck
 from hillstart.data.lions import lion
 from hillstart.data.pen import Pen
-from hillstart.data.pictures import PictureSet, Split, assemble, check_common, check_whole
+from hillstart.data.pictures import PictureSet, Preset, Split, assemble
 from hillstart.errors import InputError
-from hillstart.preprocessing import Preprocessing
+from hillstart.preprocessing import Preprocessing, Size
+from hillstart.schema import Flag, Seed, Share, checked, whole
 
 CLASSES = ("lion", "duck")
 DOODLES: tuple[Callable[[Pen], None], ...] = (lion, duck)
@@ -18,26 +20,24 @@ DOODLES: tuple[Callable[[Pen], None], ...] = (lion, duck)
 TRAIN, VAL, TEST = range(3)
 
 
+@checked("data")
 def load(
     *,
-    train: int = 4000,
-    test: int = 2000,
-    val_fraction: float = 0.2,
-    seed: int = 0,
-    size: int = 28,
-    augment: str = "doodle",
-    normalise: bool = True,
+    train: Annotated[int, *whole(8, 10**6)] = 4000,
+    test: Annotated[int, *whole(2, 10**6)] = 2000,
+    val_fraction: Share = 0.2,
+    seed: Seed = 0,
+    size: Size = 28,
+    augment: Preset = "doodle",
+    normalise: Flag = True,
 ) -> PictureSet:
     """Equal halves of lions and ducks, grey, dark strokes on light paper; the same seed gives the same pictures.
 
     `train`: drawings for training and validation together; `test`: for the test. Raises InputError naming the key.
     """
-    check_whole("data.train", train, 8, 10**6)
-    check_whole("data.test", test, 2, 10**6)
     for key, number in (("train", train), ("test", test)):
         if number % 2:
             raise InputError(f"data.{key}: {number} drawings cannot be halves of lions and ducks; give an even number.")
-    check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
     pairs = min(max(round(train * val_fraction / 2), 1), train // 2 - 1)
     return assemble(
         train=_drawn(train // 2 - pairs, seed, TRAIN, size),

@@ -5,16 +5,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from hillstart.data.augment import Augment
+from hillstart.data.augment import PRESETS, Augment
 from hillstart.errors import InputError
 from hillstart.images import read_picture
-from hillstart.preprocessing import MAX_SIZE, Preprocessing
+from hillstart.preprocessing import Preprocessing
+from hillstart.schema import one_of
+
+Preset = Annotated[str, *one_of(PRESETS)]
+"""The name of a kind of augmentation."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,8 @@ def stratified(
     """Indices of two parts of y, both sorted: the rest, and a fraction of every class, drawn by its own seed.
 
     Every class keeps at least one example on each side. Raises InputError, naming `key`, when a class has fewer than
-    two examples or the fraction is not between 0 and 1.
+    two examples.
     """
-    check_fraction(key, fraction)
     generator = torch.Generator().manual_seed(seed)
     rest, part = [], []
     for k in y.unique().tolist():
@@ -149,17 +152,3 @@ def check_fraction(key: str, value: float) -> None:
     """Raise InputError, naming the config key, unless the value is a number between 0 and 1, both excluded."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise InputError(f"{key}: {value!r} is not a share; give a number between 0 and 1, such as 0.2.")
-
-
-def check_whole(key: str, value: int, least: int = 1, most: int = 10**9) -> None:
-    """Raise InputError, naming the config key, unless the value is a whole number from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InputError(f"{key}: {value!r} is not usable; give a whole number from {least} to {most}.")
-
-
-def check_common(*, size: int, augment: str, seed: int, val_fraction: float) -> None:
-    """Raise InputError, naming the key under `data`, before any picture is read, when a common key is unusable."""
-    check_whole("data.size", size, 4, MAX_SIZE)
-    check_whole("data.seed", seed, 0, 2**63 - 1)
-    check_fraction("data.val_fraction", val_fraction)
-    Augment.preset(augment, size)

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,18 +24,17 @@ from rich.progress import Progress
 
 from hillstart.data.pictures import (
     PictureSet,
+    Preset,
     Split,
     assemble,
-    check_common,
-    check_fraction,
-    check_whole,
     pick_classes,
     resized,
     stratified,
 )
 from hillstart.data.strokes import read_drawings
 from hillstart.errors import InputError
-from hillstart.preprocessing import Preprocessing
+from hillstart.preprocessing import Preprocessing, Size
+from hillstart.schema import Flag, Location, Names, Seed, Share, checked, whole
 from hillstart.untrusted import briefly
 
 BITMAPS = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap"
@@ -43,26 +43,24 @@ SIDE = 28
 SECONDS = 30  # without an answer until a download is given up
 
 
+@checked("data")
 def load(
     *,
-    root: str | Path | None = None,
-    classes: Sequence[str] | None = ("lion", "duck"),
-    per_class: int = 5000,
-    size: int = 28,
-    augment: str = "doodle",
-    normalise: bool = True,
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.15,
-    seed: int = 0,
+    root: Location = None,
+    classes: Names = ("lion", "duck"),
+    per_class: Annotated[int, *whole(3, 10**6)] = 5000,
+    size: Size = 28,
+    augment: Preset = "doodle",
+    normalise: Flag = True,
+    val_fraction: Share = 0.15,
+    test_fraction: Share = 0.15,
+    seed: Seed = 0,
 ) -> PictureSet:
     """The first `per_class` drawings of each class, grey, dark on white; test and validation are drawn by `seed`.
 
     `root`: a folder of CLASS.npy or CLASS.ndjson, of which `classes` None takes all; None: ./data/quickdraw, where
     missing classes are downloaded. Raises InputError naming the key, or the file and line.
     """
-    check_common(size=size, augment=augment, seed=seed, val_fraction=val_fraction)
-    check_fraction("data.test_fraction", test_fraction)
-    check_whole("data.per_class", per_class, 3, 10**6)
     if root is None:
         names = pick_classes(classes or (), classes)
         for name in names:
