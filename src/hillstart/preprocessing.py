@@ -37,21 +37,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", self.mean or (0.0,) * self.channels)
         object.__setattr__(self, "std", self.std or (1.0,) * self.channels)
-        for name, right, what in (
-            ("size", range(1, MAX_SIZE + 1), f"a side from 1 to {MAX_SIZE} pixels"),
-            ("channels", (1, 3), "1 (grey) or 3 (colour)"),
-            ("background", range(256), "a grey level from 0 to 255"),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or value not in right:  # 127.5 and True could be written and not be read back
-                raise InputError(f"preprocessing.{name} is {value!r}; it must be {what}.")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
-                raise InputError(
-                    f"preprocessing.{name}: {values} is not {self.channels} finite numbers, one a channel."
-                )
-        if min(self.std) <= 0:
-            raise InputError(f"preprocessing.std: {self.std} holds a number that is not above 0.")
+        _check(**vars(self))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python data, for JSON: `from_dict` reads it back equal."""
@@ -63,9 +49,7 @@ class Preprocessing:
         names = {field.name for field in fields(cls)}
         if not isinstance(plain, Mapping) or set(plain) != names:
             raise InputError(f"preprocessing: {plain!r} does not hold exactly the entries {', '.join(sorted(names))}.")
-        for name in ("mean", "std"):
-            if not isinstance(plain[name], list | tuple) or not plain[name]:
-                raise InputError(f"preprocessing.{name}: {plain[name]!r} is not a list of numbers.")
+        _check(**plain)
         return cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
 
     def fitted(self, x: UInt8[Tensor, "N C H W"]) -> "Preprocessing":
@@ -84,6 +68,22 @@ class Preprocessing:
         """((x / 255) - mean) / std, each picture flattened channel by channel: (N, C*H*W), on the device of x."""
         shift, scale = _constants(self, x.device)
         return (x.flatten(2) - shift).div_(scale).flatten(1).to(torch.float32)
+
+
+def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> None:
+    """What a file may say is what may be written: 127.5 or True as a background could be neither read back."""
+    for name, value, right, what in (
+        ("size", size, range(1, MAX_SIZE + 1), f"a side from 1 to {MAX_SIZE} pixels"),
+        ("channels", channels, (1, 3), "1 (grey) or 3 (colour)"),
+        ("background", background, range(256), "a grey level from 0 to 255"),
+    ):
+        if type(value) is not int or value not in right:
+            raise InputError(f"preprocessing.{name} is {value!r}; it must be {what}.")
+    for name, values, least in (("mean", mean, -math.inf), ("std", std, 0.0)):
+        sound = isinstance(values, list | tuple) and len(values) == channels
+        if not sound or not all(type(v) in (int, float) and math.isfinite(v) and v > least for v in values):
+            above = " above 0" if name == "std" else ""
+            raise InputError(f"preprocessing.{name} is {values!r}; it must be {channels} finite numbers{above}.")
 
 
 @lru_cache(maxsize=16)
