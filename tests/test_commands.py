@@ -88,9 +88,9 @@ def test_the_chosen_start_is_tested_as_stored(train: Any) -> None:
     """The figures of the summary follow from the checkpoint alone."""
     import torch
 
-    from hillstart.configuration import conf_folder
     from hillstart.data.minibatches import Sample
     from hillstart.network import Network
+    from hillstart.run_options import conf_folder
 
     train(*SMALL)
     stored = torch.load(folder() / "checkpoints/last.ckpt", weights_only=True)

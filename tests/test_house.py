@@ -50,6 +50,7 @@ ORDER = [
     ),
     *(
         "population",
+        "run_options",
         "saturation",
         "outcome",
         "run_folder",

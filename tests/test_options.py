@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 
 import hillstart.configuration
 from hillstart import commands
-from hillstart.configuration import conf_folder
 from hillstart.errors import InputError
 from hillstart.options import check_words, explain, resumed_checkpoint, with_resumed_options
+from hillstart.run_options import conf_folder
 
 TOP = Path(__file__).parent.parent
 
@@ -59,7 +59,7 @@ def test_conf_is_found_where_a_wheel_puts_it(tmp_path: Path, monkeypatch: pytest
 
 
 def test_conf_is_found_by_an_editable_install_from_anywhere(tmp_path: Path) -> None:
-    code = "from hillstart.configuration import conf_folder; print(conf_folder())"
+    code = "from hillstart.run_options import conf_folder; print(conf_folder())"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(found.stdout.strip()) == TOP / "conf"
 

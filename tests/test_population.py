@@ -38,7 +38,7 @@ def people(starts: int = 10, *, stopping: Stopping | None = None, seed: int = 0,
 def maker(folder: Path, **options: Any) -> Callable[[], pl.Trainer]:
     checkpoints = Checkpoints(folder / "checkpoints")
     more = options.pop("more_callbacks", [])
-    return lambda: trainer(
+    return lambda packs_left=1: trainer(
         folder, **({"callbacks": [checkpoints, *more], "plugins": [WholeCheckpoints()], "max_epochs": 4} | options)
     )
 

@@ -27,7 +27,7 @@ def population(starts: int = 6, stopping: Stopping | None = None, **descent: Any
 def run(of: Population, packs: list[int], folder: Path, **options: Any) -> tuple[list[Row], list[Network]]:
     """The rows of a run, and each start as it is kept."""
     rows, kept = list[Row](), list[Network]()
-    for trained in train(of, lambda: trainer(folder, **options), packs):
+    for trained in train(of, lambda packs_left: trainer(folder, **options), packs):
         best = trained.training.best_of(range(len(trained.rows)))
         assert best is not None
         rows += trained.rows

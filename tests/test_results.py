@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hillstart.bench import results
-from hillstart.configuration import conf_folder
+from hillstart.run_options import conf_folder
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["data.train=60", "data.test=20", "network.hidden=[3]", "report=false"]

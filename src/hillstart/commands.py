@@ -9,27 +9,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 from rich.table import Table
 
 from hillstart import experiment, signals, sweep
-from hillstart.configuration import (
-    PER_START,
-    build_population,
-    check_options,
-    conf_folder,
-    starts_of,
-    trainer_maker,
-)
+from hillstart.configuration import PER_START, build_population, composed_options, plain, trainer_maker
 from hillstart.data.minibatches import Sample
 from hillstart.errors import InputError
-from hillstart.files import WritingError, of_the_disk, reason, relative
+from hillstart.files import WritingError, of_the_disk, reason, relative, replacing
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
 from hillstart.logs import forgive_log_files
 from hillstart.network import Network
@@ -39,15 +34,16 @@ from hillstart.options import (
     explain,
     give_own_folders,
     resumed_checkpoint,
+    resumed_options,
     resuming,
     with_one_start_a_seed,
     with_quiet_rank,
-    with_resumed_options,
+    with_resumed_folder,
 )
 from hillstart.population import Population
 from hillstart.ranks import leave, on_first_rank
 from hillstart.report.box import check_shown
-from hillstart.starts import Start
+from hillstart.run_options import OPTIONS, OVERRIDES, RunOptions, conf_folder, read_options, targets
 
 log = logging.getLogger(__name__)
 
@@ -93,20 +89,20 @@ class TrainingTask:
     def together(self, cfgs: Sequence[DictConfig]) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
         """Train the starts of all these jobs as one population; each job's result is written in its own context."""
         _quiet()
-        folder, first = _output_folder(), cfgs[0]
-        self.report = first.report
-        _one_device(first)
-        jobs: dict[int, list[Start]] = {}
+        folder = _output_folder()
+        jobs: dict[int, RunOptions] = {}
         for index, cfg in enumerate(cfgs):
             try:
-                jobs[index] = starts_of(cfg)
+                jobs[index] = composed_options(cfg)
+                _check_multirun(jobs[index])
             except USER_ERRORS as error:
                 yield index, partial(_raise, error)
         if not jobs:
             return
-        trainer = trainer_maker(first, folder)
-        population = build_population(cfgs[next(iter(jobs))])
-        for done in experiment.run_together(population, list(jobs.values()), trainer, first.keep, first.pack):
+        first = next(iter(jobs.values()))
+        self.report = first.report
+        starts, trainer = [of.population for of in jobs.values()], trainer_maker(first, folder)
+        for done in experiment.run_together(build_population(first), starts, trainer, first.keep, first.pack):
             yield list(jobs)[done.job], partial(_write_job, done)
 
     def opening(self, folder: Path, jobs: Sequence[int]) -> None:
@@ -119,24 +115,25 @@ class TrainingTask:
         self.sweep = folder
 
     def _train(self, cfg: DictConfig) -> float:
-        folder, self.report = _output_folder(), cfg.report
+        folder, options = _output_folder(), composed_options(cfg)
+        self.report = options.report
         alone = HydraConfig.get().mode is not RunMode.MULTIRUN
         if alone:
             signals.say(partial(_onward, folder))
         else:
-            _one_device(cfg)
-        checkpoint = None if cfg.resume is None else resumed_checkpoint(str(cfg.resume))
-        check_options(cfg)
-        if cfg.report:
-            check_shown(cfg.network.activation, cfg.network.cost)  # not only when all is trained
-        make_trainer = trainer_maker(cfg, folder)
-        population = build_population(cfg)
+            _check_multirun(options)
+        checkpoint = None if options.resume is None else resumed_checkpoint(options.resume)
+        if options.report:
+            check_shown(options.network.activation, options.network.cost)  # not only when all is trained
+        make_trainer = trainer_maker(options, folder)
+        population = build_population(options)
+        accepted = partial(_store_options, folder, cfg) if on_first_rank() else None
         try:
-            summary = experiment.run(population, make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
+            summary = experiment.run(population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted)
         except WritingError as error:
             onward = f"resume={relative(folder)} goes on with this run when that is mended"
             raise InputError(f"{onward}: {error}") from error
-        if cfg.report and alone and on_first_rank():
+        if options.report and alone and on_first_rank():
             signals.say(lambda: f"only its page is missing: {signals.command('report', str(relative(folder)))}")
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
@@ -168,12 +165,67 @@ def _output_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def _one_device(cfg: DictConfig) -> None:
-    if cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1:
+def _check_multirun(options: RunOptions) -> None:
+    of = options.trainer
+    if of.devices != 1 or of.num_nodes != 1:
         raise InputError(
-            f"trainer.devices={cfg.trainer.devices} trainer.num_nodes={cfg.trainer.num_nodes}: the jobs of a multirun "
-            "are trained on one device; without -m, starts=N shares N starts among many."
+            f"trainer.devices={of.devices} trainer.num_nodes={of.num_nodes}: the jobs of a multirun are trained on one "
+            "device; without -m, starts=N shares N starts among many."
         )
+    if options.resume is not None:
+        raise InputError(f"resume={options.resume}: a multirun cannot be resumed; leave out -m, or leave out resume.")
+
+
+def _store_options(folder: Path, cfg: DictConfig) -> None:
+    """The options of a run that goes on, now that it does: not before, as a refused one is to stay as it was."""
+    typed = HydraConfig.get().overrides.task
+    for path, content in ((OPTIONS, OmegaConf.to_yaml(cfg)), (OVERRIDES, OmegaConf.to_yaml(typed))):
+        with replacing(folder / path) as new:
+            new.write_text(content, encoding="utf-8")
+
+
+class BeforeTraining(Callback):
+    """What Hydra asks before it writes anything (`hydra.callbacks` in conf): are the options and the folder sound?"""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check all options; those of a run that goes on are taken from its folder."""
+        with _refusing():
+            _check_subfolder(config)
+            options = plain(config)
+            trusted = set(targets(options))
+            if options["resume"] is None:
+                read_options(options, trusted)
+                return
+            folder, typed = Path(str(config.hydra.run.dir)), list(config.hydra.overrides.task)
+            options, typed = resumed_options(folder, options, typed)
+            read_options(options, trusted)
+            with read_write(config), open_dict(config), read_write(config.hydra), open_dict(config.hydra):
+                for key, value in options.items():
+                    config[key] = value
+                config.hydra.overrides.task = typed
+                config.hydra.output_subdir = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check what all jobs share; their options are checked when each is composed."""
+        with _refusing():
+            _check_subfolder(config)
+
+
+def _check_subfolder(config: DictConfig) -> None:
+    given, needed = config.hydra.output_subdir, str(OPTIONS.parent)
+    if given != needed and on_first_rank():
+        raise InputError(
+            f"hydra.output_subdir is {given}; it must stay {needed}, where resume= and the report find a run's options."
+        )
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End with one sentence: an error in a callback would be a warning of Hydra's, and the run would go on."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        sys.exit(f"hillstart: {explain(error)}")
 
 
 def _quiet() -> None:
@@ -190,7 +242,7 @@ def train() -> None:
     give_own_folders()
     with _one_sentence():
         check_words(sys.argv[1:])
-        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_options(sys.argv[1:])))
+        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_folder(sys.argv[1:])))
         try:
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
         finally:
@@ -212,8 +264,7 @@ def check_gradients() -> None:
     parser.add_argument("options", nargs="*", metavar="key=value", help="as for training: network.hidden=[5,4] ...")
     options = parser.parse_args().options
     with _one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = hydra.compose("train", ["starts=2", *options])
-        population = build_population(cfg)
+        population = build_population(composed_options(hydra.compose("train", ["starts=2", *options])))
     data, B = population.data, 10
     x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
     net = population.begin(sorted({start.seed for start in population.starts}))

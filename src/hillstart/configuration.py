@@ -1,8 +1,9 @@
-"""Where conf lies, and what is written in it turned into objects: the border between Hydra and the code."""
+"""What the options of a run ask for: pictures and starts, a trainer, a logger."""
 
 import os
-import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,20 @@ import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hillstart.checkpoints import Checkpoints, WholeCheckpoints
 from hillstart.data.pictures import PictureSet
-from hillstart.descent import Descent
 from hillstart.errors import InputError
 from hillstart.logs import forgiving_logger
-from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
+from hillstart.network import Network
 from hillstart.population import Population
 from hillstart.progress import TrainingBar
 from hillstart.ranks import AcrossRanks
-from hillstart.starts import Start
-from hillstart.stopping import Stopping
+from hillstart.run_options import Plain, RunOptions, read_options, targets
+from hillstart.untrusted import briefly
 
 ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
 """What to do when a rank is lost."""
@@ -33,157 +34,105 @@ ADVICE = "the packs that are done are kept, and the same command with resume=RUN
 PER_START = ("seed", "descent.eta", "descent.momentum", "descent.lmbda")
 """What the jobs of a multirun may differ in and still be trained together."""
 
-MOST_STARTS, MOST_NODES = 10**6, 10**6
-"""In one run, with all points of a grid; in one layer."""
-LAST_SEED = 2**62
 
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """What Hydra composed, without its own node, as plain data whose references are followed.
 
-def conf_folder() -> Path:
-    """The one copy of conf: inside the package where a wheel installed it, else at the top of the checkout."""
-    package = Path(__file__).resolve().parent
-    return package / "conf" if (package / "conf" / "train.yaml").is_file() else package.parents[1] / "conf"
-
-
-def check_options(cfg: DictConfig) -> None:
-    """Refuse what can be refused before any picture is read.
+    A logger may refer to the folder of the run, which is not known before the run begins.
 
     Raises:
-        InputError: starts, seed, keep, pack, report or a key of network is out of its range.
+        OmegaConfBaseException: a reference leads nowhere.
     """
-    net = cfg.network
-    if not _is_whole(cfg.starts, 1, MOST_STARTS):
-        raise InputError(f"starts is {cfg.starts!r}; it must be a whole number from 1 to {MOST_STARTS}.")
-    if not _is_whole(cfg.seed, 0, LAST_SEED):
-        raise InputError(f"seed is {cfg.seed!r}; it must be a whole number from 0 to {LAST_SEED}.")
-    for key in ("keep", "pack"):
-        if cfg[key] is not None and not _is_whole(cfg[key], 1):
-            raise InputError(f"{key} is {cfg[key]!r}; it must be a whole number, 1 or more, or null.")
-    if not isinstance(cfg.get("report", True), bool):  # which runs of earlier versions do not name
-        raise InputError(f"report is {cfg.report!r}; it must be true or false.")
-    if not OmegaConf.is_list(net.hidden) or not all(_is_whole(n, 1, MOST_NODES) for n in net.hidden):
-        raise InputError(
-            f"network.hidden is {net.hidden}; it must be a list of whole numbers from 1 to {MOST_NODES}, such as [30] "
-            "or [256,128]."
-        )
-    for key, choices in (("activation", ACTIVATIONS), ("cost", COSTS), ("start", STARTS)):
-        if net[key] not in choices:
-            raise InputError(f"network.{key} is {net[key]!r}; it must be one of {', '.join(choices)}.")
+    found: dict[str, Any] = {}
+    for key in map(str, cfg):
+        if key == "hydra":
+            continue
+        node = cfg[key]
+        try:
+            found[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        except OmegaConfBaseException:
+            if key != "logger":
+                raise
+            found[key] = OmegaConf.to_container(node)
+    return found
 
 
-def check_targets(cfg: DictConfig, path: Path) -> None:
-    """Refuse options from a file that would run other code than conf does: a run's folder may come from a stranger.
-
-    Args:
-        path: the file.
+def composed_options(cfg: DictConfig) -> RunOptions:
+    """The options of a run as the command line has them, all of them trusted.
 
     Raises:
-        InputError: a `_target_` of what a population is built from that is neither in conf nor of torch.optim.
+        InputError: as `read_options`.
     """
-    known = {target for file in conf_folder().rglob("*.yaml") for target in _targets(OmegaConf.load(file))}
-    for target in _targets(OmegaConf.masked_copy(cfg, ["data", "descent", "stop"])):
-        if target not in known and not re.fullmatch(r"torch\.optim\.[A-Z]\w*", target):
-            raise InputError(f"{path}: would run {target!r}, which conf does not know, so it is not read.")
+    options = plain(cfg)
+    return read_options(options, set(targets(options)))
 
 
-def _targets(node: Any) -> Iterator[str]:
-    if OmegaConf.is_config(node):
-        node = OmegaConf.to_container(node)
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
-
-
-def build_population(cfg: DictConfig) -> Population:
-    """The starts that `cfg` asks for, with the pictures they are to learn.
+def build_population(options: RunOptions) -> Population:
+    """The starts that the options ask for, with the pictures they are to learn.
 
     Raises:
-        InputError: a key or file that cannot be used.
+        InputError: a file that cannot be used.
     """
-    starts = starts_of(cfg)
-    stopping: Stopping = hydra.utils.instantiate(cfg.stop)
-    data: PictureSet = hydra.utils.instantiate(cfg.data)
-    sizes = [data.train.x[0].numel(), *cfg.network.hidden, len(data.classes)]
-    of = {key: cfg.network[key] for key in ("activation", "cost", "start")}
-    return Population(partial(Network.start, sizes, **of), sizes, data, build_descent(cfg), stopping, starts)
+    data, net = options.data(), options.network
+    if not isinstance(data, PictureSet):
+        raise InputError(f"data: its _target_ returned a {type(data).__name__}; it must return a PictureSet.")
+    sizes = [data.train.x[0].numel(), *net.hidden, len(data.classes)]
+    begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
+    return Population(begin, sizes, data, options.descent, options.stop, options.population)
 
 
-def build_descent(cfg: DictConfig) -> Descent:
-    """How starts roll.
-
-    Raises:
-        InputError: a value out of its range.
-    """
-    descent: Descent = hydra.utils.instantiate(cfg.descent, _convert_="all")
-    return descent
-
-
-def starts_of(cfg: DictConfig) -> list[Start]:
-    """All seeds for each point of the descent's grid.
-
-    Raises:
-        InputError: a value out of its range.
-    """
-    check_options(cfg)
-    grid = Descent.grid_of(*(_plain(cfg.descent.get(key, 0.0)) for key in ("eta", "momentum", "lmbda")))
-    if len(grid) * cfg.starts > MOST_STARTS:
-        raise InputError(
-            f"starts is {cfg.starts}, for each of {len(grid)} ways to roll; all together may be {MOST_STARTS}."
-        )
-    starts = [Start(seed, point) for point in grid for seed in range(cfg.seed, cfg.seed + cfg.starts)]
-    if cfg.keep is not None and cfg.keep > len(starts):
-        raise InputError(f"keep is {cfg.keep}; it must be at most {len(starts)}, the number of starts.")
-    return starts
-
-
-def trainer_maker(cfg: DictConfig, folder: Path) -> Callable[[], pl.Trainer]:
+def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer]:
     """Makes a Lightning trainer for each pack, as `trainer` and `logger` ask for, writing into `folder`.
 
+    What it returns takes the number of packs that are left, this one with them: these share evenly what is left of
+    `max_time`, so that all starts roll about as long. At least one epoch is trained, so that each start is measured.
+
     Raises:
-        InputError: a value that cannot be used, a device that is not there; of what it returns, a value that Lightning
-            refuses or a logger whose package is not installed.
+        InputError: a device that is not there; of what it returns, a value that Lightning refuses or a logger whose
+            package is not installed.
     """
-    options: Any = OmegaConf.to_object(cfg.trainer)
-    options["accelerator"] = _accelerator(options["accelerator"])
-    precision = options.pop("matmul_precision")
-    if precision not in ("highest", "high", "medium"):
-        raise InputError(f"trainer.matmul_precision is {precision!r}; it must be highest, high or medium.")
-    torch.set_float32_matmul_precision(precision)
-    for key in ("devices", "num_nodes"):
-        if not _is_whole(options[key], 1):
-            raise InputError(f"trainer.{key} is {options[key]!r}; it must be a whole number, 1 or more.")
-    cuda = options["accelerator"] == "cuda"
+    of, began = options.trainer, time.monotonic()
+    accelerator = _accelerator(of.accelerator)
+    torch.set_float32_matmul_precision(of.matmul_precision)
+    cuda = accelerator == "cuda"
     there, what = (torch.cuda.device_count(), "CUDA device") if cuda else (os.cpu_count() or 1, "core")
-    if options["devices"] > there:
+    if of.devices > there:
         there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
-        raise InputError(f"trainer.devices is {options['devices']}, but there {there_are} here.")
-    shared = options["devices"] * options["num_nodes"] > 1 or _was_started_as_one_of_many()
-    for key in ("max_epochs", "max_steps"):
-        if not (_is_whole(options[key], 1) or (key == "max_steps" and options[key] == -1)):
-            raise InputError(f"trainer.{key} is {options[key]!r}; it must be a whole number, 1 or more.")
+        raise InputError(f"trainer.devices is {of.devices}, but there {there_are} here.")
+    shared = of.devices * of.num_nodes > 1 or _was_started_as_one_of_many()
     checkpoints = Checkpoints(folder / "checkpoints")
 
-    def make() -> pl.Trainer:
-        logger = build_logger(cfg)
+    def make(packs_left: int = 1) -> pl.Trainer:
+        callbacks: list[pl.Callback] = [checkpoints]
+        if of.enable_progress_bar:
+            callbacks.append(TrainingBar())
+        if of.seconds is not None:
+            left = max(0.0, of.seconds - (time.monotonic() - began))
+            callbacks.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
         try:
             return pl.Trainer(
-                **options,
+                accelerator=accelerator,
+                devices=of.devices,
+                num_nodes=of.num_nodes,
+                max_epochs=of.max_epochs,
+                max_steps=of.max_steps,
+                min_epochs=1,
                 strategy=AcrossRanks(ADVICE) if shared else "auto",
                 use_distributed_sampler=False,
-                logger=logger,
+                logger=build_logger(options.logger, folder),
                 plugins=[WholeCheckpoints()],
-                callbacks=[checkpoints, TrainingBar()],
+                callbacks=callbacks,
+                enable_progress_bar=of.enable_progress_bar,
                 default_root_dir=folder,
                 num_sanity_val_steps=0,
                 log_every_n_steps=1,
                 enable_model_summary=False,
                 reload_dataloaders_every_n_epochs=0,
             )
-        except (MisconfigurationException, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+        except ValueError as error:  # of devices and hosts that the launcher counts otherwise
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"trainer: {briefly(error)}.") from error
 
     return make
 
@@ -204,16 +153,19 @@ def _accelerator(asked: str) -> str:
     return "cpu" if asked == "cpu" else "cuda"
 
 
-def build_logger(cfg: DictConfig) -> Any:
-    """The Lightning logger that `logger` names, or False for none.
+def build_logger(options: Plain, folder: Path) -> Any:
+    """The Lightning logger that `logger` names, writing into `folder` where `save_dir` is null; False for none.
 
     Raises:
-        InputError: its package is not installed.
+        InputError: its package is not installed, or it does not take one of the options.
     """
-    if cfg.logger.get("_target_") is None:
+    if options.get("_target_") is None:
         return False
+    options = dict(options)
+    if "save_dir" in options and options["save_dir"] is None:
+        options["save_dir"] = str(folder)
     try:
-        return forgiving_logger(hydra.utils.instantiate(cfg.logger))
+        return forgiving_logger(hydra.utils.instantiate(options))
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
@@ -222,13 +174,7 @@ def build_logger(cfg: DictConfig) -> Any:
                 raise InputError(
                     f"logger={name} needs a package that is not installed; pip install 'hillstart[{name}]' brings it."
                 ) from error
+            if isinstance(cause, TypeError):
+                raise InputError(f"logger: {briefly(cause)}.") from error
             cause = cause.__cause__ or cause.__context__
         raise
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-
-
-def _is_whole(value: object, least: int, most: int = 2**63 - 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

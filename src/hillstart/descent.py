@@ -2,13 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
+from torch import Tensor
 
 from hillstart.errors import InputError
+from hillstart.schema import Flag, Says, Seed, check, one_of, whole
+from hillstart.untrusted import briefly
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
@@ -16,6 +20,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }
 """The factor on eta when a share `done`, from 0 to 1, of all mini-batches lies behind."""
+
+_LARGEST = 1e30  # float32 computes with it, and a model file may hold it
+_DIFFERENT = Predicate(lambda values: len(set(values)) == len(values))
+_Eta = Annotated[float, Gt(0), Le(_LARGEST)]
+_Momentum = Annotated[float, Ge(0), Lt(1)]
+_Lmbda = Annotated[float, Ge(0), Le(_LARGEST)]
+_OF_MANY = ", or a list of such numbers, each once"
 
 
 @dataclass(frozen=True, order=True)
@@ -31,7 +42,7 @@ class Hyperparameters:
 class Descent:
     """How starts roll downhill.
 
-    Of eta, momentum and lmbda, a list stands for a grid: each start is made once for every combination.
+    A list of values for eta, momentum or lmbda is a grid: each start is made once for every combination.
 
     Args:
         eta: learning rate, above 0.
@@ -44,55 +55,80 @@ class Descent:
         fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
 
     Raises:
-        InputError: a value outside its range, an empty list, or one with a number twice.
+        InputError: a value outside its range; an optimiser that cannot step many starts at once, each as if alone; or
+            a momentum or `fuse` beside an optimiser, which would not use them.
     """
 
-    eta: float | Sequence[float]
-    batch_size: int
-    schedule: str = "constant"
-    momentum: float | Sequence[float] = 0.0
-    lmbda: float | Sequence[float] = 0.0
-    seed: int = 0
+    eta: Annotated[
+        _Eta | Annotated[Sequence[_Eta], MinLen(1), _DIFFERENT], Says(f"a number above 0 and up to 1e30{_OF_MANY}")
+    ]
+    batch_size: Annotated[int, *whole(1)]
+    schedule: Annotated[str, *one_of(SCHEDULES)] = "constant"
+    momentum: Annotated[
+        _Momentum | Annotated[Sequence[_Momentum], MinLen(1), _DIFFERENT],
+        Says(f"a number from 0 to below 1{_OF_MANY}"),
+    ] = 0.0
+    lmbda: Annotated[
+        _Lmbda | Annotated[Sequence[_Lmbda], MinLen(1), _DIFFERENT], Says(f"a number from 0 to 1e30{_OF_MANY}")
+    ] = 0.0
+    seed: Seed = 0
     optimiser: Callable[..., torch.optim.Optimizer] | None = None
-    fuse: bool = False
+    fuse: Flag = False
 
     def __post_init__(self) -> None:
-        self.grid()
-        for key, value, least in (("batch_size", self.batch_size, 1), ("seed", self.seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-                raise InputError(f"descent.{key} is {value!r}; it must be a whole number, {least} or more.")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"descent.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}.")
+        check("descent", Descent, vars(self))
+        if self.optimiser is not None:
+            self._check_optimiser()
 
     @property
     def optimiser_name(self) -> str:
-        """Of the class that steps, in a partial call too."""
+        """Name of the class that steps."""
         made_by = getattr(self.optimiser, "func", self.optimiser)
         return "gradient descent" if made_by is None else str(getattr(made_by, "__name__", made_by))
 
     def grid(self) -> list[Hyperparameters]:
         """Every combination of eta, momentum and lmbda."""
-        return self.grid_of(self.eta, self.momentum, self.lmbda)
-
-    @staticmethod
-    def grid_of(eta: Any, momentum: Any, lmbda: Any) -> list[Hyperparameters]:
-        """Every combination of the numbers, each one or a list.
-
-        Raises:
-            InputError: a value outside its range, an empty list, or one with a number twice.
-        """
-        for key, value, right, good in [
-            ("eta", eta, "a number above 0", lambda v: 0 < v < math.inf),
-            ("momentum", momentum, "a number from 0 to below 1", lambda v: 0 <= v < 1),
-            ("lmbda", lmbda, "0 or a number above it", lambda v: 0 <= v < math.inf),
-        ]:
-            values = _listed(value)
-            if not values or any(isinstance(v, bool) or not isinstance(v, int | float) or not good(v) for v in values):
-                raise InputError(f"descent.{key} is {value!r}; it must be {right}, or a list of such numbers.")
-            if len(set(values)) < len(values):
-                raise InputError(f"descent.{key} is {value!r}; each number must be listed once.")
-        points = itertools.product(*map(_listed, (eta, momentum, lmbda)))
+        points = itertools.product(*map(_listed, (self.eta, self.momentum, self.lmbda)))
         return [Hyperparameters(*map(float, point)) for point in points]
+
+    def _check_optimiser(self) -> None:
+        name = self.optimiser_name
+        if "lr" in getattr(self.optimiser, "keywords", {}):
+            raise InputError(f"descent.optimiser.lr: the learning rate of {name} is descent.eta; leave this one out.")
+        for key, used in (("momentum", any(_listed(self.momentum))), ("fuse", self.fuse)):
+            if used:
+                own = "; its own momentum, if it has one, is descent.optimiser.momentum" if key == "momentum" else ""
+                raise InputError(
+                    f"descent.{key} is {getattr(self, key)!r}, which {name} does not use; leave it out by "
+                    f"~descent.{key}{own}."
+                )
+        try:
+            together, alone = self._stepped([slice(0, 3)]), self._stepped([slice(k, k + 1) for k in range(3)])
+        except Exception as error:  # whatever an optimiser raises
+            raise InputError(
+                f"descent.optimiser: {name} cannot be used here ({briefly(error)}); correct its options, or choose an "
+                "optimiser of torch.optim that works element by element."
+            ) from error
+        if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(together, alone, strict=True)):
+            raise InputError(
+                f"descent.optimiser: {name} mixes the numbers of different starts, which are to be independent; choose "
+                "an optimiser of torch.optim that works element by element."
+            )
+
+    def _stepped(self, parts: Iterable[slice]) -> list[Tensor]:
+        """Parameters of three small starts after a few steps, where the optimiser is given these parts of them."""
+        assert self.optimiser is not None
+        w = torch.linspace(-2, 3, 3 * 4 * 2).reshape(3, 4, 2) * torch.tensor([0.1, 1.0, 10.0]).reshape(3, 1, 1)
+        found: list[list[Tensor]] = []
+        for part in parts:
+            parameters = [w[part].clone(), w[part, 0].clone()]
+            optimiser = self.optimiser(parameters, lr=0.01)
+            for _ in range(3):
+                for p in parameters:
+                    p.grad = p.sin()
+                optimiser.step()
+            found.append(parameters)
+        return [torch.cat(of) for of in zip(*found, strict=True)]
 
 
 def _listed(value: Any) -> list[Any]:

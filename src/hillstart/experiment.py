@@ -29,11 +29,12 @@ Summary = dict[str, Any]
 
 def run(
     population: Population,
-    make_trainer: Callable[[], pl.Trainer],
+    make_trainer: Callable[..., pl.Trainer],
     folder: Path,
     keep: int | None = None,
     pack: int | None = None,
     checkpoint: Path | None = None,
+    accepted: Callable[[], None] | None = None,
 ) -> Summary:
     """Train, choose the best start by validation cost, test it once, and write all of it to `folder`.
 
@@ -42,6 +43,7 @@ def run(
         keep: how many of the best starts are kept and vote together; None: all, but at most `starts.VOTERS`.
         pack: how many starts are trained side by side at most; None: as many as fit the memory.
         checkpoint: where an earlier run in this folder stopped, to go on from there.
+        accepted: called when it is known that the run can go on from there.
 
     Returns:
         What `summary.json` holds; on ranks other than the first without the accuracies on the test pictures.
@@ -54,6 +56,8 @@ def run(
     run_folder = RunFolder(folder, population, keep, trainer.max_epochs or -1, writes=ranks.is_first)
     if checkpoint:
         run_folder.go_on(checkpoint)
+        if accepted:
+            accepted()
     else:
         run_folder.begin(ranks.from_first(population.packs(device, ranks.size, pack)))
     _announce(population, device, ranks, run_folder.packs, run_folder.checkpoint or checkpoint)
@@ -108,7 +112,7 @@ class Finished:
 def run_together(
     population: Population,
     jobs: Sequence[Sequence[Start]],
-    make_trainer: Callable[[], pl.Trainer],
+    make_trainer: Callable[..., pl.Trainer],
     keep: int | None = None,
     pack: int | None = None,
 ) -> Iterator[Finished]:

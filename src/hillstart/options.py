@@ -1,24 +1,33 @@
 """What a user typed: the options of a resumed run, and a wrong option explained in one sentence."""
 
-import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hillstart.configuration import conf_folder
 from hillstart.errors import InputError
 from hillstart.files import own_folder
 from hillstart.ranks import on_first_rank
-from hillstart.untrusted import briefly, yaml_text
+from hillstart.run_options import (
+    OPTIONS,
+    Plain,
+    check_no_reference,
+    conf_folder,
+    stored_options,
+    stored_overrides,
+)
+from hillstart.schema import nearest
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
 """What a wrong option raises; anything else is a fault of the program."""
+
+_RESUME = re.compile(r"\+{0,2}resume=")
 
 
 def check_words(arguments: list[str]) -> None:
@@ -27,43 +36,99 @@ def check_words(arguments: list[str]) -> None:
     Raises:
         InputError: an option has no key, or a group is given no name of a file.
     """
-    groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and not key.strip("+~"):
             raise InputError(f"{argument}: has no key; give KEY=VALUE.")
-        if equals and key.lstrip("+") in groups and not re.match(r"['\"]?\w", value.replace("null", "")):
+        if equals and key.lstrip("+") in _groups() and not re.match(r"['\"]?\w", value.replace("null", "")):
             raise InputError(f"{argument}: is no choice; there are {', '.join(_choices(key.lstrip('+')))}.")
 
 
-def with_resumed_options(arguments: list[str]) -> list[str]:
-    """Command-line options, preceded by those of the run that `resume=` names, which goes on in its own folder.
+def with_resumed_folder(arguments: list[str]) -> list[str]:
+    """Command-line options that also lead into the folder of the run that `resume=` names.
+
+    The groups that it chose are chosen again, so that their keys can be given; its other options are plain data, which
+    `resumed_options` brings in when all that was typed is composed.
 
     Raises:
-        InputError: `resume` names no run folder and no checkpoint in one, or its options cannot be read.
+        InputError: `resume` names no run folder and no checkpoint in one, or stands in a multirun.
     """
-    named = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    named = [_unquoted(a.partition("=")[2]) for a in arguments if _RESUME.match(a)]
     if not named or named[-1] in ("", "null"):
         return arguments
-    checkpoint = resumed_checkpoint(_unquoted(named[-1]))
-    run = checkpoint.parent.parent
-    stored = run / ".hydra" / "overrides.yaml"
-    if not stored.is_file():
-        raise InputError(f"resume={named[-1]}: {stored} is missing, so this is not the folder of a run.")
-    before = [option for option in _overrides(stored) if not re.match(r"(resume|hydra\.run\.dir)=", option)]
-    return [*before, *arguments, f"hydra.run.dir={_quoted(run)}"]
+    if {"-m", "--multirun"} & set(arguments):
+        raise InputError(f"resume={named[-1]}: a multirun cannot be resumed; leave out -m, or leave out resume.")
+    run = resumed_checkpoint(named[-1]).parent.parent
+    if not (run / OPTIONS).is_file():
+        raise InputError(f"resume={named[-1]}: {run / OPTIONS} is missing, so this is not the folder of a run.")
+    others = [a for a in arguments if not _RESUME.match(a)]
+    return [*_chosen_groups(run), *others, f"resume={_quoted(Path(named[-1]))}", f"hydra.run.dir={_quoted(run)}"]
 
 
-def _overrides(path: Path) -> list[str]:
-    try:
-        found = OmegaConf.to_object(OmegaConf.create(yaml_text(path)))
-    except InputError:
-        raise
-    except Exception as error:  # those of YAML and OmegaConf have no ancestor in common
-        raise InputError(f"{path}: cannot be read ({briefly(error)}); give the folder of a run.") from error
-    if not isinstance(found, list):
-        raise InputError(f"{path}: holds no list of options; give the folder of a run.")
-    return list(map(str, found))
+def _chosen_groups(run: Path) -> list[str]:
+    """GROUP=NAME for each group of conf that the run chose; nothing else that was typed for it is typed again."""
+    found: dict[str, str] = {}
+    for option in stored_overrides(run):
+        group, _, name = option.partition("=")
+        if group in _groups() and re.fullmatch(r"\w[\w-]*", name):
+            found[group] = option
+    return list(found.values())
+
+
+def resumed_options(run: Path, composed: Plain, typed: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The options of a run that goes on, and what was typed for them, then and now.
+
+    Args:
+        composed: the options as conf and what is typed now have them.
+        typed: what is typed now, as `with_resumed_folder` returned it.
+
+    Raises:
+        InputError: an option of the run is a reference, or what is typed now cannot change a run.
+    """
+    before, stored = stored_overrides(run), stored_options(run)
+    stored.pop("logger", None)  # where a run's figures go is for whoever resumes it to say, not for a stranger
+    check_no_reference(run, stored)
+    now = {_key(option): option for option in typed if option not in before}
+    if "experiment" in now:
+        raise InputError(f"{now['experiment']}: a run that goes on has its own recipe; give single options instead.")
+    options = _laid_over(composed, {**stored, "resume": composed["resume"], "overwrite": False})
+    for key in now:
+        _put(options, key.split("."), composed)
+    known = lambda key: key in _groups() or _is_known(key, options)  # noqa: E731
+    kept = [option for option in before if _key(option) not in (*now, "resume") and known(_key(option))]
+    return options, [*kept, *now.values()]
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    """Plain options in the place of others, key by key."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+
+
+def _put(options: dict[str, Any], path: Sequence[str], source: Any) -> None:
+    """Set one dotted key as `source` has it, or delete it where that has none."""
+    key, rest = path[0], path[1:]
+    if not isinstance(source, Mapping) or key not in source:
+        options.pop(key, None)
+    elif rest and isinstance(options.get(key), dict):
+        _put(options[key], rest, source[key])
+    else:
+        options[key] = source[key]
+
+
+def _is_known(key: str, options: Any) -> bool:
+    head, _, rest = key.partition(".")
+    return isinstance(options, Mapping) and head in options and (not rest or _is_known(rest, options[head]))
+
+
+def _key(option: str) -> str:
+    """The key of an option as it is typed, without the signs for adding and deleting."""
+    return option.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def _groups() -> set[str]:
+    return {path.name for path in conf_folder().iterdir() if path.is_dir()}
 
 
 def give_own_folders() -> None:
@@ -119,14 +184,14 @@ def explain(error: BaseException) -> str:
             return str(cause)
     if isinstance(error, MissingConfigException) and (found := re.search(r"find '([^']+)/([^'/]+)'", str(error))):
         group, name = found.groups()
-        return f"{group}={name}: there is no such choice{_nearest(name, _choices(group) or list(error.options or ()))}."
+        return f"{group}={name}: there is no such choice{nearest(name, _choices(group) or list(error.options or ()))}."
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"override '([^']+)'", str(error))):
         key = found[1]
         owners = [f"{group}={name}" for group, name, keys in _keys() if key in keys and group]
         if owners:
             return f"{key}: the chosen {key.split('.')[0]} has no such key; it belongs to {', '.join(owners)}."
         known = {k for _, _, keys in _keys() for k in keys} | {group for group, _, _ in _keys() if group}
-        return f"{key}: there is no such key{_nearest(key, sorted(known))}."
+        return f"{key}: there is no such key{nearest(key, sorted(known))}."
     return " ".join(str(chain[-1]).split())
 
 
@@ -134,11 +199,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _nearest(wrong: str, right: list[str]) -> str:
-    near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
-    return f"; the nearest is {near[0]}" if near else f"; there are {', '.join(right)}"
 
 
 def _choices(group: str) -> list[str]:

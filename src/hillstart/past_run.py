@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from hillstart.errors import InputError
+from hillstart.run_options import OPTIONS, stored_options
 from hillstart.starts import DIVERGED, STATUS
 from hillstart.tables import STARTS
-from hillstart.untrusted import yaml_text
 
 SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
 TESTS = ("test_accuracy", "vote_test_accuracy")
@@ -132,17 +131,10 @@ def _mapping(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, 
 def _options(jobs: list[Path]) -> dict[str, str]:
     values: dict[str, set[str]] = {}
     for job in jobs:
-        stored = job / ".hydra/config.yaml"
-        options = _mapping(stored, partial(_plain, stored))
+        options = stored_options(job) if (job / OPTIONS).is_file() else {}
         for key, value in _flattened(options):
             values.setdefault(key, set()).add(value)
     return {key: ", ".join(sorted(found)) for key, found in values.items() if key.split(".")[0] not in NOISE}
-
-
-def _plain(path: Path, text: str) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(OmegaConf.create(yaml_text(path)))
 
 
 def _flattened(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:

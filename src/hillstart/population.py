@@ -124,7 +124,7 @@ class Trained:
 
 def train(
     population: Population,
-    make_trainer: Callable[[], pl.Trainer],
+    make_trainer: Callable[..., pl.Trainer],
     packs: list[int],
     done: int = 0,
     checkpoint: Path | None = None,
@@ -132,7 +132,7 @@ def train(
     """Fit pack after pack.
 
     Args:
-        make_trainer: a new trainer for each pack.
+        make_trainer: a new trainer for each pack, from how many are left, this one with them.
         packs: starts in each; a pack that a CUDA device has no memory for is halved in this very list.
         done: how many packs need no training any more.
         checkpoint: where the first of the others was left.
@@ -154,7 +154,7 @@ def train(
             number=done + 1,
             packs=len(packs),
         )
-        trainer = make_trainer()
+        trainer = make_trainer(len(packs) - done)
         began = time.perf_counter()
         try:
             _fit(training, trainer, checkpoint)

@@ -1,12 +1,13 @@
 """When a start ends before its time: it has diverged, it no longer gets better, or it has lost a race."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from hillstart.errors import InputError
+from hillstart.schema import check, whole
 from hillstart.starts import DIVERGED, STOPPED, VAL_COST, Record
 
 # Cost of a picture. No start begins so high (unit-normal weights in a deep relu network begin at some 10^4), and from
@@ -27,14 +28,11 @@ class Stopping:
         InputError: a value that is no whole number of 1 or more.
     """
 
-    patience: int | None = None
-    race: int | None = None
+    patience: Annotated[int | None, *whole(1, of="null, or a whole number of epochs")] = None
+    race: Annotated[int | None, *whole(1, of="null, or a whole number of epochs")] = None
 
     def __post_init__(self) -> None:
-        for key in ("patience", "race"):
-            value = getattr(self, key)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"stop.{key} is {value!r}; it must be a whole number of epochs, 1 or more, or null.")
+        check("stop", Stopping, vars(self))
 
     def after_epoch(self, record: Record, last: bool) -> None:
         """End the starts that are to end after the newest epoch of `record`; in the last epoch all others finish."""

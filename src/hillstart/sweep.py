@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from hillstart.closing import SHOWN, show
 from hillstart.files import relative, replacing
+from hillstart.run_options import stored_overrides
 from hillstart.starts import DIVERGED, STATUS, spread
 from hillstart.tables import STARTS
 
@@ -93,11 +92,10 @@ def _summaries(folder: Path) -> list[Path]:
 
 
 def _read(job: Path, folder: Path) -> Job:
-    written = job / ".hydra" / "overrides.yaml"  # unless hydra.output_subdir says otherwise
-    options: Any = OmegaConf.to_object(OmegaConf.load(written)) if written.is_file() else []
+    options = stored_overrides(job)
     with (job / "starts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    pairs = (str(option).lstrip("+").partition("=") for option in options)
+    pairs = (option.lstrip("+").partition("=") for option in options)
     return Job(job.relative_to(folder).as_posix(), {key: value for key, _, value in pairs}, rows)
 
 

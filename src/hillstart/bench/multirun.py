@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hillstart.commands import TrainingTask
-from hillstart.configuration import conf_folder
+from hillstart.run_options import conf_folder
 
 
 class Nothing:

@@ -16,7 +16,7 @@ import torch
 
 from hillstart import model_file
 from hillstart.bench.command import machine
-from hillstart.configuration import conf_folder
+from hillstart.run_options import conf_folder
 
 ABOUT = """Runs each recipe of conf/experiment, which takes six minutes on 2 cores, and writes a table of what
 came of it. Exit code 1 where a median lies outside the range that the recipe itself states."""

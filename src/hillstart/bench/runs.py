@@ -13,11 +13,12 @@ from omegaconf import DictConfig, open_dict
 
 from hillstart import experiment
 from hillstart.bench.timing import seconds, silence
-from hillstart.configuration import build_population, conf_folder, trainer_maker
+from hillstart.configuration import build_population, trainer_maker
 from hillstart.data.augment import Augment
 from hillstart.data.pictures import PictureSet, Split
 from hillstart.population import Population
 from hillstart.preprocessing import Preprocessing
+from hillstart.run_options import conf_folder
 
 
 def noise(sizes: Sequence[int], pictures: int, others: int | None = None) -> PictureSet:
@@ -65,8 +66,8 @@ class Run:
     """
 
     def __init__(self, cfg: DictConfig, device: torch.device):
-        self._cfg, self._device = cfg, device
-        self.population: Population = build_population(cfg)
+        self._options, self._device = composed_options(cfg), device
+        self.population: Population = build_population(self._options)
 
     def seconds(self, population: Population | None = None) -> float:
         """Of training, choosing, testing and writing it all, to a folder that is thrown away.
@@ -79,11 +80,10 @@ class Run:
 
     def seconds_in(self, folder: Path, population: Population | None = None) -> float:
         """The same in a folder that stays."""
-        cfg, chosen = self._cfg, population or self.population
-        cfg.logger.save_dir = str(folder)  # conf asks Hydra, which does not run here
+        of, chosen = self._options, population or self.population
 
         def run() -> None:
-            experiment.run(chosen, trainer_maker(cfg, folder), folder, cfg.keep, cfg.pack)
+            experiment.run(chosen, trainer_maker(of, folder), folder, of.keep, of.pack)
 
         gc.collect()  # a trainer holds itself; what the one before leaves behind is not this run's to clear away
         with silence():

@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
 
 from hillstart import model_file
-from hillstart.configuration import build_population, check_targets
+from hillstart.configuration import build_population
 from hillstart.errors import InputError
 from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.population import Population
+from hillstart.run_options import OPTIONS, read_stored_options, read_stored_trainer
 from hillstart.starts import DIVERGED, STATUS, Start
 from hillstart.tables import HISTORY
 from hillstart.untrusted import yaml_text
 
 COSTS = HISTORY[2:]
-OPTIONS = Path(".hydra", "config.yaml")
 MOST_COMPARED = 1000
 NEEDED = (
     *("starts", "kept", "epochs", "epochs_trained", "test_accuracy", "vote_test_accuracy", "test_standard_error"),
@@ -98,10 +97,9 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
     if missing:
         raise InputError(f"{job / 'summary.json'}: lacks {', '.join(missing)}; the run is of another version.")
     model = model_file.load(job / "network.safetensors")
-    options = _options(job / OPTIONS)
+    trainer = read_stored_trainer(job)
     if population is None:
-        check_targets(options, job / OPTIONS)
-        population = build_population(options)
+        population = build_population(read_stored_options(job))
     _check_pictures(job, model, population)
     jobs = sorted({row["job"] for row in rows}) if sweep else ["."]
     return FinishedRun(
@@ -113,9 +111,9 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
         _compared(folder, model, jobs) if sweep else model,
         population,
         [] if sweep else _packs(folder / "checkpoints" / "packs.json"),
-        OmegaConf.to_yaml(options),
-        options.trainer.max_epochs,
-        options.trainer.max_steps,
+        yaml_text(job / OPTIONS),
+        trainer.max_epochs,
+        trainer.max_steps,
         len(jobs),
     )
 
@@ -133,17 +131,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if not rows or not all(row.get("rank") and row.get("status") in STATUS for row in rows):
         raise ValueError(f"{path.name} holds no ranks")
     return sorted(rows, key=lambda row: int(row["rank"]))
-
-
-def _options(path: Path) -> DictConfig:
-    try:
-        options = OmegaConf.create(yaml_text(path))
-        if not isinstance(options, DictConfig) or "data" not in options or "trainer" not in options:
-            raise ValueError("it holds no data and no trainer")
-    except Exception as error:  # those of YAML and OmegaConf have no ancestor in common
-        why = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read, so the run's pictures are not known ({why}).") from error
-    return options
 
 
 def _check_pictures(job: Path, model: Model, population: Population) -> None:
