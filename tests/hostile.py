@@ -19,19 +19,22 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image, TiffImagePlugin
 
 from hillstart import model_file
-from hillstart.configuration import build_population, check_options, conf_folder, trainer_maker
+from hillstart.configuration import build_population, composed_options, trainer_maker
 from hillstart.data import decoded, idx, quickdraw, strokes
 from hillstart.data.minibatches import MiniBatches
 from hillstart.descent import Hyperparameters
 from hillstart.images import read_picture
 from hillstart.model_file import Model
 from hillstart.network import Network
-from hillstart.options import USER_ERRORS, _keys, _overrides, check_words, explain
+from hillstart.options import USER_ERRORS, _keys, check_words, explain
 from hillstart.preprocessing import Preprocessing
 from hillstart.run_folder import _pack_of
+from hillstart.run_options import OPTIONS as FILE_OF_OPTIONS
+from hillstart.run_options import OVERRIDES, conf_folder, read_stored_options, stored_overrides
 from hillstart.starts import Start
 from hillstart.tables import Tables
 from made import trainer, training
@@ -189,6 +192,25 @@ def _cached(folder: Path, data: bytes | None = None) -> Path:
     return place
 
 
+def stored() -> list[bytes]:
+    """Options as a run leaves them."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfgs = [compose("train", words) for words in ([], ["descent=adam", "data=folder", "data.root=pets"])]
+    return [OmegaConf.to_yaml(cfg).encode() for cfg in cfgs]
+
+
+def _stored(path: Path) -> None:
+    path.with_name(".hydra").mkdir(exist_ok=True)
+    (path.parent / FILE_OF_OPTIONS).write_bytes(path.read_bytes())
+    read_stored_options(path.parent)
+
+
+def _typed(path: Path) -> None:
+    path.with_name(".hydra").mkdir(exist_ok=True)
+    (path.parent / OVERRIDES).write_bytes(path.read_bytes())
+    stored_overrides(path.parent)
+
+
 OPTIONS = sorted({key for _, _, keys in _keys() for key in keys} - {"data.root", "resume"})
 """Keys of conf, but for those that name files."""
 
@@ -203,10 +225,10 @@ def _options(path: Path) -> None:
     check_words(said)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("train", [*said, *fixed])
-    check_options(cfg)
-    trainer_maker(cfg, path.parent)()
-    of, device = build_population(cfg), torch.device("cpu")
-    of.packs(device, most=cfg.pack)
+    options = composed_options(cfg)
+    trainer_maker(options, path.parent)()
+    of, device = build_population(options), torch.device("cpu")
+    of.packs(device, most=options.pack)
     of.begin([of.starts[-1].seed])
     data = of.data
     MiniBatches(data.train, 2, data.preprocessing, data.augment, of.descent.batch_size, of.descent.seed, device)
@@ -227,7 +249,8 @@ READERS = {
     "checkpoint": Reader("last.ckpt", _checkpoint, checkpoints),
     "pickle": Reader("data.pkl", lambda path: model_file.load_checkpoint(_around(path)), data_pkl),
     "pickle to resume": Reader("data.pkl", lambda path: _pack_of(_around(path)), data_pkl),
-    "options of a run": Reader("overrides.yaml", _overrides, lambda: [b"- starts=4\n- 'data.size=8'\n"]),
+    "options of a run": Reader("config.yaml", _stored, stored),
+    "typed options of a run": Reader("overrides.yaml", _typed, lambda: [b"- starts=4\n- 'data.size=8'\n"]),
     "idx": Reader("train", lambda path: idx.read_idx(path, 3), idx_files),
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),
     "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),

@@ -17,9 +17,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import hillstart
 from hillstart import commands, reporting
-from hillstart.configuration import check_options, conf_folder
+from hillstart.configuration import composed_options
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE
 from hillstart.network import ACTIVATIONS, COSTS, Network
+from hillstart.run_options import conf_folder
 
 TOP = Path(__file__).parent.parent
 DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -99,7 +100,7 @@ def test_options_of_shown_trainings_are_accepted(document: str, command: str) ->
             word = f"{override.key_or_group}={next(override.sweep_string_iterator())}"
         options.append(word)
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        check_options(hydra.compose("train", options))
+        composed_options(hydra.compose("train", options))
 
 
 # ---------------------------------------------------------------- mathematics.md

@@ -156,12 +156,12 @@ def test_a_wheel_finds_its_conf_far_from_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "import hillstart.configuration as c; print(c.__file__); print(c.conf_folder())"
+    code = "import hillstart.run_options as c; print(c.__file__); print(c.conf_folder())"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert shown == [str(tmp_path / "site/hillstart/configuration.py"), str(tmp_path / "site/hillstart/conf")]
+    assert shown == [str(tmp_path / "site/hillstart/run_options.py"), str(tmp_path / "site/hillstart/conf")]
     ours = {path.relative_to(TOP / "conf") for path in (TOP / "conf").rglob("*.yaml")}
     carried = {
         path.relative_to(tmp_path / "site/hillstart/conf")

@@ -4,14 +4,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-import hillstart.configuration
+import hillstart.run_options
 from hillstart import commands
+from hillstart.configuration import plain
 from hillstart.errors import InputError
-from hillstart.options import check_words, explain, resumed_checkpoint, with_resumed_options
+from hillstart.options import check_words, explain, resumed_checkpoint, resumed_options, with_resumed_folder
 from hillstart.run_options import conf_folder
 
 TOP = Path(__file__).parent.parent
@@ -54,7 +57,7 @@ def test_conf_is_found_in_a_checkout() -> None:
 def test_conf_is_found_where_a_wheel_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = tmp_path / "site-packages" / "hillstart"
     shutil.copytree(TOP / "conf", installed / "conf")
-    monkeypatch.setattr(hillstart.configuration, "__file__", str(installed / "configuration.py"))
+    monkeypatch.setattr(hillstart.run_options, "__file__", str(installed / "run_options.py"))
     assert conf_folder() == installed / "conf"
 
 
@@ -66,42 +69,80 @@ def test_conf_is_found_by_an_editable_install_from_anywhere(tmp_path: Path) -> N
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
+    """What a run leaves that was given `data.train`, an experiment and a cost; nothing is in its checkpoint."""
+    typed = ["experiment=lion_duck", "data.train=400", "network.cost=quadratic", "resume=before", "hydra.run.dir=x"]
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/last.ckpt").write_bytes(b"")
     (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra/overrides.yaml").write_text(
-        "- starts=4\n- descent.eta=0.2\n- resume=before\n- hydra.run.dir=x\n"
-    )
+    OmegaConf.save(composed(*typed[:3]), tmp_path / ".hydra/config.yaml")
+    OmegaConf.save(typed, tmp_path / ".hydra/overrides.yaml")
     return tmp_path
+
+
+def composed(*options: str) -> Any:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("train", list(options))
+
+
+def resumed(folder: Path, *typed: str) -> tuple[dict[str, Any], list[str]]:
+    words = with_resumed_folder([*typed, f"resume={folder}"])
+    assert words[-1] == f"hydra.run.dir='{folder}'"
+    return resumed_options(folder, plain(composed(*words[:-1])), words[:-1])
 
 
 @pytest.mark.parametrize("named", ["", "checkpoints/last.ckpt"])
 def test_a_resumed_run_has_the_options_it_began_with(run_folder: Path, named: str) -> None:
-    options = with_resumed_options([f"resume={run_folder / named}", "trainer.max_epochs=9"])
-    assert options == [
-        "starts=4",
-        "descent.eta=0.2",
-        f"resume={run_folder / named}",
+    assert with_resumed_folder(["starts=3"]) == ["starts=3"]
+    words = with_resumed_folder([f"resume={run_folder / named}", "trainer.max_epochs=9"])
+    assert words == [
+        "experiment=lion_duck",
         "trainer.max_epochs=9",
+        f"resume='{run_folder / named}'",
         f"hydra.run.dir='{run_folder}'",
     ]
-    assert with_resumed_options(["starts=3"]) == ["starts=3"]
+    options, typed = resumed(run_folder, "trainer.max_epochs=9", "~descent.fuse")
+    assert options["data"]["train"] == 400
+    assert options["network"]["cost"] == "quadratic"
+    assert options["trainer"]["max_epochs"] == 9
+    assert "fuse" not in options["descent"]
+    assert typed[:4] == ["experiment=lion_duck", "data.train=400", "network.cost=quadratic", "trainer.max_epochs=9"]
+
+
+def test_a_resumed_run_may_be_given_another_file_of_a_group(run_folder: Path) -> None:
+    options, _ = resumed(run_folder, "descent=adam", "descent.eta=0.01")
+    assert options["descent"]["optimiser"]["_target_"] == "torch.optim.Adam"
+    assert options["descent"]["eta"] == 0.01
+    with pytest.raises(InputError, match="experiment=photos"):
+        resumed(run_folder, "experiment=photos")
+
+
+def test_a_multirun_is_not_resumed(run_folder: Path) -> None:
+    for words in (["-m", f"resume={run_folder}"], [f"+resume={run_folder}", "seed=0,1", "--multirun"]):
+        with pytest.raises(InputError, match="resume"):
+            with_resumed_folder(words)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("name", "text", "said"),
     [
-        ("- &a starts=4\n- *a\n", "holds an alias"),
-        ("- starts=4\n" * 30_000, "longer than the options of any run"),
-        ("starts: 4\n", "holds no list"),
-        ("- [\n", "cannot be read"),
-        ("\0", "cannot be read"),
+        ("overrides.yaml", "- &a starts=4\n- *a\n", "holds an alias"),
+        ("overrides.yaml", "- starts=4\n" * 30_000, "longer than the options of any run"),
+        ("overrides.yaml", "starts: 4\n", "holds no list"),
+        ("overrides.yaml", "- [\n", "cannot be read"),
+        ("overrides.yaml", "\0", "cannot be read"),
+        ("config.yaml", "- starts\n", "holds no options"),
+        ("config.yaml", "3: 4\n", "holds no options"),
+        ("config.yaml", "starts: 2001-01-01\n", "starts is of type date"),
+        ("config.yaml", "starts: !!python/object/apply:os.getpid []\n", "cannot be read"),
+        ("config.yaml", "seed: ${oc.env:HOME}\n", "seed is the reference"),
+        ("config.yaml", "[" * 3000, "cannot be read"),
     ],
 )
-def test_stored_options_that_no_run_wrote_are_refused(run_folder: Path, text: str, said: str) -> None:
-    (run_folder / ".hydra/overrides.yaml").write_text(text)
-    with pytest.raises(InputError, match=said):
-        with_resumed_options([f"resume={run_folder}"])
+def test_stored_options_that_no_run_wrote_are_refused(run_folder: Path, name: str, text: str, said: str) -> None:
+    (run_folder / ".hydra" / name).write_text(text)
+    with pytest.raises(InputError, match=said) as refused:
+        resumed(run_folder)
+    assert name in str(refused.value)
 
 
 @pytest.mark.parametrize("option", ["=3", "network=null", "data=", "descent=[adam]", "logger={a:1}", "+=4"])
@@ -118,4 +159,4 @@ def test_what_cannot_be_resumed_is_refused(run_folder: Path) -> None:
         resumed_checkpoint(str(run_folder / "checkpoints"))
     shutil.rmtree(run_folder / ".hydra")
     with pytest.raises(InputError, match="not the folder of a run"):
-        with_resumed_options([f"resume={run_folder}"])
+        with_resumed_folder([f"resume={run_folder}"])

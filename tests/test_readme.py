@@ -35,8 +35,9 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from hillstart.bench.command import SECTIONS
-from hillstart.configuration import check_options, conf_folder
+from hillstart.configuration import composed_options
 from hillstart.data import lion_duck
+from hillstart.run_options import conf_folder
 from launching import alone
 
 TOP = Path(__file__).parent.parent
@@ -430,7 +431,7 @@ def told_options() -> Iterator[str]:
 def test_an_option_is_one(options: str) -> None:
     words = shlex.split(options)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        check_options(compose("train", words))
+        composed_options(compose("train", words))
         if not {"data", "experiment"} & set(options_of(words)):
             instantiate(compose("train", [*words, *TINY]).data)
 
