@@ -284,7 +284,7 @@ def test_a_new_data_set_is_trained_on(
     assert summary["val_accuracy_of_starts"]["median"] > 0.7
     assert Path("run/report.html").is_file()
     monkeypatch.setattr(sys, "argv", ["report.py", "run"])
-    with pytest.raises(SystemExit, match=r"would run 'bars\.load', which conf does not know"):
+    with pytest.raises(SystemExit, match=r"data\._target_ is 'bars\.load', which conf does not know"):
         reporting.main()
     (path,) = [option for option in run if option.startswith("hydra.searchpath")]
     train(path, "resume=run", "trainer.max_epochs=4", "report=false")

@@ -160,7 +160,7 @@ def test_a_run_that_has_not_ended_is_refused(copy: Path) -> None:
         ("summary.json", '{"best_seed": 3}', "summary.json"),
         ("starts.csv", "seed,eta\n1,2\n", "holds no ranks"),
         ("history.csv", "seed,epoch\n99,1\n", "history.csv: cannot be read back"),
-        (".hydra/config.yaml", "- a\n", "config.yaml: cannot be read"),
+        (".hydra/config.yaml", "- a\n", "config.yaml: holds no options"),
         (".hydra/config.yaml", "a: {b: [", "config.yaml: cannot be read"),
         ("network.safetensors", "", "network.safetensors"),
     ],
@@ -184,17 +184,6 @@ def test_other_pictures_than_those_trained_on_are_refused(runs: Path, tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy)
         assert "was trained on other pictures" in refused("shots")
-
-
-@pytest.mark.parametrize("target", ["os.system", "hillstart.files.os.system", "torch.optim.os.system", "builtins.exec"])
-def test_options_from_a_stranger_run_no_code(copy: Path, target: str, tmp_path: Path) -> None:
-    path = copy / ".hydra" / "config.yaml"
-    bomb = f"data:\n  _target_: {target}\n  _args_: ['touch {tmp_path}/went-off']\n"
-    path.write_text(
-        path.read_text().replace("data:\n", bomb, 1).replace("  _target_: hillstart.data.lion_duck.load\n", "")
-    )
-    assert f"would run '{target}'" in refused(copy)
-    assert not (tmp_path / "went-off").exists()
 
 
 def test_the_summary_stays_as_it_was(runs: Path, copy: Path) -> None:

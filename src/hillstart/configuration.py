@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from hillstart.network import Network
 from hillstart.population import Population
 from hillstart.progress import TrainingBar
 from hillstart.ranks import AcrossRanks
-from hillstart.run_options import Plain, RunOptions, read_options, targets
+from hillstart.run_options import Plain, RunOptions, located, read_options, targets
 from hillstart.untrusted import briefly
 
 ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
@@ -91,7 +91,7 @@ def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer
         InputError: a device that is not there; of what it returns, a value that Lightning refuses or a logger whose
             package is not installed.
     """
-    of, began = options.trainer, time.monotonic()
+    of, began = options.trainer, cache(time.monotonic)
     accelerator = _accelerator(of.accelerator)
     torch.set_float32_matmul_precision(of.matmul_precision)
     cuda = accelerator == "cuda"
@@ -107,7 +107,7 @@ def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer
         if of.enable_progress_bar:
             callbacks.append(TrainingBar())
         if of.seconds is not None:
-            left = max(0.0, of.seconds - (time.monotonic() - began))
+            left = max(0.0, of.seconds + began() - time.monotonic())
             callbacks.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
         try:
             return pl.Trainer(
@@ -161,6 +161,7 @@ def build_logger(options: Plain, folder: Path) -> Any:
     """
     if options.get("_target_") is None:
         return False
+    located("logger", str(options["_target_"]))
     options = dict(options)
     if "save_dir" in options and options["save_dir"] is None:
         options["save_dir"] = str(folder)

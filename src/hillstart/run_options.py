@@ -191,7 +191,7 @@ def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str
     if target in _of_conf(group):
         return _made(group, kind, plain)
     _check_trusted(group, target, trusted)
-    made = _located(group, target)
+    made = located(group, target)
     if not (isinstance(made, type) and issubclass(made, kind)):
         raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)}, or a class of your own below it.")
     return _called(group, made, plain)
@@ -206,7 +206,7 @@ def _descent(options: Plain, trusted: Collection[str]) -> Descent:
     target = str(optimiser["_target_"])
     if not re.fullmatch(r"torch\.optim\.[A-Z]\w*", target):
         _check_trusted("descent.optimiser", target, trusted)
-    steps = _located("descent.optimiser", target)
+    steps = located("descent.optimiser", target)
     if not (isinstance(steps, type) and issubclass(steps, torch.optim.Optimizer)):
         raise InputError(f"descent.optimiser._target_ is {target!r}; it must be a class of torch.optim, such as Adam.")
     own = {key: value for key, value in optimiser.items() if key not in _DIRECTIVES}
@@ -220,11 +220,12 @@ def _loader(options: Plain, trusted: Collection[str]) -> Callable[[], PictureSet
     target = str(options.get("_target_"))
     if target in _of_conf("data"):
         plain = {key: value for key, value in options.items() if key != "_target_"}
-        load: Callable[..., PictureSet] = _located("data", target)
+        load: Callable[..., PictureSet] = located("data", target)
         check("data", load, plain)
         return partial(load, **plain)
     for named in targets(options):
         _check_trusted("data", named, trusted)
+    located("data", target)
     return partial(_called, "data", hydra.utils.instantiate, {"config": dict(options)})
 
 
@@ -236,7 +237,7 @@ def _check_trusted(group: str, target: str, trusted: Collection[str]) -> None:
         )
 
 
-def _located(group: str, target: str) -> Any:
+def located(group: str, target: str) -> Any:
     """A class or function by its dotted name, which is trusted.
 
     Raises:

@@ -73,7 +73,7 @@ def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> 
     except pydantic.ValidationError as error:
         key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
         is_ = f"is {briefly(repr(_shown(options[key])))}" if key in options else "is missing"
-        raise InputError(f"{_dotted(group, key)} {is_}; it must be {_says(of[key])}.") from error
+        raise InputError(f"{_dotted(group, key)} {is_}; it must be {_says(of[key])}.") from None
 
 
 def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
