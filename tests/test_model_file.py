@@ -814,6 +814,14 @@ def test_a_large_sound_file_takes_little_more_than_its_size(tmp_path: Path) -> N
     assert bytes_ < 3.2 * path.stat().st_size  # mapped, copied, and w1 once more in the layout of `Network`
 
 
+@pytest.mark.parametrize("wrong", [("a", "a"), ("a",)])
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    network, path = Network.start([16, 3, len(wrong)], range(1)), tmp_path / "model.safetensors"
+    with pytest.raises(InputError, match="the entry classes"):
+        model_file.save(path, Model(network, (Start(0, Hyperparameters(0.1)),), wrong, Preprocessing(4, 1)))
+    assert not path.exists()
+
+
 # ---------------------------------------------------------------- what is no file
 
 

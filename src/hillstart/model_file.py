@@ -61,6 +61,7 @@ def save(path: Path, model: Model) -> None:
     """Write `model` whole, or leave what was there.
 
     Raises:
+        InputError: an entry is none that `load` would take.
         WritingError: it cannot be written.
     """
     network, calibration = model.network, model.calibration
@@ -77,6 +78,7 @@ def save(path: Path, model: Model) -> None:
         "trained_on": model.trained_on and dict(model.trained_on),
         "versions": model.versions and dict(model.versions),
     }
+    _check_entries(path, about)  # what is written is to be read back
     tensors = {f"w{l}": w.cpu().contiguous() for l, w in enumerate(network.w, 1)}
     tensors |= {f"b{l}": b.cpu().contiguous() for l, b in enumerate(network.b, 1)}
     with replacing(path) as new:
@@ -201,11 +203,7 @@ def _model(path: Path, plain: Any, names: Collection[str], get: Callable[[str], 
     """
     if _named(format=_whole(FORMAT + 1))(plain):
         raise InputError(f"{path} is of a newer format than {FORMAT}, the last that is read; update hillstart.")
-    for key, (what, fits) in _ENTRIES.items():
-        if not isinstance(plain, dict) or key not in plain:
-            raise refusal(path, f"the entry {key} is missing")
-        if not fits(plain[key]):
-            raise refusal(path, f"the entry {key} is not {what}")
+    _check_entries(path, plain)
     try:
         preprocessing = Preprocessing.from_dict(plain["preprocessing"])
     except InputError as error:
@@ -232,6 +230,14 @@ def _model(path: Path, plain: Any, names: Collection[str], get: Callable[[str], 
         plain["trained_on"],
         plain["versions"],
     )
+
+
+def _check_entries(path: Path, plain: Any) -> None:
+    for key, (what, fits) in _ENTRIES.items():
+        if not isinstance(plain, dict) or key not in plain:
+            raise refusal(path, f"the entry {key} is missing")
+        if not fits(plain[key]):
+            raise refusal(path, f"the entry {key} is not {what}")
 
 
 def _tensor(path: Path, name: str, found: Any, dtype: torch.dtype, shape: list[int]) -> Tensor:
