@@ -124,7 +124,7 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path, monkeypatch: py
         with pytest.raises(OSError, match="No space left"):
             model_file.save(path, made())
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
-    with pytest.raises(ValueError, match="JSON compliant"):  # no file rather than one that cannot be loaded
+    with pytest.raises(InputError, match="calibration"):  # no file rather than one that cannot be loaded
         model_file.save(path, made(calibration=Calibration(math.nan, (1.0,) * 3)))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
 
