@@ -74,6 +74,7 @@ def describe(classifier: Classifier) -> dict[str, str]:
         "classes": json.dumps(classifier.classes),
         "preprocessing": json.dumps(p.as_dict()),
         "seeds": json.dumps(classifier.seeds),
+        "calibrated": json.dumps(classifier.calibrated),
         "hillstart": versions()["hillstart"],
         "input": f"{INPUT}: uint8 (N, {p.channels}, {p.size}, {p.size}), {spreadsheet.pictures(classifier)}; "
         "normalised within",

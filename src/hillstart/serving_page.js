@@ -46,7 +46,7 @@ function agreement(label, opinions) {
   return `${count} of ${opinions.length} networks say ${label}.`;
 }
 
-function showAnswer({ label, probability, probabilities, unsure, opinions }) {
+function showAnswer({ label, probability, probabilities, unsure, opinions, calibrated = true }) {
   // By probability again: an object's keys that are numbers, as digits are, come in the order of the numbers.
   const ranked = Object.entries(probabilities).sort(([a, p], [b, q]) => q - p || (b === label) - (a === label));
   const rest = ranked.slice(MOST_CLASSES);
@@ -55,7 +55,7 @@ function showAnswer({ label, probability, probabilities, unsure, opinions }) {
   const dots = opinions.length > 1 && opinions.length <= MOST_DOTS ? opinions : [];
 
   say("label", label);
-  say("probability", percent(probability));
+  say("probability", `${percent(probability)}${calibrated ? "" : ", not calibrated"}`);
   show("unsure", unsure);
   at("classes").replaceChildren(...bars);
   at("dots").replaceChildren(...dots.map((one) => make("i", one.label === label ? "agrees" : "", "")));
