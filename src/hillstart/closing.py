@@ -171,13 +171,14 @@ def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool 
              f"{summary['vote_test_accuracy']:.4f}")  # fmt: skip
     test = summary["pictures"]["test"]
     chosen, vote = (uncertain(summary[name], test) for name in ("test_accuracy", "vote_test_accuracy"))
-    log.info(f"of that, luck: with {test} test pictures both are uncertain: {chosen}; vote: {vote} (one standard error)")
+    log.info(f"of that, luck: with {test} test pictures the two are uncertain: {chosen} and {vote} "
+             "(one standard error)")  # fmt: skip
     of = summary["calibration"]
     before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
     told = tells(of, summary["vote_test_accuracy"], test)
     better = "" if told else f"; {test} test pictures are too few to tell which is better"
-    log.info(f"the vote's probabilities, by a temperature of {of['temperature']:.2f} fitted on val pictures, are off by "
-             f"{after:.3f} on test ({before:.3f} without it){better}")  # fmt: skip
+    log.info(f"the vote's probabilities, by a temperature of {of['temperature']:.2f} fitted on val pictures, are off "
+             f"by {after:.3f} on test ({before:.3f} without it){better}")  # fmt: skip
     if summary["saturated"] >= NOTABLE:
         log.warning(remark(summary["saturated"]))
     ended = [f"{summary[how]} {how}" for how in ("stopped", "diverged") if summary[how]]

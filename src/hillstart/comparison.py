@@ -58,8 +58,9 @@ def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
     kinds = sorted({*a.costs, *b.costs})
     if on.endswith("cost") and len(kinds) > 1:
         raise InputError(
-            f"network.cost: {A} has {', '.join(a.costs) or 'one not known'}, {B} {', '.join(b.costs) or 'one not known'}"
-            f"; costs of different kinds cannot be compared; give --on {MEASURED[0]}."
+            f"network.cost: {A} has {', '.join(a.costs) or 'an unknown one'}, {B} "
+            f"{', '.join(b.costs) or 'an unknown one'}; costs of different kinds cannot be compared; "
+            f"give --on {MEASURED[0]}."
         )
     keys = {**a.options, **b.options} if a.options and b.options else {}
     options = {key: (a.options.get(key, "-"), b.options.get(key, "-")) for key in keys}
@@ -88,11 +89,10 @@ def _other_pictures(a: Run, b: Run) -> list[str] | None:
 def _kinship(c: Comparison) -> Iterator[str]:
     """Whether A and B have starts in common: then the intervals, which are of independent draws, mean nothing."""
     a, b = (run.folder.resolve() for run in c.runs.values())
-    values = [run.values for run in c.runs.values()]
     again = c.runs["A"].options and not c.differing_options and not c.other_pictures
     if a == b:
         yield "A and B are the same run, so there is nothing to compare."
-    elif again and np.array_equal(*values):
+    elif again and np.array_equal(c.runs["A"].values, c.runs["B"].values):
         yield "A and B are the same run twice: no option and no start differs, so there is nothing to compare."
     elif a in b.parents or b in a.parents:
         yield "One of the two is a job of the other, so they share starts, and the intervals are too narrow."

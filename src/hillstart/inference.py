@@ -32,7 +32,7 @@ MOST_NAMED = 10
 """Runs that a sentence names."""
 
 log = logging.getLogger(__name__)
-"""Says what the user did not ask for but should know; where logging is not set up, Python prints it to standard error."""
+"""For what a user should know besides the answer; where logging is not set up, Python prints it to standard error."""
 
 Read = tuple[str | None, Tensor | InputError]
 """A path, where there is one, and the picture or what is wrong with it."""

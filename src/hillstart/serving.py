@@ -107,8 +107,9 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> 
         return plain(json.dumps({"error": sentence}), status, HEADERS | headers)
 
     classifier = service.classifier
-    about = json.dumps({"model": model, "classes": classifier.classes, "seeds": classifier.seeds, "calibrated": classifier.calibrated,
-                        "max_bytes": service.max_bytes, "max_pixels": service.max_pixels})  # fmt: skip
+    about = json.dumps({"model": model, "classes": classifier.classes, "seeds": classifier.seeds,
+                        "calibrated": classifier.calibrated, "max_bytes": service.max_bytes,
+                        "max_pixels": service.max_pixels})  # fmt: skip
     routes = [Route("/predict", predict, methods=["POST"]), Route("/health", health)]
     routes += [file(path, *of) for path, of in PAGE.items()]
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)]

@@ -150,4 +150,3 @@ def standard_error(accuracy: float, pictures: int) -> float:
     """Half the width of `accuracy_interval`: the interval as one number, never 0."""
     low, high = accuracy_interval(accuracy, pictures)
     return (high - low) / 2
-
