@@ -77,9 +77,9 @@ def close(folder: Path) -> None:
     if not any(job.summary for job in jobs):
         return
     swept = _swept(jobs)
-    pictures = _pictures(jobs)
-    costs = {job.name: str(job.summary.get("cost", "")) for job in jobs}
-    kinds = sorted({costs[job.name] for job in jobs if job.summary})
+    pictures = _known(jobs, swept, _pictures(jobs))
+    costs = _known(jobs, swept, {job.name: str(job.summary.get("cost", "")) for job in jobs if job.summary})
+    kinds = sorted(set(costs.values()))
     rows = [
         {"job": job.name} | {key: job.options.get(key, "") for key in swept} | row for job in jobs for row in job.rows
     ]
@@ -160,15 +160,24 @@ def _jobs(folder: Path) -> list[Job]:
 
 
 def _pictures(jobs: Sequence[Job]) -> dict[str, str]:
-    """Which validation pictures each job had, by its name: the same text for the same pictures.
+    """Which validation pictures each job had, by its name, where known: the same text for the same pictures.
 
-    At different sizes the same pictures have different pixels. A job of which nothing is known counts as like the
-    first.
+    At different sizes the same pictures have different pixels.
     """
     known = {job.name: job.summary["validated_on"] for job in jobs if "validated_on" in job.summary}
     by = "sha256" if len({str(of["shape"]) for of in known.values()}) == 1 else "labels"
-    found = {name: str(of[by]) for name, of in known.items()}
-    return dict.fromkeys((job.name for job in jobs), next(iter(found.values()), "")) | found
+    return {name: str(of[by]) for name, of in known.items()}
+
+
+def _known(jobs: Sequence[Job], swept: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """What is known of some jobs, of the others as of a job with the same options, or else as of the first.
+
+    A job whose starts all diverged leaves no summary.
+    """
+    options = {job.name: tuple(job.options.get(key) for key in swept) for job in jobs}
+    alike = {options[name]: value for name, value in known.items()}
+    first = next(iter(known.values()), "")
+    return {job.name: known.get(job.name, alike.get(options[job.name], first)) for job in jobs}
 
 
 def _ranked(rows: Sequence[dict[str, str]], costs: Mapping[str, str]) -> list[dict[str, str]]:
