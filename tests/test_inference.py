@@ -260,7 +260,7 @@ def test_a_multirun_answers_by_its_best_job_and_says_so(multirun: Path, caplog: 
 @pytest.mark.parametrize(
     ("summary", "sentence"),
     [
-        (None, "best job is not known"),
+        (None, "several runs"),
         ("{", "summary.json"),
         ('{"jobs": 2}', "without a best job"),
         ('{"jobs": 2, "best_job": "../other"}', "best_job"),

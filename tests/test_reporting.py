@@ -214,7 +214,7 @@ def test_a_sweep_of_different_costs_shows_those_of_one_kind(tmp_path: Path) -> N
     summary = json.loads((tmp_path / "sweep/summary.json").read_text())
     del summary["best_job"]
     (tmp_path / "sweep/summary.json").write_text(json.dumps(summary))
-    with pytest.raises(InputError, match="different pictures"):
+    with pytest.raises(InputError, match=r"sweep: its jobs were validated on different pictures"):
         finished_run.read(tmp_path / "sweep")
 
 

@@ -267,8 +267,10 @@ def _best_job(folder: Path) -> str:
     """
     path = folder / "summary.json"
     if not path.exists():
-        raise InputError(f"{folder}: is a multirun that has not ended, so its best job is not known; give "
-                         f"{_one_of(folder)}.")  # fmt: skip
+        raise InputError(
+            f"{folder}: holds several runs, and no summary.json that names the best job of a multirun; give "
+            f"{_one_of(folder)}."
+        )
     with untrusted.opened(path) as file:
         summary = untrusted.parsed(path, file.read(untrusted.MAX_DESCRIPTION_BYTES))
     best = summary.get("best_job") if isinstance(summary, dict) else None

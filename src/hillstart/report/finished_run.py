@@ -103,6 +103,8 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
         raise InputError(
             f"{error.filename}: there is none; give the folder of a run that has ended, or the root of a sweep."
         ) from error
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: cannot be read ({error}); give the folder of a run that has ended.") from error
     missing = [name for name in NEEDED if name not in summary]
