@@ -128,8 +128,8 @@ def _cautions(c: Comparison) -> Iterator[str]:
             starts = run.diverged + len(run.values)
             yield f"{run.diverged} of the {starts} starts of {name} diverged; they are in no other figure here."
         if run.raced:
-            yield (f"stop.race ended most starts of {name} early: its median is one of unequal trainings and should "
-                   "not be compared with another run's.")  # fmt: skip
+            yield (f"{name} was trained with stop.race, which ends starts early: its median is one of unequal "
+                   "trainings and should not be compared with another run's.")  # fmt: skip
         if sum(map(len, run.validated_on.values())) > len(run.validated_on):
             yield f"The starts of {name} were validated on different pictures, so its spread mixes splits and starts."
         if run.grid:

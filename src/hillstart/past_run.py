@@ -36,7 +36,7 @@ class Run:
         validated_on: the SHA-256 of the validation pictures by their `shape`; several where a sweep's jobs differ, none
             where not known.
         costs: the kinds of cost of its starts; none where not known.
-        raced: whether `stop.race` ended starts early.
+        raced: whether it was trained with `stop.race`.
         tests: test accuracies of the chosen start and of the vote, where known.
     """
 
