@@ -215,8 +215,8 @@ def test_a_grid_has_the_medians_of_its_settings(tmp_path: Path, capsys: pytest.C
 
 def test_an_accuracy_is_told_with_an_interval(tmp_path: Path) -> None:
     summary = run(tmp_path, people(2))
-    assert summary["test_interval"] == accuracy_interval(summary["test_accuracy"], 50)
-    assert summary["vote_test_interval"] == accuracy_interval(summary["vote_test_accuracy"], 50)
+    assert summary["test_interval"] == [*accuracy_interval(summary["test_accuracy"], 50)]
+    assert summary["vote_test_interval"] == [*accuracy_interval(summary["vote_test_accuracy"], 50)]
     assert summary["test_standard_error"] > 0 and summary["val_standard_error"] > 0
 
 

@@ -176,8 +176,8 @@ def summarise(
         test, vote = measured["test_accuracy"], measured["vote_test_accuracy"]
         measured = measured | {
             "test_standard_error": standard_error(test, pictures["test"]),
-            "test_interval": accuracy_interval(test, pictures["test"]),
-            "vote_test_interval": accuracy_interval(vote, pictures["test"]),
+            "test_interval": list(accuracy_interval(test, pictures["test"])),
+            "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
         }
     of_starts = spread([row.val_accuracy for row in sound])
     grid = {"settings": settings(of_rows(rows))[0]} if varying(row.start for row in rows) else {}

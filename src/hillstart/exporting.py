@@ -74,11 +74,10 @@ def describe(classifier: Classifier) -> dict[str, str]:
         "classes": json.dumps(classifier.classes),
         "preprocessing": json.dumps(p.as_dict()),
         "seeds": json.dumps(classifier.seeds),
-        "calibrated": json.dumps(classifier.calibrated),
         "hillstart": versions()["hillstart"],
         "input": f"{INPUT}: uint8 (N, {p.channels}, {p.size}, {p.size}), {spreadsheet.pictures(classifier)}; "
         "normalised within",
-    }
+    } | ({} if classifier.calibrated else {"calibrated": "false"})
 
 
 def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier) -> str:

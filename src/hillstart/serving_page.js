@@ -55,8 +55,9 @@ function showAnswer({ label, probability, probabilities, unsure, opinions, calib
   const dots = opinions.length > 1 && opinions.length <= MOST_DOTS ? opinions : [];
 
   say("label", label);
-  say("probability", `${percent(probability)}${calibrated ? "" : ", not calibrated"}`);
+  say("probability", percent(probability));
   show("unsure", unsure);
+  show("uncalibrated", !calibrated);
   at("classes").replaceChildren(...bars);
   at("dots").replaceChildren(...dots.map((one) => make("i", one.label === label ? "agrees" : "", "")));
   say("agreement", agreement(label, opinions));
