@@ -227,6 +227,47 @@ def test_a_sweep_and_a_grid() -> None:
     assert "starts of A differ in more than their seeds" in said("lmbda", "a")
 
 
+def test_costs_of_different_kinds_are_not_compared(command: Any) -> None:
+    quadratic = write_run(Path("a"), LOW, summary={"cost": "quadratic"})
+    other = write_run(Path("b"), HIGH, summary={"cost": "cross_entropy"})
+    for on in ("val_cost", "train_cost"):
+        assert "network.cost" in refused(command, quadratic, other, "--on", on)
+    assert "B's starts are better" in said(quadratic, other)
+    by_option = write_run(Path("c"), HIGH, options="{network: {cost: log_likelihood}}")  # of an earlier version
+    assert "network.cost" in refused(command, quadratic, by_option, "--on", "val_cost")
+    for job, cost in enumerate(("quadratic", "cross_entropy")):
+        write_run(Path(f"sweep/{job}"), LOW, summary={"cost": cost})
+    Path("sweep/starts.csv").write_text(Path("sweep/0/starts.csv").read_text())
+    assert "network.cost" in refused(command, "sweep", "sweep", "--on", "val_cost")
+
+
+def test_on_other_pictures_none_is_better() -> None:
+    def seen(name: str, sha256: str, shape: int = 28, options: str = OPTIONS) -> str:
+        on = {"shape": [1, shape, shape], "sha256": sha256, "labels": "l"}
+        return write_run(Path(name), HIGH if name == "b" else LOW, summary={"validated_on": on}, options=options)
+
+    a, seeded = seen("a", "x"), OPTIONS.replace("data: {seed: 0", "data: {seed: 1")
+    assert "are better" not in said(a, seen("b", "y"))
+    assert "is the better" not in said(a, "b")
+    assert "did not use the same pictures (the pictures themselves" in said(a, "b")
+    assert "data.seed" in said(a, seen("b", "y", options=seeded))
+    assert "are better" in said(a, seen("b", "x", options=seeded))  # whatever differed was not in these pictures
+    assert "are better" in said(a, seen("b", "y", shape=14))  # the same ones at another size
+
+
+def test_a_race_and_a_run_against_itself_are_told() -> None:
+    a, b = write_run(Path("a"), LOW), write_run(Path("b"), HIGH)
+    raced = write_run(Path("raced"), LOW, options=OPTIONS[:-1] + ", stop: {race: 4, patience: null}}")
+    calm = write_run(Path("calm"), LOW, options=OPTIONS[:-1] + ", stop: {race: null, patience: 4}}")
+    assert "B was trained with stop.race" in said(a, raced)
+    assert "stop.race" not in said(a, calm)
+    assert "the same run" not in said(a, b)
+    assert "A and B are the same run" in said(a, "b/../a")
+    assert "the same run" in said(a, write_run(Path("copy"), LOW))
+    job = write_run(Path("a/0"), LOW[:5])
+    assert "share starts" in said(a, job)
+
+
 # ---------------------------------------------------------------- command
 
 

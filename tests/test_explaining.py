@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,15 @@ def test_a_softmax_shares_one_whatever_its_size() -> None:
 
 
 # ---------------------------------------------------------------- the command
+
+
+def test_what_is_not_calibrated_is_no_more_than_an_outputs_share(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "network.safetensors"
+    model_file.save(path, replace(model_file.load(path), calibration=None))
+    assert "how sure (not calibrated): " in run()[1]
+    assert "not calibrated" in caplog.text
 
 
 def test_layers_classes_and_how_to_ask_for_a_node(run: Run, tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def test_onnx(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     proto = onnx.load(path)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)]
     told = {entry.key: entry.value for entry in proto.metadata_props}
-    assert set(told) == {"classes", "preprocessing", "seeds", "hillstart", "input"}
+    uncalibrated = set() if classifier.calibrated else {"calibrated"}
+    assert set(told) == {"classes", "preprocessing", "seeds", "hillstart", "input"} | uncalibrated
     assert json.loads(told["classes"]) == list(case.classes)
     assert json.loads(told["seeds"]) == list(classifier.seeds)
     assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == classifier.model.preprocessing

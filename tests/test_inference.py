@@ -1,5 +1,6 @@
 """Trained networks put to use: training and prediction see the same numbers, whatever the picture and its form."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -233,6 +234,74 @@ def test_a_run_folder_a_model_file_and_a_checkpoint(tmp_path: Path) -> None:
     whole = hillstart.load(tmp_path)
     assert whole.predict(picture) == hillstart.load(tmp_path / "network.safetensors").predict(picture)
     assert whole.seeds == (0, 1, 2, 3) and whole.model.calibration is not None
+
+
+@pytest.fixture
+def multirun(tmp_path: Path) -> Path:
+    """Two jobs, the second the best, and the checkpoint of the pack that they were trained in."""
+    folder = tmp_path / "multirun"
+    trainer(folder).fit(training(3))
+    for job in range(2):
+        (folder / str(job)).mkdir(parents=True)
+        model_file.save(folder / str(job) / "network.safetensors", model(job + 1))
+    (folder / "multirun.yaml").write_text("{}")
+    (folder / "summary.json").write_text(json.dumps({"jobs": 2, "best_job": "1"}))
+    return folder
+
+
+def test_a_multirun_answers_by_its_best_job_and_says_so(multirun: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert hillstart.load(multirun).seeds == (0, 1)
+    assert "its best job, 1" in caplog.text
+    caplog.clear()
+    assert hillstart.load(multirun / "0").seeds == (0,)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("summary", "sentence"),
+    [
+        (None, "several runs"),
+        ("{", "summary.json"),
+        ('{"jobs": 2}', "without a best job"),
+        ('{"jobs": 2, "best_job": "../other"}', "best_job"),
+        ('{"jobs": 2, "best_job": "/etc"}', "best_job"),
+        ('{"jobs": 2, "best_job": 1}', "best_job"),
+        ('{"jobs": 2, "best_job": "7"}', "best job, 7"),
+    ],
+)
+def test_a_multirun_without_a_best_job_is_refused(multirun: Path, summary: str | None, sentence: str) -> None:
+    (multirun / "summary.json").unlink()
+    if summary is not None:
+        (multirun / "summary.json").write_text(summary)
+    with pytest.raises(InputError, match=sentence):
+        hillstart.load(multirun)
+
+
+def test_other_folders_around_runs_are_refused(multirun: Path) -> None:
+    for mixed in (multirun / "checkpoints/last.ckpt", multirun / "checkpoints/best.ckpt"):
+        with pytest.raises(InputError, match="several jobs"):
+            hillstart.load(mixed)
+    with pytest.raises(InputError, match="holds neither"):
+        hillstart.load(multirun / "checkpoints")
+    (multirun / "multirun.yaml").unlink()
+    (multirun / "summary.json").unlink()  # now it might as well be outputs/DATE
+    with pytest.raises(InputError, match="0, 1"):
+        hillstart.load(multirun)
+
+
+def test_what_is_not_calibrated_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(tmp_path).fit(training(3))
+    checkpoint = tmp_path / "checkpoints/best.ckpt"
+    found = hillstart.load(checkpoint)
+    assert "best.ckpt: its probabilities are not calibrated" in caplog.text and "; those of" not in caplog.text
+    assert not found.calibrated and not found.predict(noise(0, SIZE, SIZE)).calibrated
+    assert not found.only(0).calibrated
+    model_file.save(tmp_path / "network.safetensors", model())
+    hillstart.load(checkpoint)
+    assert f"; those of {tmp_path} are" in caplog.text
+    caplog.clear()
+    found = hillstart.load(tmp_path)
+    assert found.calibrated and found.predict(noise(0, SIZE, SIZE)).calibrated and not caplog.text
 
 
 def test_what_cannot_be_loaded_is_refused_in_one_sentence(tmp_path: Path) -> None:

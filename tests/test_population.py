@@ -2,7 +2,9 @@
 
 import csv
 import json
+import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from hillstart.descent import Descent, Hyperparameters
 from hillstart.errors import InputError
 from hillstart.network import Network
 from hillstart.population import Population
-from hillstart.starts import Start
+from hillstart.starts import Start, accuracy_interval
 from hillstart.stopping import Stopping
 from hillstart.training import Training
 from made import blobs, trainer
@@ -196,6 +198,28 @@ def test_a_pack_too_large_for_the_device_is_halved_in_the_middle_of_a_run(
     assert [row["seed"] for row in table(tmp_path / "narrow")] == [row["seed"] for row in table(tmp_path / "wide")]
 
 
+def test_a_grid_has_the_medians_of_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin = partial(Network.start, [36, 5, 3], cost="cross_entropy")
+    summary = run(tmp_path, replace(people(4, eta=[0.5, 0.01, 1e30]), begin=begin))
+    of: dict[str, list[float]] = {}
+    for row in table(tmp_path):
+        of.setdefault(f"{float(row['eta']):g}", []).append(float(row["val_cost"]))
+    assert [s["setting"]["descent.eta"] for s in summary["settings"]] == ["0.5", "0.01", "1e+30"]
+    for setting in summary["settings"][:2]:
+        assert (setting["starts"], setting["diverged"]) == (4, 0)
+        assert setting["val_cost"]["median"] == pytest.approx(statistics.median(of[setting["setting"]["descent.eta"]]))
+    assert (summary["settings"][2]["diverged"], summary["settings"][2]["val_cost"]) == (4, {"n": 0})
+    assert "settings, by the median val cost" in " ".join(capsys.readouterr().out.split())
+    assert "settings" not in run(tmp_path / "alike", people(2))
+
+
+def test_an_accuracy_is_told_with_an_interval(tmp_path: Path) -> None:
+    summary = run(tmp_path, people(2))
+    assert summary["test_interval"] == [*accuracy_interval(summary["test_accuracy"], 50)]
+    assert summary["vote_test_interval"] == [*accuracy_interval(summary["vote_test_accuracy"], 50)]
+    assert summary["test_standard_error"] > 0 and summary["val_standard_error"] > 0
+
+
 def test_a_single_start_too_large_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(self: Training, stage: str) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -364,6 +388,6 @@ def test_a_job_whose_starts_all_diverge_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     (tmp_path / "1").mkdir()
     assert done[0].write(tmp_path / "0")["finished"] == 1
-    with pytest.raises(InputError, match="every start diverged"):
+    with pytest.raises(InputError, match=r"descent\.eta=1e\+30: every start diverged"):
         done[1].write(tmp_path / "1")
     assert table(tmp_path / "1")[0]["status"] == "diverged"

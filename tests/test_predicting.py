@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,16 @@ def test_json_and_csv_tell_the_same(run: Run, photos: Path) -> None:
         assert [row["path"], row["label"]] == [cells["path"], cells["label"]]
         assert (row["probability"], row["agreement"]) == (float(cells["probability"]), float(cells["agreement"]))
         assert cells["unsure"] == ("yes" if row["unsure"] else "no")
+
+
+def test_what_is_not_calibrated_is_told_on_the_log_and_in_json(
+    run: Run, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = photos.parent / "network.safetensors"
+    model_file.save(path, replace(model_file.load(path), calibration=None))
+    told = run(photos / "a.png", "--json")
+    assert "not calibrated" in caplog.text
+    assert json.loads(told.out)["calibrated"] is False
 
 
 def test_the_most_likely_classes(run: Run, photos: Path) -> None:

@@ -20,9 +20,9 @@ from hillstart.data.pictures import PictureSet
 from hillstart.descent import Hyperparameters
 from hillstart.model_file import Model
 from hillstart.network import Network
-from hillstart.report import learning, quality
+from hillstart.report import box, learning, quality
 from hillstart.report.page import render
-from hillstart.starts import Start
+from hillstart.starts import Start, accuracy_interval
 from hillstart.voting import Calibration
 from made import blobs
 
@@ -124,3 +124,40 @@ def test_every_chart_names_what_it_shows(model: Model, data: PictureSet, summary
     drawn = render([quality.section(model, data, summary)], "quality")
     labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', drawn)
     assert len(labels) == len(set(labels)) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (0.5, 0.1, "makes the outputs more truthful"),
+        (0.1, 0.5, "makes the outputs less truthful"),
+        (0.142, 0.180, "it cannot be told"),
+        (0.180, 0.142, "it cannot be told"),
+    ],
+)
+def test_a_sentence_on_the_temperature_follows_its_figures(
+    model: Model, data: PictureSet, summary: dict[str, Any], before: float, after: float, sentence: str
+) -> None:
+    test = {
+        when: summary["calibration"]["test"][when] | {"expected_calibration_error": error}
+        for when, error in (("before", before), ("after", after))
+    }
+    told = summary | {"calibration": summary["calibration"] | {"test": test}}
+    page = render([quality.section(model, data, told)], "quality")
+    others = ("makes the outputs more truthful", "makes the outputs less truthful", "it cannot be told")
+    assert [other for other in others if other in page] == [sentence]
+    assert "mends" not in page
+
+
+def test_whose_mistakes_are_counted_is_said(model: Model, data: PictureSet, summary: dict[str, Any]) -> None:
+    page = render([quality.section(model, data, summary), *box.sections(model, data, 0.5)[:1]], "quality")
+    assert "answers of the vote were wrong" in page
+    assert "the chosen start, is wrong" in page
+    alone = replace(model, network=model.network.pick([0]), origins=model.origins[:1])
+    page = render([quality.section(alone, data, summary), *box.sections(alone, data, 0.5)[:1]], "quality")
+    assert "vote" not in page.partition("</style>")[2].partition("<script")[0]
+
+
+def test_all_right_is_not_certain_on_the_page(model: Model, data: PictureSet, summary: dict[str, Any]) -> None:
+    figures = quality.section(model, data, summary | {"test_accuracy": 1.0}).values["figures"]
+    assert figures[0] == ("chosen start", 1.0, accuracy_interval(1.0, 50))

@@ -14,7 +14,8 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 
 from browser import browser, console, opened  # noqa: F401 - a fixture
 from hillstart import commands, reporting
-from hillstart.report import finished_run
+from hillstart.errors import InputError
+from hillstart.report import finished_run, learning
 
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "logger=none"]
 HOSTILE = '"><img src=x onerror="window.run=1">'
@@ -189,3 +190,24 @@ def test_other_pictures_than_those_trained_on_are_refused(runs: Path, tmp_path: 
 def test_the_summary_stays_as_it_was(runs: Path, copy: Path) -> None:
     report(copy)
     assert json.loads((copy / "summary.json").read_text()) == json.loads((runs / "doodles/summary.json").read_text())
+
+
+def test_a_sweep_of_different_costs_shows_those_of_one_kind(tmp_path: Path) -> None:
+    costs = "network.cost=quadratic,log_likelihood"
+    train(tmp_path, "-m", *SMALL, costs, "starts=2", "report=false", "hydra.sweep.dir=sweep")
+    run = finished_run.read(tmp_path / "sweep")
+    assert {row["network.cost"] for row in run.rows} == {run.model.network.cost}
+    assert (len(run.rows), run.left_out, run.jobs) == (2, 2, 1)
+    learned = learning.section(run).look
+    assert "only the random numbers" in learned
+    summary = json.loads((tmp_path / "sweep/summary.json").read_text())
+    del summary["best_job"]
+    (tmp_path / "sweep/summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=r"sweep: its jobs were validated on different pictures"):
+        finished_run.read(tmp_path / "sweep")
+
+
+def test_a_grid_is_not_told_as_luck_alone(runs: Path) -> None:
+    section = learning.section(finished_run.read(runs / "doodles"))
+    assert "eta" in section.look and "only the random numbers" not in section.look
+    assert section.values["settings"] == ["eta"]

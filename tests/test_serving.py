@@ -138,7 +138,8 @@ def test_the_answer_is_that_of_the_classifier(classifier: Classifier, port: int)
         status, headers, answer = once(port, picture(1, kind))
         expected = classifier.predict(picture(1, kind))
         assert (status, headers["Content-Type"]) == (200, "application/json")
-        assert list(answer) == ["label", "probability", "probabilities", "agreement", "unsure", "opinions"]
+        keys = ["label", "probability", "probabilities", "agreement", "unsure", "opinions", "calibrated"]
+        assert list(answer) == keys and answer["calibrated"] is False  # this model has no temperature
         assert [answer[key] for key in ("label", "agreement", "unsure")] == [
             expected.label, expected.agreement, expected.unsure]  # fmt: skip
         assert answer["probability"] == pytest.approx(expected.probability, abs=1e-6)
@@ -340,6 +341,7 @@ def test_the_page_needs_nothing_but_the_server(port: int) -> None:
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|innerHTML|eval\(", text)
     status, _, health = once(port, path="/health", method="GET")
     assert [health[key] for key in ("model", "classes", "seeds")] == ["network.safetensors", [*CLASSES], [0, 1, 2, 3]]
+    assert health["calibrated"] is False
 
 
 # ---------------------------------------------------------------- the command
@@ -543,6 +545,7 @@ def test_a_picture_that_is_chosen_dropped_or_pasted_is_answered_beside_it(
         bars = [row.text.split("\n")[0] for row in shown.browser.find_elements("css selector", "#classes li")]
         assert bars == list(expected.probabilities)
         assert bool(shown.text("unsure")) == expected.unsure
+        assert shown.text("uncalibrated").startswith("Not calibrated")
         until(lambda: shown.script("return document.getElementById('shown').naturalWidth") == 64)
         assert label in shown.script("return document.getElementById('spoken').textContent")
     assert shown.script("return document.querySelectorAll('#answer script, #answer img').length") == 0

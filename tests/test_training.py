@@ -1,6 +1,7 @@
 """What Lightning relies on: steps, checkpoints, the learning rate, resuming; and that chunks do not matter."""
 
 import csv
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,17 @@ def test_training_on_cuda_agrees_with_the_cpu(tmp_path: Path) -> None:
     cpu = fit(tmp_path / "cpu", momentum=0.9)
     cuda = fit(tmp_path / "cuda", momentum=0.9, accelerator="cuda")
     torch.testing.assert_close(cuda.record.history, cpu.record.history, rtol=1e-4, atol=1e-4)
+
+
+def test_logged_medians_are_those_of_the_table(tmp_path: Path) -> None:
+    """Of an even number of starts the middle lies between two; a start that diverges is in no median."""
+    made = training(2, eta=[0.5, 0.4, 1e30], cost="cross_entropy")
+    trainer(tmp_path, logger=CSVLogger(tmp_path)).fit(made)
+    assert [row.diverged for row in made.record.rows()] == [False] * 4 + [True] * 2
+    (metrics,) = tmp_path.rglob("metrics.csv")
+    with metrics.open() as file:
+        logged = [row for row in csv.DictReader(file) if row.get("median_val_cost")]
+    assert len(logged) == 3
+    for figures, row in zip(made.record.history[:, :4].tolist(), logged, strict=True):
+        for k, name in ((1, "median_val_cost"), (2, "median_val_accuracy")):
+            assert float(row[name]) == pytest.approx(statistics.median(start[k] for start in figures), rel=1e-6)

@@ -46,7 +46,7 @@ class Json:
             "probabilities": {name: round(p, 6) for name, p in ranked},
             "agreement": round(answer.agreement, 6),
             "unsure": answer.unsure,
-        }
+        } | ({} if answer.calibrated else {"calibrated": False})
         return json.dumps(fields)
 
 

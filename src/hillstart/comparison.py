@@ -4,7 +4,6 @@ Every start counts as one independent draw. That seeds which both runs share beg
 """
 
 import json
-import math
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rich.table import Table
 from hillstart.difference import CONFIDENCE, Difference, difference_of_means, difference_of_medians, superiority
 from hillstart.errors import InputError
 from hillstart.past_run import SPREAD, TESTS, Run, read
+from hillstart.starts import standard_error
 
 MEASURED = ("val_accuracy", "val_cost", "train_cost")
 FEW = 10
@@ -40,7 +40,7 @@ class Comparison:
 
     def sentences(self) -> list[str]:
         """What was found, and what it does not cover."""
-        return [*_found(self), *_cautions(self), _pictures(self)]
+        return [*_kinship(self), *_found(self), *_cautions(self), _pictures(self)]
 
     def as_json(self) -> dict[str, Any]:
         """All of it in plain dictionaries, lists and numbers."""
@@ -52,12 +52,18 @@ def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
     """Run B against run A by one measured column of their starts.
 
     Raises:
-        InputError: as `read`.
+        InputError: as `read`; or their costs are of different kinds.
     """
     a, b = read(A, on), read(B, on)
+    kinds = sorted({*a.costs, *b.costs})
+    if on.endswith("cost") and len(kinds) > 1:
+        raise InputError(
+            f"network.cost: {A} has {', '.join(a.costs) or 'an unknown one'}, {B} "
+            f"{', '.join(b.costs) or 'an unknown one'}; costs of different kinds cannot be compared; "
+            f"give --on {MEASURED[0]}."
+        )
     keys = {**a.options, **b.options} if a.options and b.options else {}
     options = {key: (a.options.get(key, "-"), b.options.get(key, "-")) for key in keys}
-    common = [key for key in a.pictures if key in b.pictures]
     return Comparison(
         on,
         {"A": a, "B": b},
@@ -65,22 +71,49 @@ def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
         difference_of_means(a.values, b.values),
         superiority(a.values, b.values, lower_is_better=on.endswith("cost")),
         {key: sides for key, sides in options.items() if sides[0] != sides[1]},
-        [key for key in common if a.pictures[key] != b.pictures[key]] if common else None,
+        _other_pictures(a, b),
     )
+
+
+def _other_pictures(a: Run, b: Run) -> list[str] | None:
+    """What differs in the pictures of two runs; None: not known."""
+    common = [key for key in a.pictures if key in b.pictures]
+    differing = [key for key in common if a.pictures[key] != b.pictures[key]]
+    if a.validated_on and a.validated_on == b.validated_on:
+        return []  # whatever their options say: of a test set, say
+    if any(b.validated_on.get(shape, found) != found for shape, found in a.validated_on.items()):
+        return differing or ["the pictures themselves"]
+    return differing if common else None
+
+
+def _kinship(c: Comparison) -> Iterator[str]:
+    """Whether A and B have starts in common: then the intervals, which are of independent draws, mean nothing."""
+    a, b = (run.folder.resolve() for run in c.runs.values())
+    again = c.runs["A"].options and not c.differing_options and not c.other_pictures
+    if a == b:
+        yield "A and B are the same run, so there is nothing to compare."
+    elif again and np.array_equal(c.runs["A"].values, c.runs["B"].values):
+        yield "A and B are the same run twice: no option and no start differs, so there is nothing to compare."
+    elif a in b.parents or b in a.parents:
+        yield "One of the two is a job of the other, so they share starts, and the intervals are too narrow."
 
 
 def _found(c: Comparison) -> Iterator[str]:
     d, lower_is_better = c.medians, c.on.endswith("cost")
-    if d.shown():
+    low, high = sorted((abs(d.low), abs(d.high)))
+    by = f"by {abs(d.value):.3g} ({CONFIDENCE:.0%} interval {low:.3g} to {high:.3g})"
+    if d.shown() and c.other_pictures:
+        yield (f"B's {c.on} is {'higher' if d.low > 0 else 'lower'} {by}, by the median; on other pictures that does "
+               "not make its starts better or worse.")  # fmt: skip
+    elif d.shown():
         better = "B" if (d.low > 0) != lower_is_better else "A"
-        low, high = sorted((abs(d.low), abs(d.high)))
-        yield (f"{better}'s starts are better by {abs(d.value):.3g} ({CONFIDENCE:.0%} interval {low:.3g} to "
-               f"{high:.3g}): {'lower' if lower_is_better else 'higher'} {c.on}, by the median.")  # fmt: skip
+        yield f"{better}'s starts are better {by}: {'lower' if lower_is_better else 'higher'} {c.on}, by the median."
     else:
         yield (f"No difference shown: the {CONFIDENCE:.0%} interval of the medians' difference, {d.low:.3g} to "
                f"{d.high:.3g}, holds 0. That does not prove the two equal.")  # fmt: skip
-    yield (f"Of one start of A and one of B, B's is the better in {c.superiority:.0%} of all pairs; ties count "
-           "half, 50% means that neither is ahead.")  # fmt: skip
+    better = f"has the {'lower' if lower_is_better else 'higher'} {c.on}" if c.other_pictures else "is the better"
+    yield (f"Of one start of A and one of B, B's {better} in {c.superiority:.0%} of all pairs; ties count half, "
+           "50% means that neither is ahead.")  # fmt: skip
     if d.shown() != c.means.shown():
         yield f"The means {'do' if c.means.shown() else 'do not'} show a difference: look at both and at the spread."
     if d.low == d.high:
@@ -94,6 +127,11 @@ def _cautions(c: Comparison) -> Iterator[str]:
         if run.diverged:
             starts = run.diverged + len(run.values)
             yield f"{run.diverged} of the {starts} starts of {name} diverged; they are in no other figure here."
+        if run.raced:
+            yield (f"{name} was trained with stop.race, which ends starts early: its median is one of unequal "
+                   "trainings and should not be compared with another run's.")  # fmt: skip
+        if sum(map(len, run.validated_on.values())) > len(run.validated_on):
+            yield f"The starts of {name} were validated on different pictures, so its spread mixes splits and starts."
         if run.grid:
             yield f"The starts of {name} differ in more than their seeds, so its spread mixes settings and luck."
         if len(run.values) < FEW:
@@ -118,7 +156,7 @@ def _luck(run: Run, on: str) -> str:
     p, count = float(np.median(run.values)), run.pictures.get("pictures.val", "")
     n = int(count) if count.isdecimal() else 0
     known = on == "val_accuracy" and n and 0 <= p <= 1
-    error = f" (standard error of an accuracy {math.sqrt(p * (1 - p) / n):.2g})" if known else ""
+    error = f" (standard error of an accuracy {standard_error(p, n):.2g})" if known else ""
     return f"{n} validation pictures{error}" if n else ""
 
 

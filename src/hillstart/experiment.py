@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from hillstart import signals
-from hillstart.closing import report
+from hillstart.closing import of_rows, report, settings
 from hillstart.errors import InputError
 from hillstart.files import relative, replacing
 from hillstart.outcome import Outcome, measure
@@ -19,7 +19,7 @@ from hillstart.population import Population, train
 from hillstart.provenance import commit, device_name, versions
 from hillstart.ranks import Ranks, ranks_of
 from hillstart.run_folder import RunFolder
-from hillstart.starts import STATUS, STOPPED, Record, Start, spread, standard_error
+from hillstart.starts import STATUS, STOPPED, Record, Start, accuracy_interval, spread, standard_error, varying
 from hillstart.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -177,8 +177,14 @@ def summarise(
     longest = max(row.epochs for row in rows)
     pictures = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
     if measured:
-        measured = measured | {"test_standard_error": standard_error(measured["test_accuracy"], pictures["test"])}
+        test, vote = measured["test_accuracy"], measured["vote_test_accuracy"]
+        measured = measured | {
+            "test_standard_error": standard_error(test, pictures["test"]),
+            "test_interval": list(accuracy_interval(test, pictures["test"])),
+            "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
+        }
     of_starts = spread([row.val_accuracy for row in sound])
+    grid = {"settings": settings(of_rows(rows))[0]} if varying(row.start for row in rows) else {}
     return {
         "best_seed": best.start.seed,
         "best_hyperparameters": asdict(best.start.hyperparameters),
@@ -196,6 +202,9 @@ def summarise(
         "val_cost_of_starts": spread([row.val_cost for row in sound]),
         "val_accuracy_of_starts": of_starts,
         "val_standard_error": standard_error(of_starts["median"], pictures["val"]),
+        **grid,
+        "cost": outcome.network.cost if outcome.network else None,
+        "validated_on": data.validated_on,
         "pictures": pictures,
         "classes": list(data.classes),
         "seconds": round(outcome.seconds, 2),
@@ -223,8 +232,11 @@ def _announce(
 
 def _check_sound(outcome: Outcome, population: Population, folder: Path) -> None:
     if not outcome.kept:
+        # By the starts' own numbers: jobs that are trained together share the descent of the first of them.
+        etas = sorted({start.hyperparameters.eta for start in population.starts})
+        given = f"={etas[0]:g}" if len(etas) == 1 else f" from {etas[0]:g} to {etas[-1]:g}"
         raise InputError(
-            f"descent.eta={population.descent.eta}: every start diverged, so a smaller eta is needed; "
+            f"descent.eta{given}: every start diverged, so a smaller eta is needed; "
             f"the costs are in {relative(folder)}."
         )
 

@@ -124,7 +124,7 @@ class Way:
             f"{self.model.classes[k]} {100 * p:.1f} %"
             for p, k in list(zip(p.tolist(), k.tolist(), strict=True))[:CLASSES]
         )
-        return [*found, f"how sure: {sure}"]
+        return [*found, f"how sure{'' if classifier.calibrated else ' (not calibrated)'}: {sure}"]
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def describe(classifier: Classifier) -> dict[str, str]:
         "hillstart": versions()["hillstart"],
         "input": f"{INPUT}: uint8 (N, {p.channels}, {p.size}, {p.size}), {spreadsheet.pictures(classifier)}; "
         "normalised within",
-    }
+    } | ({} if classifier.calibrated else {"calibrated": "false"})
 
 
 def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier) -> str:

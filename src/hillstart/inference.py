@@ -1,5 +1,6 @@
 """Trained networks put to use: pictures in, and out come labels, probabilities, and what each start thinks."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,16 +16,23 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from hillstart import model_file
+from hillstart import model_file, untrusted
 from hillstart.errors import InputError
+from hillstart.files import relative
 from hillstart.images import MAX_PIXELS, PictureSource, read_picture
 from hillstart.model_file import Model
+from hillstart.terminal import visible
 from hillstart.voting import UNSURE_BELOW, Calibration, agreement, probabilities, vote
 
 # Pictures that go through the networks at once, as long as no layer of all starts takes more memory than this.
 BATCH, BATCH_BYTES = 256, 64 << 20
 # Pictures that a thread reads in one go: handing over each alone would cost a tenth of what reading it does.
 AT_ONCE = 16
+MOST_NAMED = 10
+"""Runs that a sentence names."""
+
+log = logging.getLogger(__name__)
+"""For what a user should know besides the answer; where logging is not set up, Python prints it to standard error."""
 
 Read = tuple[str | None, Tensor | InputError]
 """A path, where there is one, and the picture or what is wrong with it."""
@@ -48,6 +56,7 @@ class Prediction(NamedTuple):
         agreement: the share of the starts whose own label this is.
         unsure: `agreement` is below the threshold that was asked for.
         opinions: of each start, the best by validation first.
+        calibrated: False where no temperature was fitted: then a probability is no more than an output's share.
     """
 
     path: str | None
@@ -57,6 +66,7 @@ class Prediction(NamedTuple):
     agreement: float
     unsure: bool
     opinions: tuple[Opinion, ...]
+    calibrated: bool = True
 
 
 class Classifier:
@@ -80,6 +90,11 @@ class Classifier:
     def classes(self) -> tuple[str, ...]:
         """Their names, in the order of the outputs."""
         return self.model.classes
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether temperatures were fitted, so that a probability means what it says."""
+        return self.model.calibration is not None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -190,27 +205,91 @@ class Classifier:
         for path, probability, order, agreed, their, of_starts in rows:
             ranked = {names[k]: q for k, q in zip(order, probability, strict=True)}
             opinions = tuple(Opinion(seed, names[k], q) for seed, k, q in zip(seeds, their, of_starts, strict=True))
-            yield Prediction(path, names[order[0]], probability[0], ranked, agreed, agreed < unsure_below, opinions)
+            unsure = agreed < unsure_below
+            yield Prediction(
+                path, names[order[0]], probability[0], ranked, agreed, unsure, opinions, self.calibrated
+            )  # fmt: skip
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
     """The networks of a run folder, of a `network.safetensors` or of a Lightning checkpoint (`.ckpt`).
 
-    Of a run that has not finished a pack yet, those of its last checkpoint. Nothing that is loaded can run code.
+    Of a run that has not finished a pack yet, those of its last checkpoint; of a multirun those of its best job, which
+    is then named on the log, as is a model whose probabilities are not calibrated. Nothing that is loaded can run code.
 
     Raises:
-        InputError: there are none, the file is damaged, or there is no such device.
+        InputError: there are none, the file is damaged, or there is no such device; or a multirun has no best job.
     """
     device, path = _device(device), Path(path)
     if path.is_dir():
-        whole, last = path / "network.safetensors", path / "checkpoints" / "last.ckpt"
-        if not whole.exists() and not last.exists():
-            raise InputError(
-                f"{path}: holds neither network.safetensors nor a checkpoint; give the folder of a run "
-                "(outputs/DATE/TIME), of a multirun that of one of its jobs."
-            )
-        path = whole if whole.exists() else last
-    return Classifier(model_file.load_checkpoint(path) if path.suffix == ".ckpt" else model_file.load(path), device)
+        path = _networks_in(path)
+    elif path.suffix == ".ckpt" and _is_multirun(run := path.absolute().parent.parent):
+        raise InputError(f"{path}: holds starts of several jobs of a multirun; give {_one_of(run)}.")
+    model = model_file.load_checkpoint(path) if path.suffix == ".ckpt" else model_file.load(path)
+    if model.calibration is None:
+        whole = path.absolute().parent.parent / "network.safetensors"
+        advice = f"; those of {relative(whole.parent)} are" if path.suffix == ".ckpt" and whole.is_file() else ""
+        log.warning(visible(
+            f"hillstart: {path}: its probabilities are not calibrated, as no temperature was fitted to it{advice}."
+        ))  # fmt: skip
+    return Classifier(model, device)
+
+
+def _networks_in(folder: Path) -> Path:
+    """The file with the networks of a run, or of the best job of a multirun."""
+    whole, last = folder / "network.safetensors", folder / "checkpoints" / "last.ckpt"
+    if whole.exists():
+        return whole
+    if _is_multirun(folder):
+        best = _best_job(folder)
+        log.warning(visible(f"hillstart: {folder}: is a multirun; its best job, {best}, answers."))
+        return folder / best / whole.name
+    if last.exists():
+        return last
+    raise InputError(
+        f"{folder}: holds neither network.safetensors nor a checkpoint; give {_one_of(folder)}, of a multirun that of "
+        "one of its jobs."
+    )
+
+
+def _is_multirun(folder: Path) -> bool:
+    """Whether the jobs of a multirun lie in a folder, whose own checkpoint is then of starts of all jobs mixed."""
+    if (folder / "network.safetensors").exists():
+        return False
+    return (folder / "multirun.yaml").is_file() or any(folder.glob("*/network.safetensors"))
+
+
+def _best_job(folder: Path) -> str:
+    """The folder of the best job of a multirun, within that of the multirun.
+
+    Raises:
+        InputError: there is none, or its networks are not there.
+    """
+    path = folder / "summary.json"
+    if not path.exists():
+        raise InputError(
+            f"{folder}: holds several runs, and no summary.json that names the best job of a multirun; give "
+            f"{_one_of(folder)}."
+        )
+    with untrusted.opened(path) as file:
+        summary = untrusted.parsed(path, file.read(untrusted.MAX_DESCRIPTION_BYTES))
+    best = summary.get("best_job") if isinstance(summary, dict) else None
+    if best is None:
+        raise InputError(f"{folder}: is a multirun without a best job, as its jobs were validated on different "
+                         f"pictures; give {_one_of(folder)}.")  # fmt: skip
+    if not isinstance(best, str) or Path(best).is_absolute() or ".." in Path(best).parts:
+        raise InputError(f"{path}: best_job is not the name of a job's folder; give {_one_of(folder)}.")
+    if not (folder / best / "network.safetensors").exists():
+        raise InputError(f"{folder}: its best job, {best}, holds no network.safetensors; give {_one_of(folder)}.")
+    return best
+
+
+def _one_of(folder: Path) -> str:
+    """The folder of a run, in words, with the names of those that lie in `folder`."""
+    runs = sorted(path.parent.name for path in folder.glob("*/network.safetensors"))
+    more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
+    there = f"; {folder} holds {', '.join(runs[:MOST_NAMED])}{more}" if runs else ""
+    return f"the folder of a run (outputs/DATE/TIME{there})"
 
 
 def _device(name: torch.device | str) -> torch.device:

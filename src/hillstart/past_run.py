@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from hillstart.errors import InputError
 from hillstart.run_options import OPTIONS, stored_options
-from hillstart.starts import DIVERGED, STATUS
+from hillstart.starts import DIVERGED, STATUS, spread
 from hillstart.tables import STARTS
 
 SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
@@ -32,6 +32,10 @@ class Run:
         grid: whether starts differ in more than their seeds.
         options: flattened keys and values, several of them joined where a sweep's jobs differ.
         pictures: what tells whether another run used the same: options of data, classes, counts.
+        validated_on: the SHA-256 of the validation pictures by their `shape`; several where a sweep's jobs differ, none
+            where not known.
+        costs: the kinds of cost of its starts; none where not known.
+        raced: whether it was trained with `stop.race`.
         tests: test accuracies of the chosen start and of the vote, where known.
     """
 
@@ -42,18 +46,22 @@ class Run:
     grid: bool
     options: dict[str, str]
     pictures: dict[str, str]
+    validated_on: dict[str, list[str]]
+    costs: list[str]
+    raced: bool
     tests: list[float | None]
 
     def row(self) -> dict[str, Any]:
         """How the values are spread, and what was left out."""
-        at = np.quantile(self.values, [0, 0.25, 0.5, 0.75, 1]).tolist()
+        of = spread(self.values.tolist())
         return {
             "folder": str(self.folder),
             "starts": len(self.values),
             "diverged": self.diverged,
             "finished": self.finished,
             "mean": float(self.values.mean()),
-            **dict(zip((*SPREAD, *TESTS), (*at, *self.tests), strict=True)),
+            **{name: of[name] for name in SPREAD},
+            **dict(zip(TESTS, self.tests, strict=True)),
         }
 
 
@@ -88,8 +96,13 @@ def read(folder: Path, on: str) -> Run:
 
     jobs = [folder] if (folder / ".hydra").is_dir() else sorted(path.parent for path in folder.glob("*/.hydra"))
     summary = _mapping(folder / "summary.json")
-    about = summary or next(filter(None, (_mapping(job / "summary.json") for job in jobs)), {})
-    options = _options(jobs)
+    summaries = [*filter(None, (_mapping(job / "summary.json") for job in jobs))] or [summary]
+    options, validated_on = _options(jobs), dict[str, list[str]]()
+    for about in summaries:
+        if isinstance(of := about.get("validated_on"), dict):
+            found = validated_on.setdefault(str(of.get("shape")), [])
+            found += {str(of.get("sha256"))} - {*found}
+    costs = {str(about["cost"]) for about in summaries if about.get("cost")}
     return Run(
         folder,
         np.array(values),
@@ -98,7 +111,10 @@ def read(folder: Path, on: str) -> Run:
         len({row["seed"] for row in rows}) < len(rows) or len({row["eta"] for row in rows}) > 1,
         options,
         {key: value for key, value in options.items() if key.startswith("data.") and key not in NOT_WHICH_PICTURES}
-        | dict(_flattened({key: about[key] for key in ("classes", "pictures") if key in about})),
+        | _joined({key: about[key] for key in ("classes", "pictures") if key in about} for about in summaries),
+        {shape: sorted(found) for shape, found in validated_on.items()},
+        sorted(costs or {*filter(None, options.get("network.cost", "").split(", "))}),
+        options.get("stop.race", "null") != "null",
         [None if (test := summary.get(k)) is None else _number(test, f"{folder}/summary.json: {k}") for k in TESTS],
     )
 
@@ -129,12 +145,17 @@ def _mapping(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, 
 
 
 def _options(jobs: list[Path]) -> dict[str, str]:
+    values = _joined(stored_options(job) for job in jobs if (job / OPTIONS).is_file())
+    return {key: value for key, value in values.items() if key.split(".")[0] not in NOISE}
+
+
+def _joined(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Flattened keys and values, several of them joined where the nodes differ."""
     values: dict[str, set[str]] = {}
-    for job in jobs:
-        options = stored_options(job) if (job / OPTIONS).is_file() else {}
-        for key, value in _flattened(options):
+    for node in nodes:
+        for key, value in _flattened(node):
             values.setdefault(key, set()).add(value)
-    return {key: ", ".join(sorted(found)) for key, found in values.items() if key.split(".")[0] not in NOISE}
+    return {key: ", ".join(sorted(found)) for key, found in values.items()}
 
 
 def _flattened(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -103,10 +103,12 @@ def _about(run: FinishedRun) -> str:
     sizes, count, starts = run.model.network.sizes, run.summary["pictures"], len(run.rows)
     networks = "A network" if starts == 1 else f"{starts} networks"
     nodes, seed = f"{' – '.join(map(str, sizes))} nodes", run.model.origins[0].seed
+    others = f" The page is of these; {run.left_out} more have costs of another kind." if run.left_out else ""
     began = f"{networks} began with random weights and learned from {count['train']} pictures."
     if starts == 1:
         return f"{began} It has {nodes}, and this page opens it."
-    return f"{began} The one with the lowest cost on {count['val']} others, seed {seed} with {nodes}, is opened here."
+    chosen = f"The one with the lowest cost on {count['val']} others, seed {seed} with {nodes}, is opened here."
+    return f"{began} {chosen}{others}"
 
 
 def main() -> None:

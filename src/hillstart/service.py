@@ -136,6 +136,7 @@ class Service:
 
 def _json(found: Prediction) -> str:
     """In ASCII, since a class may be named after a folder whose bytes are no text."""
+    uncalibrated = {} if found.calibrated else {"calibrated": False}
     return json.dumps({
         "label": found.label,
         "probability": found.probability,
@@ -143,4 +144,4 @@ def _json(found: Prediction) -> str:
         "agreement": found.agreement,
         "unsure": found.unsure,
         "opinions": [{"seed": o.seed, "label": o.label, "probability": o.probability} for o in found.opinions],
-    })  # fmt: skip
+    } | uncalibrated)  # fmt: skip

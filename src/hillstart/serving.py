@@ -108,7 +108,8 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> 
 
     classifier = service.classifier
     about = json.dumps({"model": model, "classes": classifier.classes, "seeds": classifier.seeds,
-                        "max_bytes": service.max_bytes, "max_pixels": service.max_pixels})  # fmt: skip
+                        "calibrated": classifier.calibrated, "max_bytes": service.max_bytes,
+                        "max_pixels": service.max_pixels})  # fmt: skip
     routes = [Route("/predict", predict, methods=["POST"]), Route("/health", health)]
     routes += [file(path, *of) for path, of in PAGE.items()]
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)]

@@ -46,7 +46,7 @@ function agreement(label, opinions) {
   return `${count} of ${opinions.length} networks say ${label}.`;
 }
 
-function showAnswer({ label, probability, probabilities, unsure, opinions }) {
+function showAnswer({ label, probability, probabilities, unsure, opinions, calibrated = true }) {
   // By probability again: an object's keys that are numbers, as digits are, come in the order of the numbers.
   const ranked = Object.entries(probabilities).sort(([a, p], [b, q]) => q - p || (b === label) - (a === label));
   const rest = ranked.slice(MOST_CLASSES);
@@ -57,6 +57,7 @@ function showAnswer({ label, probability, probabilities, unsure, opinions }) {
   say("label", label);
   say("probability", percent(probability));
   show("unsure", unsure);
+  show("uncalibrated", !calibrated);
   at("classes").replaceChildren(...bars);
   at("dots").replaceChildren(...dots.map((one) => make("i", one.label === label ? "agrees" : "", "")));
   say("agreement", agreement(label, opinions));

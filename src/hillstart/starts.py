@@ -135,6 +135,18 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
+def accuracy_interval(accuracy: float, pictures: int) -> tuple[float, float]:
+    """How far the luck of which pictures were taken moves an accuracy on so many: one standard error to either side.
+
+    Wilson's interval (J. Am. Stat. Assoc. 22, 1927) with z = 1. Unlike p -+ sqrt(p (1 - p) / n), which it comes close
+    to for many pictures, it has a width where all answers are right or all are wrong, and stays within 0 and 1.
+    """
+    p, n = accuracy, pictures
+    centre, half = (p + 1 / (2 * n)) / (1 + 1 / n), math.sqrt(p * (1 - p) / n + 1 / (4 * n * n)) / (1 + 1 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def standard_error(accuracy: float, pictures: int) -> float:
-    """How far an accuracy on so many pictures is off by the luck of which pictures they are: sqrt(p (1 - p) / n)."""
-    return math.sqrt(accuracy * (1 - accuracy) / pictures)
+    """Half the width of `accuracy_interval`: the interval as one number, never 0."""
+    low, high = accuracy_interval(accuracy, pictures)
+    return (high - low) / 2

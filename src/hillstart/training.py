@@ -17,7 +17,7 @@ from hillstart.errors import InputError
 from hillstart.network import Network
 from hillstart.pack import Pack
 from hillstart.ranks import Ranks, ranks_of
-from hillstart.starts import VAL_ACCURACY, VAL_COST, Record, Start
+from hillstart.starts import DIVERGED, VAL_ACCURACY, VAL_COST, Record, Start, spread
 from hillstart.stepping import Chunks, GradientDescent
 from hillstart.stopping import Stopping
 
@@ -127,17 +127,20 @@ class Training(pl.LightningModule):
         train_cost, _ = self.pack.measure(signals.heeding(self._train.batches()))
         val_cost, val_accuracy = self.pack.measure(signals.heeding(self._val.batches()))
         figures = self.ranks.gather(torch.stack([train_cost, val_cost, val_accuracy], 1))
+        these = self.record.rolling
         lower = self.record.add(figures)
         self.pack.copy_into(self.best, lower[self._mine])
         self.stopping.after_epoch(self.record, last=self.global_step >= self.total_steps)
         self._let_go()
         best = self.record.rows()[self.record.ranking()[0]]
+        sound = figures[self.record.status[these] != DIVERGED]
+        medians = [spread(sound[:, k].tolist()).get("median", math.nan) for k in (VAL_COST, VAL_ACCURACY)]
         self.log_dict(
             {
                 "val_cost": best.val_cost,
                 "val_accuracy": best.val_accuracy,
-                "median_val_cost": figures[:, VAL_COST].median().float(),
-                "median_val_accuracy": figures[:, VAL_ACCURACY].median().float(),
+                "median_val_cost": medians[0],
+                "median_val_accuracy": medians[1],
                 "rolling": float(self.record.rolling.sum()),
                 "step": float(self.global_step),
             },

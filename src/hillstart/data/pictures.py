@@ -56,6 +56,23 @@ class PictureSet:
         sha256 = hashlib.sha256(listed).hexdigest() if self.files else None
         return {"pictures": len(self.train.y), "files": len(self.files), "sha256": sha256}
 
+    @cached_property
+    def validated_on(self) -> dict[str, Any]:
+        """Which validation pictures these are: `shape` (C, H, W), the SHA-256 of pixels and labels, and one of labels.
+
+        Costs and accuracies of two trainings compare only where these were the same. The same pictures at another size
+        have other pixels, so there `labels`, a hash of the labels, the classes and `source`, has to do.
+        """
+        labels = hashlib.sha256(repr((self.classes, self.source)).encode(errors="surrogateescape"))
+        labels.update(self.val.y.numpy().tobytes())
+        pixels = hashlib.sha256(self.val.x.numpy().tobytes())
+        pixels.update(repr(self.classes).encode(errors="surrogateescape") + self.val.y.numpy().tobytes())
+        return {
+            "shape": list(self.val.x.shape[1:]),
+            "sha256": pixels.hexdigest(),
+            "labels": labels.hexdigest(),
+        }
+
 
 def stratified(
     y: Int64[Tensor, " N"], fraction: float, seed: int, key: str = "data.val_fraction"

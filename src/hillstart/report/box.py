@@ -48,7 +48,13 @@ def sections(
             "network",
             "The network as circles and lines",
             "Choose a picture and see which circles it wakes: each adds up what the lines bring it.",
-            values | {"wrong": wrong, "pictures": len(places)},
+            values
+            | {
+                "wrong": wrong,
+                "pictures": len(places),
+                "kept": model.network.starts,
+                "calibrated": model.calibration is not None,
+            },
             {
                 "network": {
                     "sizes": network.sizes,

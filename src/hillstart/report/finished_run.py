@@ -24,8 +24,8 @@ from hillstart.untrusted import yaml_text
 COSTS = HISTORY[2:]
 MOST_COMPARED = 1000
 NEEDED = (
-    *("starts", "kept", "epochs", "epochs_trained", "test_accuracy", "vote_test_accuracy", "test_standard_error"),
-    *("val_standard_error", "calibration", "pictures", "seconds", "device", "ranks", "versions", "commit"),
+    *("starts", "kept", "epochs", "epochs_trained", "test_accuracy", "vote_test_accuracy", "calibration"),
+    *("pictures", "seconds", "device", "ranks", "versions", "commit"),
 )
 """Of a `summary.json`."""
 
@@ -46,6 +46,7 @@ class FinishedRun:
         options: of the job, as YAML.
         max_epochs, max_steps: how long the job rolled at most, as Lightning counts.
         jobs: how many there are.
+        left_out: starts of jobs whose costs are of another kind than those of the best job, and are not among the rows.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class FinishedRun:
     max_epochs: int
     max_steps: int
     jobs: int
+    left_out: int = 0
 
     @property
     def sound(self) -> list[dict[str, str]]:
@@ -83,14 +85,25 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
     """
     try:
         summary, rows, job = _summary(folder), _rows(folder / "starts.csv"), folder
-        sweep = "best_job" in summary
+        sweep = "jobs" in summary
+        if sweep and "best_job" not in summary:
+            raise InputError(
+                f"{folder}: its jobs were validated on different pictures, so there is no best one to show; give the "
+                "folder of a job."
+            )
+        left_out = 0
         if sweep:
             job = folder / str(summary["best_job"])
-            summary = _summary(job)
+            kinds, summary = summary.get("costs", []), _summary(job)
+            if len(kinds) > 1:
+                alike = [row for row in rows if _cost(folder / row["job"]) == summary["cost"]]
+                left_out, rows = len(rows) - len(alike), alike
     except FileNotFoundError as error:
         raise InputError(
             f"{error.filename}: there is none; give the folder of a run that has ended, or the root of a sweep."
         ) from error
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: cannot be read ({error}); give the folder of a run that has ended.") from error
     missing = [name for name in NEEDED if name not in summary]
@@ -115,6 +128,7 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
         trainer.max_epochs,
         trainer.max_steps,
         len(jobs),
+        left_out,
     )
 
 
@@ -123,6 +137,11 @@ def _summary(folder: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise ValueError("summary.json holds no names with values")
     return summary
+
+
+def _cost(job: Path) -> str | None:
+    """The kind of cost of a job; None where all of its starts diverged."""
+    return _summary(job).get("cost") if (job / "summary.json").is_file() else None
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -181,6 +200,8 @@ def _compared(folder: Path, model: Model, jobs: Sequence[str]) -> Model:
     networks, origins, costs = list[Network](), list[Start](), list[float]()
     shape = (model.network.sizes, model.network.activation, model.network.cost, model.classes)
     for job in jobs:
+        if not (folder / job / "network.safetensors").exists():  # all of its starts diverged
+            continue
         other = model_file.load(folder / job / "network.safetensors")
         if (other.network.sizes, other.network.activation, other.network.cost, other.classes) != shape:
             continue

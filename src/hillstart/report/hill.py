@@ -74,9 +74,9 @@ def section(model: Model, paths: Paths | None, data: PictureSet, why_no_paths: s
     return Section(
         "hill",
         "The hill and the ball",
-        "Follow the ball: it takes large steps at first, and small ones near the bottom of its valley."
+        "Follow the ball: compare its steps at first with those near the end."
         if paths
-        else "Look at how steeply the cost rises on both sides of the place where training ended.",
+        else "Look at how the cost changes on both sides of the place where training ended.",
         {
             "pictures": f"{len(hill.x):,}",
             "parameters": f"{kept.shape[1]:,}",
@@ -152,7 +152,7 @@ def _views(
             f"{max(apart):.3g} apart. Half-way from one to another the cost is {between.min():.3g} to "
             f"{between.max():.3g}, at the ends {at.min():.3g} to {at.max():.3g}."
         ) + (
-            f" The balls come to this plane from far off, on average {_mean(seen)} beside it: what moves here are "
+            f" The balls roll on average {_mean(seen)} beside this plane: what moves here are "
             "their shadows, and a ball is in the plane only where it was kept, at its ring."
             if path is not None
             else ""

@@ -1,15 +1,17 @@
 """The section on how all starts learned: their curves as a fan with the chosen one in front, and how each ended."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from hillstart.report import charts
 from hillstart.report.finished_run import FinishedRun
 from hillstart.report.page import Section
-from hillstart.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST
+from hillstart.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST, accuracy_interval, spread
 
 SINGLE = 100
 """Up to so many starts each has a line of its own; more are shown as bands."""
@@ -21,12 +23,12 @@ STEEP = 20.0
 def section(run: FinishedRun) -> Section:
     """The fan of curves, the ranked table, and what became of starts that diverged."""
     varying = [name for name in run.rows[0] if _tells_apart(run, name)]
+    settings = [name for name in varying if name != "job"]
     shown = run.rows[:ROWS]
     return Section(
         "learning",
         "How the starts learned",
-        "See how far the curves lie apart: all starts saw the same pictures in the same order, only the random "
-        "numbers they began with differ.",
+        _look(len(run.rows), settings),
         {
             "charts": _fan(run),
             "starts": len(run.rows),
@@ -35,7 +37,9 @@ def section(run: FinishedRun) -> Section:
             "varying": varying,
             "rows": shown,
             "summary": run.summary,
-            "quartiles": _quartiles(run),
+            "spread": spread([float(row["val_accuracy"]) for row in run.sound]),
+            "settings": settings,
+            "interval": accuracy_interval,
             "jobs": run.jobs,
         },
     )
@@ -51,8 +55,18 @@ def _last_epochs(run: FinishedRun, row: dict[str, str]) -> list[float]:
     return [float(cost) for cost in costs[: int(row["epochs"])][-3:]]
 
 
-def _quartiles(run: FinishedRun) -> list[float]:
-    return [float(q) for q in np.quantile([float(row["val_accuracy"]) for row in run.sound], [0, 0.25, 0.5, 0.75, 1])]
+def _look(starts: int, settings: Sequence[str]) -> str:
+    if starts == 1:
+        return "See how its cost and its right answers change from epoch to epoch."
+    if settings:
+        return (
+            f"See how far the curves lie apart: the starts differ in {', '.join(settings)} and in the random numbers "
+            "they began with."
+        )
+    return (
+        "See how far the curves lie apart: all starts saw the same pictures in the same order, only the random numbers "
+        "they began with differ."
+    )
 
 
 def _fan(run: FinishedRun) -> list[Markup]:
@@ -85,6 +99,7 @@ def _curves(axes: Axes, curves: Any) -> None:
             axes.fill_between(epochs, bottom, top, color=charts.OTHER, alpha=alpha, linewidth=0)
         axes.plot(epochs, np.nanmedian(filled, axis=0), color=charts.OTHER, linewidth=1.5)
     axes.plot(epochs, curves[0], color=charts.CHOSEN, linewidth=2.2, marker=marker)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=charts.LINE, linewidth=0.6)
     lowest, highest = np.nanmin(curves), np.nanmax(curves)
     if lowest > 0 and highest / lowest > STEEP:

@@ -10,12 +10,14 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
+from hillstart.closing import tells
 from hillstart.data.minibatches import Sample
 from hillstart.data.pictures import PictureSet
 from hillstart.model_file import Model
 from hillstart.report import charts
 from hillstart.report.page import Section, data_uri
 from hillstart.report.reliability import TITLES, draw, with_bins
+from hillstart.starts import accuracy_interval
 from hillstart.voting import Calibration, probabilities, vote
 
 MISTAKES = 12
@@ -59,6 +61,14 @@ def section(model: Model, data: PictureSet, summary: dict[str, Any]) -> Section:
             "reliability": _reliability(summary["calibration"]),
             "calibration": summary["calibration"],
             "kept": model.network.starts,
+            "figures": [
+                (name, summary[key], accuracy_interval(summary[key], len(y)))
+                for name, key in (
+                    ("chosen start", "test_accuracy"),
+                    (f"vote of {model.network.starts} starts", "vote_test_accuracy"),
+                )[: model.network.starts]
+            ],
+            "told": tells(summary["calibration"], summary["vote_test_accuracy"], len(y)),
         },
         {"cells": {f"{a},{b}": [card(i) for i in members] for (a, b), members in behind.items()}},
     )

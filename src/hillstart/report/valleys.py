@@ -1,7 +1,6 @@
 """The section on the valleys: how low the starts came, and whether they ended in one valley or in several."""
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from hillstart.report import charts
 from hillstart.report.lines import ANOTHER, SHARE, VERDICTS, lines
 from hillstart.report.matching import CENTRE, shuffled
 from hillstart.report.page import Section, floats
-from hillstart.starts import Start, varying
+from hillstart.starts import Start, spread, varying
 
 TITLE = "The valleys: where did the starts end?"
 LOOK = "Look at the hill between two starts: is it still there once the hidden nodes of both are numbered alike?"
@@ -44,7 +43,7 @@ def section(model: Model, val_costs: Sequence[float], diverged: int, data: Pictu
     S, control = min(network.starts, 1 + OTHERS), int(len(network.w) > 1)
     values: dict[str, Any] = {
         "histogram": _histogram(val_costs) if len(val_costs) > 1 else None,
-        "val_costs": [short(cost) for cost in (min(val_costs), statistics.median(val_costs), max(val_costs))],
+        "val_costs": [short(spread(val_costs)[name]) for name in ("min", "median", "max")],
         "sound": len(val_costs),
         "diverged": diverged,
         "chosen": names[0],
@@ -70,6 +69,7 @@ def section(model: Model, val_costs: Sequence[float], diverged: int, data: Pictu
     before, after = found.barriers
     verdicts, costs = found.verdicts(), found.as_is[:, -1].tolist()
     of_others = [found.verdicts(times)[control:] for times in (1, 0.5, 2)]
+    medians = [spread(those[control:] or [0.0])["median"] for those in (before, after)]
     values |= {
         "pictures": sample.pictures,
         "points": found.as_is.shape[1],
@@ -81,7 +81,8 @@ def section(model: Model, val_costs: Sequence[float], diverged: int, data: Pictu
         "counts": [(name, of_others[0].count(verdict)) for verdict, name in enumerate(VERDICTS)],
         "together": [sum(verdict != ANOTHER for verdict in those) for those in of_others],
         "check": (short(before[0]), short(after[0])),
-        "medians": [short(statistics.median(those[control:] or [0])) for those in (before, after)],
+        "medians": [short(median) for median in medians],
+        "lowered": medians[1] < medians[0],
     }
     order = sorted(range(len(names)), key=lambda s: (s >= control, after[s], before[s]))
     rows = [[names[s], *map(_rounded, (costs[s], before[s], after[s])), verdicts[s]] for s in order]
