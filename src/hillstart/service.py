@@ -1,8 +1,8 @@
 """The answers behind a server: pictures that come at any time, read by every core, told in batches.
 
 A picture is decoded as soon as it has come and a thread is free for it: each core has one for small pictures and one
-for large ones, so that small ones do not wait behind large ones. Clients take turns. Those that are ready while the networks
-compute go through them together afterwards, so that a busy server has large batches and an idle one no delay.
+for large ones, so that small ones do not wait behind large ones. Clients take turns. Pictures that are ready while the
+networks compute go through them together afterwards, so that a busy server has large batches and an idle one no delay.
 """
 
 import asyncio

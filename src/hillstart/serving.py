@@ -228,8 +228,8 @@ def _options() -> Namespace:
     parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, for this machine)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--allow-origin", metavar="ORIGIN", type=_origin, action="append", default=[],
-                        help="a site whose pages may send pictures, as https://example.org, or *; repeatable")  # fmt: skip
+    what = "a site whose pages may send pictures too, such as https://example.org, or * for any; can be repeated"
+    parser.add_argument("--allow-origin", metavar="ORIGIN", type=_origin, action="append", default=[], help=what)
     numbers: list[tuple[str, type, float, float, float, str]] = [
         ("port", int, 0, 65535, 8000, "0 for any that is free"),
         ("max-bytes", int, 1, 1 << 30, MAX_BYTES, "the largest file that is read"),
