@@ -37,7 +37,7 @@ from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
 
 pytest.importorskip("uvicorn", reason="the server needs hillstart[serve]")
-from hillstart import connections  # noqa: E402 (it imports uvicorn)
+from hillstart import connections
 
 TOP = Path(__file__).parent.parent
 CLASSES = ("lion", "duck", "10", "2")  # names that are numbers change places in a browser's objects
