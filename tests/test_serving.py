@@ -784,12 +784,12 @@ def test_connections_that_are_not_yet_accepted_at_the_end_are_answered(
         busy, go = threading.Event(), threading.Event()
         server.servers[0].get_loop().call_soon_threadsafe(lambda: (busy.set(), go.wait(60)))
         assert busy.wait(60)
-        early = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(9)]
+        early = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(40)]
         for connection in early:
             connection.sendall(head(len(picture(1))) + picture(1))
         server.should_exit = True
         go.set()
-        assert [connection.recv(12)[9:] for connection in early] == [b"200"] * 9
+        assert [connection.recv(12)[9:] for connection in early] == [b"200"] * 40
         for connection in early:
             connection.close()
 

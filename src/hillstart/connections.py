@@ -187,12 +187,17 @@ class Server(uvicorn.Server):
                     connection.transport.abort()
             await asyncio.sleep(0.1)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(CONNECTIONS)  # the kernel may queue more than asyncio is to accept at once
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does, once the connections are accepted that the kernel has already made: it would reset them."""
         state, loop = self.server_state, asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             for listening in sockets or []:
-                for _ in range(self.config.backlog):
+                for _ in range(CONNECTIONS):
                     accepted, _ = listening.accept()
                     accepted.setblocking(False)
                     await loop.connect_accepted_socket(lambda: Connection(self.config, state, {}), accepted)
