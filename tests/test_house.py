@@ -35,6 +35,7 @@ ORDER = [
         "spreadsheet",
         "exporting",
         "service",
+        "connections",
         "serving",
         "calibration",
         "stopping",

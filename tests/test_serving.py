@@ -1,9 +1,13 @@
 """The server with real clients, real signals and a real browser."""
 
+import asyncio
 import base64
+import contextlib
+import errno
 import http.client
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -33,6 +37,7 @@ from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
 
 pytest.importorskip("uvicorn", reason="the server needs hillstart[serve]")
+from hillstart import connections
 
 TOP = Path(__file__).parent.parent
 CLASSES = ("lion", "duck", "10", "2")  # names that are numbers change places in a browser's objects
@@ -64,10 +69,12 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 
 
 @contextmanager
-def running(service: serving.Service, hosts: tuple[str, ...] = ("127.0.0.1",)) -> Iterator[tuple[int, Any]]:
+def running(
+    service: serving.Service, hosts: tuple[str, ...] = ("127.0.0.1",), origins: tuple[str, ...] = ()
+) -> Iterator[tuple[int, Any]]:
     """The port and the uvicorn server of a service that answers in a thread."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = serving.server(serving.application(service, "network.safetensors", hosts))
+    server = serving.server(serving.application(service, "network.safetensors", hosts, origins))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
@@ -280,22 +287,137 @@ def test_all_that_is_received_is_bounded_too(port: int, monkeypatch: pytest.Monk
     assert once(port, picture(1))[0] == 200
 
 
-def test_clients_that_go_away_disturb_nobody(
+class Slow:
+    """Decoding that waits until it is let go; `begun`: the pictures that it has begun with, by their bytes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, waits: Callable[[int], bool] = lambda max_pixels: True):
+        self.go, self.begun = threading.Event(), list[bytes]()
+        read = service.read_picture
+
+        def slow(source: bytes, preprocessing: Preprocessing, max_pixels: int) -> Any:
+            self.begun.append(source)
+            assert not waits(max_pixels) or self.go.wait(60)
+            return read(source, preprocessing, max_pixels)
+
+        monkeypatch.setattr(service, "read_picture", slow)
+
+
+CORES = os.cpu_count() or 1
+
+
+def head(length: int) -> bytes:
+    return f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def test_pictures_of_clients_that_have_left_are_not_decoded(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held, one = Held(classifier, monkeypatch), picture(1)
-    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(one)}\r\n\r\n".encode()
-    with running(held.service) as (port, _), ThreadPoolExecutor(1) as clients:
-        for body in [one, one[:100], b""] * 5:
+    slow, asked, left = Slow(monkeypatch), serving.Service(classifier), picture(1)
+    with running(asked) as (port, server), ThreadPoolExecutor(CORES + 1) as clients:
+        stay = [clients.submit(once, port, picture(2)) for _ in range(CORES)]
+        until(lambda: len(slow.begun) == CORES)
+        for body in [left, left[:100], b""] * 5:
             with closing(socket.create_connection(("127.0.0.1", port))) as connection:
-                connection.sendall(head + body)
-        until(lambda: held.service._unanswered == 5)
-        stays = clients.submit(once, port, one)
-        until(lambda: held.service._unanswered == 6)
-        held.go.set()
-        assert stays.result()[0] == 200
-        until(lambda: (held.service._unanswered, held.service._received) == (0, 0))
+                connection.sendall(head(len(left)) + body)
+        until(lambda: asked._unanswered == CORES + 5 and len(server.server_state.connections) == CORES)
+        stay.append(clients.submit(once, port, picture(3)))
+        until(lambda: asked._unanswered == CORES + 6)
+        slow.go.set()
+        assert [future.result()[0] for future in stay] == [200] * (CORES + 1)
+        until(lambda: (asked._unanswered, asked._received) == (0, 0))
+    assert left not in slow.begun
+    assert not asked._unanswered_of and not asked._received_of, "whoever has been there once leaves nothing behind"
     assert not caplog.records
+
+
+def test_small_pictures_do_not_wait_behind_large_ones(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "SMALL_PIXELS", 10_000)
+    slow, asked = Slow(monkeypatch, lambda max_pixels: max_pixels > 10_000), serving.Service(classifier)
+    large = encoded(Image.new("L", (101, 100)))
+    with running(asked) as (port, _), ThreadPoolExecutor(CORES + 5) as clients:
+        costly = [clients.submit(once, port, large) for _ in range(CORES + 5)]
+        until(lambda: len(slow.begun) == CORES + 5 + CORES)  # each first as if it were small
+        assert once(port, picture(1))[0] == 200
+        assert not any(future.done() for future in costly)
+        slow.go.set()
+        assert {future.result()[0] for future in costly} == {200}
+
+
+def test_clients_take_turns() -> None:
+    order = []
+
+    async def main() -> None:
+        turns = service.Turns(1)
+
+        async def ask(client: str) -> None:
+            async with turns.turn(client):
+                order.append(client)
+
+        async with turns.turn("first"):
+            asking = [asyncio.create_task(ask(client)) for client in ("a1", "a1", "a1", "gone", "b")]
+            await asyncio.sleep(0)
+            asking[3].cancel()
+        await asyncio.wait(asking)
+        async with asyncio.timeout(60), turns.turn("last"):  # it is free again
+            pass
+
+    asyncio.run(main())
+    assert order == ["a1", "b", "a1", "a1"]
+
+
+def test_a_turn_that_comes_to_one_who_is_cancelled_is_passed_on() -> None:
+    async def main() -> None:
+        turns = service.Turns(1)
+
+        async def ask() -> None:
+            async with turns.turn("a"):
+                pass
+
+        async with turns.turn("first"):
+            asking = asyncio.create_task(ask())
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        async with asyncio.timeout(60), turns.turn("last"):
+            pass
+
+    asyncio.run(main())
+
+
+def test_one_client_has_its_share_of_what_waits(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(classifier, monkeypatch, waiting=4)
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield picture(1)
+
+    async def main() -> None:
+        early = [asyncio.create_task(held.service.answer(parts(), "greedy")) for _ in range(3)]
+        while held.service._unanswered < 3:
+            await asyncio.sleep(0)
+        with pytest.raises(service.RefusedError) as refused:
+            await held.service.answer(parts(), "greedy")
+        assert refused.value.status == 503
+        other = asyncio.create_task(held.service.answer(parts(), "modest"))
+        while held.service._unanswered < 4:
+            await asyncio.sleep(0)
+        held.go.set()
+        assert len({await one for one in [*early, other]}) == 1
+        monkeypatch.setattr(service, "WAITING_BYTES", len(picture(1)))
+        with pytest.raises(service.RefusedError) as refused:
+            await held.service.answer(parts(), "greedy")
+        assert (refused.value.status, refused.value.headers["Connection"]) == (503, "close")
+
+    asyncio.run(main())
+
+
+def test_the_wait_for_an_answer_is_bounded(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "ANSWER_SECONDS", 0)
+    held = Held(classifier, monkeypatch)
+    with running(held.service) as (port, _):
+        status, headers, _ = once(port, picture(1))
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert (held.service._unanswered, held.service._received) == (0, 0)
+        held.go.set()
 
 
 def test_a_failure_is_told_without_a_traceback(
@@ -316,6 +438,182 @@ def test_a_failure_is_told_without_a_traceback(
     assert "secret" in caplog.text, "whoever runs the server is to know"
 
 
+# ---------------------------------------------------------------- connections
+
+
+def closed(connection: socket.socket) -> bool:
+    """Wait for the server to close; False if it answers instead."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+WHOLE_HEAD = head(1000)
+
+
+@pytest.mark.parametrize("said", [b"", WHOLE_HEAD[:-9], WHOLE_HEAD + bytes(500)], ids=["nothing", "head", "body"])
+def test_silent_connections_make_room(classifier: Classifier, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 4)
+    with running(serving.Service(classifier)) as (port, server), ThreadPoolExecutor(20) as waiting:
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(20)]
+        for connection in silent:
+            connection.sendall(said)
+        ends = [waiting.submit(closed, connection) for connection in silent]
+        until(lambda: sum(end.done() for end in ends) == 20 - 3)  # the share of one client
+        assert once(port, picture(1))[0] == 200
+        assert len(server.server_state.connections) <= 4
+        for connection in silent:  # or the threads would wait for the last ones
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+def test_more_connections_than_there_may_be_are_answered_503(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 4)
+    held = Held(classifier, monkeypatch)
+    with running(held.service) as (port, _), ThreadPoolExecutor(3) as clients:
+        early = [clients.submit(once, port, picture(k)) for k in range(3)]
+        until(lambda: held.service._unanswered == 3)
+        status, headers, _ = once(port, picture(1))
+        assert (status, headers["Connection"]) == (503, "close")
+        held.go.set()
+        assert {future.result()[0] for future in early} == {200}
+
+
+def test_the_connections_are_fewer_than_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    for files, most in ((1024, 512), (256, 128), (1 << 20, 1024), (connections.resource.RLIM_INFINITY, 1024)):
+        monkeypatch.setattr(connections.resource, "getrlimit", lambda which, files=files: (files, files))
+        assert connections.most_connections() == most
+
+
+def test_a_head_has_its_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(port) as client:
+        assert client(picture(1))[0] == 200
+        monkeypatch.setattr(connections, "HEAD_SECONDS", 0)
+        client.connection.sock.sendall(b"GET /hea")
+        assert closed(client.connection.sock)
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=60)) as silent:
+        assert closed(silent)
+
+
+def test_time_between_requests_and_for_a_request_is_bounded(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(classifier, monkeypatch)
+    with running(held.service) as (port, _), Client(port) as idle:
+        monkeypatch.setattr(connections, "IDLE_SECONDS", 0)
+        assert idle(path="/health", method="GET")[0] == 200
+        assert closed(idle.connection.sock)
+        monkeypatch.setattr(connections, "REQUEST_SECONDS", 0)
+        with closing(socket.create_connection(("127.0.0.1", port), timeout=60)) as asking:
+            asking.sendall(head(len(picture(1))) + picture(1))
+            assert closed(asking)
+        held.go.set()
+
+
+def test_a_client_that_does_not_read_its_answers_is_closed(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(serving.Service(classifier)) as (port, server):
+        with closing(socket.create_connection(("127.0.0.1", port), timeout=60)) as deaf:
+            deaf.setblocking(False)
+
+            def stuck() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    deaf.send(b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100)
+                return any(one.flow and one.flow.write_paused for one in [*server.server_state.connections])
+
+            until(stuck)
+            (one,) = server.server_state.connections
+            assert one.waits
+            one._until = 0.0
+            until(lambda: not server.server_state.connections)
+        assert once(port, picture(1))[0] == 200
+
+
+def parsed(data: bytes) -> tuple[int, str]:
+    """How many events come of the bytes that a client sends, and why no more do."""
+    parser, events = connections.Parser(), 0
+    parser.receive_data(data)
+    while True:
+        try:
+            event = parser.next_event()
+        except connections.h11.RemoteProtocolError as error:
+            return events, str(error)
+        if event in (connections.h11.NEED_DATA, connections.h11.PAUSED):
+            return events, ""
+        events += 1
+
+
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_tiny_chunks_are_refused() -> None:
+    events, why = parsed(CHUNKED + b"1\r\nx\r\n" * 10_000)
+    assert events <= connections.PARTS + 2
+    assert "chunks are too small" in why
+    assert parsed(CHUNKED + b"200\r\n" + bytes(512) + b"\r\n") == (2, "")
+    assert parsed(CHUNKED + (b"200\r\n" + bytes(512) + b"\r\n") * 1000 + b"0\r\n\r\n")[1] == ""
+
+
+def test_heads_and_trailers_are_bounded_before_they_are_read() -> None:
+    lines = b"a:\r\n" * 50_000 + b"\r\n"
+    assert parsed(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + lines)[0] == 0
+    assert parsed(CHUNKED + b"0\r\n" + lines)[0] == 1
+    assert parsed(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"a:\r\n" * 50 + b"\r\n") == (2, "")
+
+
+def test_a_picture_may_come_in_chunks(classifier: Classifier, port: int) -> None:
+    one = picture(1)
+    _, _, answer = once(port, iter([one[k : k + 100] for k in range(0, len(one), 100)]))
+    assert answer["label"] == classifier.predict(one).label
+    answered, _ = raw(port, "Transfer-Encoding: chunked", iter([b"1\r\nx\r\n" * (connections.PARTS + 1)]))
+    assert b" 400 " in answered and b"chunks are too small" in answered
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+        b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5",
+        b"POST /predict HTTP/1.0\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked",
+        b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6",
+        b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: gzip, chunked",
+    ],
+)
+def test_a_body_whose_end_is_doubtful_is_refused(port: int, request_head: bytes) -> None:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=60)) as connection:
+        connection.sendall(request_head + b"\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        answers = connection.makefile("rb").read()
+    assert answers.startswith(b"HTTP/1.1 400 ") and answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_broken_chunk_after_an_early_answer_is_quiet(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=60)) as connection:
+        connection.sendall(CHUNKED.replace(b"/predict", b"/nothing"))
+        assert connection.recv(13) == b"HTTP/1.1 404 "
+        connection.sendall(b"no chunk\r\n")
+        while connection.recv(65536):
+            pass
+    assert not caplog.records
+
+
+def test_a_failure_to_accept_is_told_once(capsys: pytest.CaptureFixture[str], classifier: Classifier) -> None:
+    server = serving.server(serving.application(serving.Service(classifier), "model"))
+
+    async def main() -> None:
+        server.should_exit = True
+        await server.serve([socket.create_server(("127.0.0.1", 0))])
+        for _ in range(3):
+            asyncio.get_running_loop().call_exception_handler({"exception": OSError(errno.EMFILE, "Too many files")})
+
+    asyncio.run(main())
+    assert capsys.readouterr().err.count("Too many files") == 1
+
+
 # ---------------------------------------------------------------- who may ask, and what the page may do
 
 
@@ -323,6 +621,58 @@ def test_only_a_local_name_is_answered(port: int) -> None:
     assert once(port, picture(1), Host="127.0.0.1:1")[0] == 200
     for host in ("evil.example", "127.0.0.1.evil.example", ""):
         assert once(port, picture(1), Host=host)[0] == 400
+
+
+def test_a_health_check_needs_no_host(port: int) -> None:
+    for request, status in (("GET /health", b"200"), ("GET /", b"400"), ("POST /predict", b"400")):
+        with closing(socket.create_connection(("127.0.0.1", port), timeout=60)) as connection:
+            connection.sendall(f"{request} HTTP/1.0\r\n\r\n".encode())
+            assert connection.makefile("rb").read().split()[1] == status
+    assert once(port, path="/health", method="GET", Host="evil.example")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example", "Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),  # an old browser, or a server that is not on this machine
+        ({"Origin": "http://127.0.0.1:1", "Sec_Fetch_Site": "same-site"}, 403),  # another port is another page
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Origin": "https://lions.example", "Sec_Fetch_Site": "same-origin"}, 200),  # a proxy that changes the name
+        ({"Sec_Fetch_Site": "none"}, 200),
+        ({}, 200),
+    ],
+)
+def test_pages_of_other_sites_may_not_send_pictures(port: int, headers: dict[str, str], status: int) -> None:
+    sent = {name: value.format(port=port) for name, value in headers.items()}
+    found, answered, answer = once(port, picture(1), **sent)
+    assert found == status
+    assert status == 200 or "--allow-origin" in answer["error"]
+    assert "Access-Control-Allow-Origin" not in answered
+    assert once(port, path="/", method="GET", **sent)[0] == 200, "a link leads to the page from anywhere"
+
+
+def test_a_foreign_picture_is_refused_unread(port: int) -> None:
+    answer, _ = raw(port, "Origin: https://evil.example\r\nContent-Length: 100000\r\nExpect: 100-continue", iter(()))
+    assert answer.startswith(b"HTTP/1.1 403 ") and b"100 Continue" not in answer
+
+
+def test_pages_of_allowed_sites_may_send_pictures_and_read_the_answer(classifier: Classifier) -> None:
+    preflight = {"method": "OPTIONS", "Access_Control_Request_Method": "POST"}
+    with running(serving.Service(classifier), origins=("https://ok.example",)) as (port, _):
+        for origin, may in (("https://ok.example", True), ("https://evil.example", False)):
+            asked = {"Origin": origin, "Sec_Fetch_Site": "cross-site"}
+            for options in ({"body": picture(1)}, {"body": b"no picture"}, preflight):
+                status, headers, _ = once(port, **options, **asked)
+                assert headers["Access-Control-Allow-Origin"] == (origin if may else None)
+                assert (status in (400, 403)) == (not may or options.get("body") == b"no picture")
+    with running(serving.Service(classifier), origins=("*",)) as (port, _):
+        status, headers, _ = once(port, picture(1), Origin="https://any.example")
+        assert (status, headers["Access-Control-Allow-Origin"]) == (200, "*")
 
 
 def test_the_page_needs_nothing_but_the_server(port: int) -> None:
@@ -398,6 +748,68 @@ def test_requests_in_flight_are_answered_at_the_end(classifier: Classifier, monk
         assert asked.result()[0] == 200
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_drops_nothing(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    held = Held(classifier, monkeypatch)
+    with ThreadPoolExecutor(1) as clients, running(held.service) as (port, server):
+        asked = clients.submit(once, port, picture(1))
+        until(lambda: held.batches == [1])
+        server.handle_exit(number, None)
+        server.handle_exit(number, None)
+        until(lambda: refuses(port))
+        assert not server.force_exit
+        held.go.set()
+        status, headers, _ = asked.result()
+        assert (status, headers["Connection"]) == (200, "close")
+
+
+def test_a_request_that_is_under_way_at_the_end_is_answered(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STAY_SECONDS", 60)
+    with running(serving.Service(classifier)) as (port, server), Client(port) as client:
+        assert client(picture(1))[0] == 200
+        server.should_exit = True
+        until(lambda: refuses(port))
+        status, headers, _ = client(picture(1))
+        assert (status, headers["Connection"]) == (200, "close")
+
+
+def test_connections_that_are_not_yet_accepted_at_the_end_are_answered(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 64)  # eight are accepted at once
+    with running(serving.Service(classifier)) as (port, server):
+        assert once(port, picture(1))[0] == 200
+        busy, go = threading.Event(), threading.Event()
+        server.servers[0].get_loop().call_soon_threadsafe(lambda: (busy.set(), go.wait(60)))
+        assert busy.wait(60)
+        early = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(40)]
+        for connection in early:
+            connection.sendall(head(len(picture(1))) + picture(1))
+        server.should_exit = True
+        go.set()
+        assert [connection.recv(12)[9:] for connection in early] == [b"200"] * 40
+        for connection in early:
+            connection.close()
+
+
+def test_silent_clients_do_not_delay_the_end(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "END_SECONDS", 6000)
+    monkeypatch.setattr(connections, "STAY_SECONDS", 0)
+    with running(serving.Service(classifier)) as (port, server):
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(3)]
+        for connection, said in zip(silent, (b"", WHOLE_HEAD[:-9], WHOLE_HEAD + bytes(500)), strict=True):
+            connection.sendall(said)
+        until(lambda: len(server.server_state.connections) == 3)
+        server.should_exit = True
+        assert all(map(closed, silent))
+        for connection in silent:
+            connection.close()
+
+
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def call(*arguments: object) -> str:
@@ -423,6 +835,8 @@ def test_what_keeps_it_from_starting_is_one_sentence(
     assert "number from 0 to 1" in main(model, "--unsure-below", "nan")
     assert "number from 1" in main(model, "--max-pixels", 0)
     assert "invalid int value" in main(model, "--max-bytes", "many")
+    for origin in ("example.org", "https://example.org/page", ""):
+        assert "is not an origin" in main(model, "--allow-origin", origin)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(model) == "hillstart: a server needs two more packages: pip install 'hillstart[serve]'."
 

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import re
 import signal
 import socket
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +18,12 @@ import torch
 
 from hillstart.errors import InputError
 from hillstart.inference import load
-from hillstart.service import CLOSE, MAX_BYTES, MAX_PIXELS, RefusedError, Service
+from hillstart.service import CLOSE, MAX_BYTES, MAX_PIXELS, WAITING, RefusedError, Service
 from hillstart.terminal import end, visible
 from hillstart.voting import UNSURE_BELOW
 
-LINGER_SECONDS, IDLE_SECONDS, END_SECONDS = 1, 60, 3
-"""For a body that was refused to be heard out, for a connection without a request, and for requests in flight when the
-server ends."""
+LINGER_SECONDS, END_SECONDS = 1, 20
+"""For a body that was refused to be heard out, and for requests in flight when the server ends."""
 
 PAGE = {
     "/": ("serving_page.html", "text/html"),
@@ -41,17 +41,20 @@ HEADERS = {
 }
 
 
-def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> Any:
+def application(service: Service, model: str, hosts: Sequence[str] = ("*",), origins: Sequence[str] = ()) -> Any:
     """The ASGI application.
 
     Args:
         service: who answers.
         model: what the networks are called in /health.
         hosts: the names under which the server may be asked; `*`: any.
+        origins: the sites, beside the server's own, whose pages may send pictures and read the answers; `*`: any.
     """
     from starlette.applications import Starlette
+    from starlette.datastructures import Headers
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
+    from starlette.middleware.cors import CORSMiddleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
@@ -72,6 +75,21 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> 
                         more, size = part.get("more_body", False), size + len(part.get("body", b""))
             await send({"type": "http.response.body"})
 
+    class Guard(TrustedHostMiddleware):
+        """Refuses names that are not the server's and, before their body is read, pictures that another site's page
+        made a browser send."""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            headers = Headers(scope=scope)
+            if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, origins):
+                error = RefusedError(403, "pages of other sites may not send pictures here; --allow-origin lists those "
+                                          "that may.", CLOSE)  # fmt: skip
+                await (await refuse(Request(scope), error))(scope, receive, send)
+            elif "host" not in headers and scope["path"] == "/health":  # HTTP/1.0, as load balancers ask
+                await self.app(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
     def plain(text: str, status: int = 200, headers: Mapping[str, str] = HEADERS) -> Response:
         return (Last if "Connection" in headers else Response)(text, status, headers, "application/json")
 
@@ -81,7 +99,8 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> 
                                     "--data-binary @picture.jpg` does.", CLOSE)  # fmt: skip
         if int(request.headers.get("content-length", 0)) > service.max_bytes:
             raise service.too_large()
-        return plain(await service.answer(request.stream()))
+        client = request.client.host if request.client else ""
+        return plain(await service.answer(request.stream(), client, request.is_disconnected))
 
     async def health(request: Request) -> Response:
         return plain(about)
@@ -112,18 +131,35 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",)) -> 
                         "max_pixels": service.max_pixels})  # fmt: skip
     routes = [Route("/predict", predict, methods=["POST"]), Route("/health", health)]
     routes += [file(path, *of) for path, of in PAGE.items()]
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)]
+    guards = [Middleware(Guard, allowed_hosts=[*hosts], www_redirect=False)]
+    if origins:
+        guards += [Middleware(CORSMiddleware, allow_origins=[*origins], allow_methods=["GET", "POST"],
+                              expose_headers=["Retry-After"])]  # fmt: skip
     refused = (InputError, RefusedError, HTTPException, ClientDisconnect, Exception)
     return Starlette(routes=routes, middleware=guards, exception_handlers=dict.fromkeys(refused, refuse))
 
 
+def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:
+    """Whether a browser says that a page of another site asks; other programs do not send these headers."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and ("*" in origins or origin.lower() in origins):
+        return False
+    if site is not None:  # browsers omit it towards http:// addresses of other machines
+        return site not in ("same-origin", "none")
+    return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
+
+
 def server(app: Any) -> Any:
-    """The uvicorn server of an application; `run` it with the sockets that it is to listen on."""
+    """The server of an application; `run` it with the sockets that it is to listen on."""
     import uvicorn
 
-    return uvicorn.Server(uvicorn.Config(
-        app, lifespan="off", ws="none", log_config=None, log_level="error", access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=END_SECONDS,
+    from hillstart.connections import IDLE_SECONDS, Connection, Server, most_connections
+
+    return Server(uvicorn.Config(
+        app, http=Connection, lifespan="off", ws="none", log_config=None, log_level="error", access_log=False,
+        server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=END_SECONDS,
+        backlog=max(1, most_connections() // 8),  # asyncio accepts so many before it closes the first of them
     ))  # fmt: skip
 
 
@@ -137,7 +173,7 @@ def main() -> None:
     """
     options = _options()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda which, _: sys.exit(128 + which))  # as the running server does too, at its end
+        signal.signal(number, _leave)
     try:
         if not all(map(find_spec, ("starlette", "uvicorn"))):
             raise InputError("a server needs two more packages: pip install 'hillstart[serve]'.")
@@ -146,7 +182,11 @@ def main() -> None:
     except InputError as error:
         end(error, 2)
     torch.set_num_threads(1)  # the other cores decode: a product shared with them would wait for the slowest
-    service = Service(classifier, options.max_bytes, options.max_pixels, options.unsure_below)
+    from hillstart.connections import most_connections
+
+    # Fewer than there are connections, so that some of these can always be closed for others.
+    waiting = min(WAITING, max(1, most_connections() * 3 // 4))
+    service = Service(classifier, options.max_bytes, options.max_pixels, options.unsure_below, waiting)
     address, port = listening.getsockname()[:2]
     local = ipaddress.ip_address(address).is_loopback
     # By another name a web page that the browser was tricked into calling local would ask (DNS rebinding).
@@ -157,7 +197,14 @@ def main() -> None:
     print(f"{url} tells {kinds} by the networks of {visible(options.model)}; Ctrl-C ends it.", flush=True)
     if not local:
         print("hillstart: everyone who can reach this machine can use it.", file=sys.stderr)
-    server(application(service, options.model, hosts)).run([listening])
+    server(application(service, options.model, hosts, options.allow_origin)).run([listening])
+
+
+def _leave(number: int, frame: object) -> None:
+    """End with the exit code of a signal. The running server calls this too, once it has answered."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the end with a traceback
+    sys.exit(128 + number)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -171,11 +218,19 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+", found := text.lower().removesuffix("/")):
+        raise ArgumentTypeError(f"{text!r} is not an origin; give one as https://example.org, or *")
+    return found
+
+
 def _options() -> Namespace:
     parser = ArgumentParser(description="Answer to pictures over HTTP: a page at /, for programs POST /predict.")
     parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, for this machine)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    what = "a site whose pages may send pictures too, such as https://example.org, or * for any; can be repeated"
+    parser.add_argument("--allow-origin", metavar="ORIGIN", type=_origin, action="append", default=[], help=what)
     numbers: list[tuple[str, type, float, float, float, str]] = [
         ("port", int, 0, 65535, 8000, "0 for any that is free"),
         ("max-bytes", int, 1, 1 << 30, MAX_BYTES, "the largest file that is read"),
