@@ -31,7 +31,7 @@ from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.options import USER_ERRORS, _keys, _overrides, check_words, explain
 from hillstart.preprocessing import Preprocessing
-from hillstart.run_folder import _pack_of
+from hillstart.run_folder import _stored
 from hillstart.starts import Start
 from hillstart.tables import Tables
 from made import trainer, training
@@ -226,7 +226,7 @@ READERS = {
     "model": Reader("m.safetensors", model_file.load, models),
     "checkpoint": Reader("last.ckpt", _checkpoint, checkpoints),
     "pickle": Reader("data.pkl", lambda path: model_file.load_checkpoint(_around(path)), data_pkl),
-    "pickle to resume": Reader("data.pkl", lambda path: _pack_of(_around(path)), data_pkl),
+    "pickle to resume": Reader("data.pkl", lambda path: _stored(_around(path)), data_pkl),
     "options of a run": Reader("overrides.yaml", _overrides, lambda: [b"- starts=4\n- 'data.size=8'\n"]),
     "idx": Reader("train", lambda path: idx.read_idx(path, 3), idx_files),
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),

@@ -6,7 +6,7 @@ import sys
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hillstart import experiment, signals, sweep
+from hillstart.claim import claim
 from hillstart.configuration import (
     PER_START,
     build_population,
@@ -131,8 +132,10 @@ class TrainingTask:
             check_shown(cfg.network.activation, cfg.network.cost)  # not only when all is trained
         make_trainer = trainer_maker(cfg, folder)
         population = build_population(cfg)
+        alone_here = claim(folder, resume=checkpoint is not None) if alone and on_first_rank() else nullcontext()
         try:
-            summary = experiment.run(population, make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
+            with alone_here:
+                summary = experiment.run(population, make_trainer, folder, cfg.keep, cfg.pack, checkpoint)
         except WritingError as error:
             onward = f"resume={relative(folder)} goes on with this run when that is mended"
             raise InputError(f"{onward}: {error}") from error
