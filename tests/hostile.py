@@ -32,7 +32,7 @@ from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.options import USER_ERRORS, _keys, check_words, explain
 from hillstart.preprocessing import Preprocessing
-from hillstart.run_folder import _pack_of
+from hillstart.run_folder import _stored as _stored_checkpoint
 from hillstart.run_options import OPTIONS as FILE_OF_OPTIONS
 from hillstart.run_options import OVERRIDES, conf_folder, read_stored_options, stored_overrides
 from hillstart.starts import Start
@@ -248,7 +248,7 @@ READERS = {
     "model": Reader("m.safetensors", model_file.load, models),
     "checkpoint": Reader("last.ckpt", _checkpoint, checkpoints),
     "pickle": Reader("data.pkl", lambda path: model_file.load_checkpoint(_around(path)), data_pkl),
-    "pickle to resume": Reader("data.pkl", lambda path: _pack_of(_around(path)), data_pkl),
+    "pickle to resume": Reader("data.pkl", lambda path: _stored_checkpoint(_around(path)), data_pkl),
     "options of a run": Reader("config.yaml", _stored, stored),
     "typed options of a run": Reader("overrides.yaml", _typed, lambda: [b"- starts=4\n- 'data.size=8'\n"]),
     "idx": Reader("train", lambda path: idx.read_idx(path, 3), idx_files),

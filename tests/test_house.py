@@ -14,7 +14,7 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("signals", "errors", "terminal", "files", "untrusted", "schema"),
+    *("signals", "errors", "terminal", "files", "claim", "untrusted", "schema"),
     *("network", "machine", "products", "gradient_check", "preprocessing", "images"),
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),

@@ -2,11 +2,12 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class TrainingTask:
         self.sweep: Path | None = None
         self.report = True
         self._traceback = traceback
+        self._objective = sweep.Objective()
         self._jobs: list[int] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
@@ -101,8 +103,14 @@ class TrainingTask:
             return
         first = next(iter(jobs.values()))
         self.report = first.report
-        starts, trainer = [of.population for of in jobs.values()], trainer_maker(first, folder)
-        for done in experiment.run_together(build_population(first), starts, trainer, first.keep, first.pack):
+        starts, trainer, population = [of.population for of in jobs.values()], trainer_maker(first, folder), None
+        try:
+            population = build_population(first)
+            self._check_objective(first, population)
+        except USER_ERRORS as error:
+            yield from ((index, partial(_raise, error)) for index in jobs)
+            return
+        for done in experiment.run_together(population, starts, trainer, first.keep, first.pack):
             yield list(jobs)[done.job], partial(_write_job, done)
 
     def opening(self, folder: Path, jobs: Sequence[int]) -> None:
@@ -127,6 +135,8 @@ class TrainingTask:
             check_shown(options.network.activation, options.network.cost)  # not only when all is trained
         make_trainer = trainer_maker(options, folder)
         population = build_population(options)
+        if not alone:
+            self._check_objective(options, population)
         accepted = partial(_store_options, folder, cfg) if on_first_rank() else None
         try:
             summary = experiment.run(population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted)
@@ -137,6 +147,11 @@ class TrainingTask:
             signals.say(lambda: f"only its page is missing: {signals.command('report', str(relative(folder)))}")
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
+
+    def _check_objective(self, options: RunOptions, population: Population) -> None:
+        """Hydra's own sweepers try all that they are told to; others look for the lowest of what jobs return."""
+        if HydraConfig.get().runtime.choices.get("hydra/sweeper") not in ("hillstart", "basic"):
+            self._objective.check(options.network.cost, population.data.validated_on)
 
 
 def _write_job(done: experiment.Finished, cfg: DictConfig) -> float:
@@ -194,11 +209,13 @@ class BeforeTraining(Callback):
             options = plain(config)
             trusted = set(targets(options))
             if options["resume"] is None:
-                read_options(options, trusted)
+                overwrite = read_options(options, trusted).overwrite
+                _take(config.hydra.run.dir, overwrite=overwrite)
                 return
             folder, typed = Path(str(config.hydra.run.dir)), list(config.hydra.overrides.task)
             options, typed = resumed_options(folder, options, typed)
             read_options(options, trusted)
+            _take(folder, resume=True)
             with read_write(config), open_dict(config), read_write(config.hydra), open_dict(config.hydra):
                 for key, value in options.items():
                     config[key] = value
@@ -206,9 +223,21 @@ class BeforeTraining(Callback):
                 config.hydra.output_subdir = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check what all jobs share; their options are checked when each is composed."""
+        """Take the folder of the sweep; options are checked when each job is composed."""
         with _refusing():
             _check_subfolder(config)
+            overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in config.hydra.overrides.task)
+            _take(config.hydra.sweep.dir, overwrite=overwrite, sweep=True)
+
+
+_taken = ExitStack()
+"""The folders that this process holds."""
+
+
+def _take(folder: str | Path, **how: bool) -> None:
+    """Hold the folder that this command writes into, until it ends; ranks beside the first write nothing."""
+    if on_first_rank():
+        _taken.enter_context(claim(Path(str(folder)).absolute(), **how))
 
 
 def _check_subfolder(config: DictConfig) -> None:
@@ -240,7 +269,7 @@ def train() -> None:
     """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for."""
     task = TrainingTask(_wants_traceback())
     give_own_folders()
-    with _one_sentence():
+    with _one_sentence(), _taken:
         check_words(sys.argv[1:])
         sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_folder(sys.argv[1:])))
         try:

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from hillstart import signals
+from hillstart.claim import check_free
 from hillstart.closing import of_rows, report, settings
 from hillstart.errors import InputError
 from hillstart.files import relative, replacing
@@ -49,20 +50,24 @@ def run(
         What `summary.json` holds; on ranks other than the first without the accuracies on the test pictures.
 
     Raises:
-        InputError: `checkpoint` is none of this population, or every start diverged.
+        InputError: `checkpoint` is not of this run and population, or there is none and the folder holds a run already,
+            or every start diverged.
     """
     trainer = make_trainer()
     ranks, device = ranks_of(trainer), trainer.strategy.root_device
-    run_folder = RunFolder(folder, population, keep, trainer.max_epochs or -1, writes=ranks.is_first)
+    run_folder = RunFolder(folder, population, keep, (trainer.max_epochs or -1, trainer.max_steps), ranks.is_first)
     if checkpoint:
         run_folder.go_on(checkpoint)
         if accepted:
             accepted()
+        if pack is not None and (most := max(run_folder.packs)) > pack:
+            log.warning(f"resume: pack={pack} changes nothing, for a run keeps its packs: up to {most} starts in each.")
     else:
         run_folder.begin(ranks.from_first(population.packs(device, ranks.size, pack)))
     _announce(population, device, ranks, run_folder.packs, run_folder.checkpoint or checkpoint)
     with signals.held():
-        for trained in train(population, make_trainer, run_folder.packs, run_folder.done, run_folder.checkpoint):
+        left = (run_folder.packs, run_folder.done, run_folder.checkpoint, run_folder.run, run_folder.seconds)
+        for trained in train(population, make_trainer, *left):
             if trained.whole:
                 run_folder.add(trained)
             else:
@@ -94,10 +99,10 @@ class Finished:
         """Tables, kept starts and summary.
 
         Raises:
-            InputError: every start diverged.
+            InputError: every start diverged, or the folder holds a run already.
         """
+        check_free(folder)
         tables = Tables(folder, self.population.starts)
-        tables.begin()
         for record, places in self.records:
             tables.add((), record, places)
         tables.end(self.outcome.rows)

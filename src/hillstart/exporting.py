@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 
 from hillstart import spreadsheet
 from hillstart.errors import InputError
-from hillstart.files import relative, replacing
+from hillstart.files import check_links, relative, replacing
 from hillstart.inference import Classifier, load
 from hillstart.network import Network
 from hillstart.provenance import versions
@@ -197,6 +197,8 @@ def main() -> None:
         if options.start is not None:
             classifier = classifier.only(options.start)
         beside = options.model if options.model.is_dir() else options.model.parent
+        if options.output is None:
+            check_links(beside)
         stem = "network" if options.start is None else f"network-start{options.start}"
         path = options.output or beside / f"{stem}{suffix}"
         if options.to != "csv" and path.suffix != suffix:

@@ -1,11 +1,11 @@
 """A population of starts and how it is trained: in packs that fit the memory, each of them one fit of Lightning."""
 
+import inspect
 import itertools
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,15 @@ class Population:
     starts: Sequence[Start]
 
     def described(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the run it goes on with, in plain data."""
-        seeds = [start.seed for start in self.starts]
+        """What a resumed run must have in common with the run it goes on with, in plain data.
+
+        Where a conf key says it, under this key. Pictures and preprocessing are told by their content, so that it does
+        not matter by which options, or from which files, they came to be others.
+        """
+        seeds, data, descent = [start.seed for start in self.starts], self.data, self.descent
+        began_by = inspect.signature(self.begin).parameters  # of a partial call, its values are the defaults
+        preprocessing, optimiser = data.preprocessing, getattr(descent.optimiser, "keywords", {})
+        plain = (bool, int, float, str, list, tuple)
         return {
             "network": list(self.sizes),
             "classes": list(self.data.classes),
@@ -59,6 +66,18 @@ class Population:
             "[eta, momentum, lmbda]": [
                 list(astuple(p)) for p in dict.fromkeys(start.hyperparameters for start in self.starts)
             ],
+            **{f"network.{key}": began_by[key].default for key in ("activation", "cost", "start") if key in began_by},
+            **{f"descent.{key}": getattr(descent, key) for key in ("batch_size", "schedule", "seed")},
+            "descent.optimiser": {key: value for key, value in optimiser.items() if isinstance(value, plain)},
+            **{f"stop.{key}": value for key, value in asdict(self.stopping).items()},
+            **{
+                f"{name} pictures": f"{len(split.y)}, SHA-256 {split.sha256[:16]}"
+                for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
+            },
+            "data.background": preprocessing.background,
+            # Rounded: the same pictures may have means that differ in the last bit on another processor.
+            "data.normalise": [[round(v, 6) for v in of] for of in (preprocessing.mean, preprocessing.std)],
+            "data.augment": asdict(data.augment),
         }
 
     def start_bytes(self, device: torch.device) -> int:
@@ -128,6 +147,8 @@ def train(
     packs: list[int],
     done: int = 0,
     checkpoint: Path | None = None,
+    run: str | None = None,
+    seconds: float = 0.0,
 ) -> Iterator[Trained]:
     """Fit pack after pack.
 
@@ -136,6 +157,8 @@ def train(
         packs: starts in each; a pack that a CUDA device has no memory for is halved in this very list.
         done: how many packs need no training any more.
         checkpoint: where the first of the others was left.
+        run: the id of the run, for its checkpoints.
+        seconds: for how long the pack in `checkpoint` was trained at least.
 
     Raises:
         InputError: `checkpoint` is none of such a training.
@@ -153,9 +176,10 @@ def train(
             population.stopping,
             number=done + 1,
             packs=len(packs),
+            run=run,
+            seconds=seconds,
         )
         trainer = make_trainer(len(packs) - done)
-        began = time.perf_counter()
         try:
             _fit(training, trainer, checkpoint)
         except torch.OutOfMemoryError:
@@ -169,11 +193,11 @@ def train(
             continue
         except signals.Interrupted:
             if training.record.history.numel():
-                yield Trained(training, training.record.rows(), time.perf_counter() - began, whole=False)
+                yield Trained(training, training.record.rows(), training.seconds, whole=False)
             raise
         finally:
-            checkpoint = None
-        yield Trained(training, training.record.rows(), time.perf_counter() - began)
+            checkpoint, seconds = None, 0.0
+        yield Trained(training, training.record.rows(), training.seconds)
         done += 1
         training.release()
 

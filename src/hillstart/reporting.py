@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hillstart.files import relative, replacing
+from hillstart.files import check_links, relative, replacing
 from hillstart.images import read_picture
 from hillstart.model_file import Model
 from hillstart.options import USER_ERRORS, explain
@@ -40,8 +40,10 @@ def write(
         The path of the page.
 
     Raises:
-        InputError: the run has not ended, its pictures are no longer there, or one of `pictures` cannot be used.
+        InputError: the run has not ended, its pictures are no longer there, one of `pictures` cannot be used, or a link
+            in the folder leads out of it.
     """
+    check_links(folder)
     run = finished_run.read(folder, population)
     data, eta = run.population.data, run.model.origins[0].hyperparameters.eta
     own = [(Path(path).name, read_picture(path, data.preprocessing)) for path in pictures]

@@ -2,20 +2,24 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import math
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hillstart.claim import check_free
 from hillstart.errors import InputError
-from hillstart.files import WritingError, replacing, sweep_up, writing
+from hillstart.files import WritingError, open_regular, replacing, sweep_up, writing
 from hillstart.outcome import Outcome
 from hillstart.population import Population, Trained
 from hillstart.starts import FINISHED, ROLLING, STATUS, Record, Row
 from hillstart.tables import Tables
-from hillstart.untrusted import check_checkpoint, opened
+from hillstart.untrusted import briefly, check_checkpoint, opened
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +32,35 @@ class RunFolder:
     What cannot be written stays in memory and is tried again with the next pack; only at the end it is an error.
     The first rank writes; the others only keep count.
 
+    A finished run that goes on for more epochs stays as it is until these are done: till then they are in its
+    checkpoint alone.
+
+    Args:
+        keep: how many of the best starts are kept; None: as many as `Outcome` keeps.
+        length: `max_epochs` and `max_steps` of its trainer.
+
     Attributes:
+        run: the id of this run, which its checkpoints name; None in runs of version 0.1.
         packs: starts in each pack.
         done: how many packs are.
         checkpoint: where the next pack was left, if it was begun.
+        seconds: for how long that pack was trained, as far as the folder knows.
     """
 
-    def __init__(self, folder: Path, population: Population, keep: int | None, epochs: int, writes: bool = True):
-        self.folder, self.population, self.writes, self.epochs = folder, population, writes, epochs
+    def __init__(
+        self, folder: Path, population: Population, keep: int | None, length: tuple[int, int], writes: bool = True
+    ):
+        self.folder, self.population, self.writes = folder, population, writes
+        # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
+        self._alike = {"trainer.max_epochs": length[0], "trainer.max_steps": length[1], "keep": keep}
         self.outcome = Outcome(keep)
         self.tables = Tables(folder, population.starts)
         self.model, self._state = folder / "network.safetensors", folder / "checkpoints" / "packs.json"
+        self.run: str | None = None
         self.packs: list[int] = []
-        self.done = 0
+        self.done, self.seconds = 0, 0.0
         self.checkpoint: Path | None = None
+        self._was_finished = False
         self._unwritten: list[tuple[Sequence[Row], Record]] = []
         if self.writes:
             for place in (folder, folder / "checkpoints"):
@@ -51,11 +70,13 @@ class RunFolder:
         """A new run.
 
         Raises:
+            InputError: the folder holds a run already.
             WritingError: the folder cannot be written to.
         """
         self.packs = list(packs)
         if self.writes:
-            self.tables.begin()
+            check_free(self.folder)
+            self.run = uuid.uuid4().hex
             self._note()
 
     def go_on(self, checkpoint: Path) -> None:
@@ -64,35 +85,36 @@ class RunFolder:
         Raises:
             InputError: what lies in the folder is damaged, or of a run that cannot go on with this population.
         """
-        state = self._read()
-        stored, here = state["population"], json.loads(json.dumps(self.population.described()))
-        for key, value in here.items():
-            if stored.get(key) != value:
-                raise InputError(
-                    f"resume: the run has {key} {stored.get(key)}, this one {value}; give the same options."
-                )
-        self.packs, self.done = state["packs"], state["done"]
-        if self.done == len(self.packs) == 1 and checkpoint.is_file():  # it may go on for more epochs than before
-            self.begin(self.packs)
-            self.done = 0
-        elif self.done and state["epochs"] != self.epochs:
-            raise InputError(
-                f"resume: {sum(self.packs[: self.done])} starts of this run are done after {state['epochs']} epochs, "
-                f"not {self.epochs}; leave trainer.max_epochs as it was, or begin a new run."
-            )
+        state, there = self._read(), checkpoint.is_file()
+        self._check_alike(state["population"], self._described)
+        self.run, self.packs, self.done = state.get("run"), state["packs"], state["done"]
+        if self.done == len(self.packs) == 1 and there:  # it may go on for more epochs than before
+            self.done, self.seconds, self._was_finished = 0, state["seconds"], True
         elif self.done:
-            if self.writes and self.done < len(self.packs):
+            self._check_alike(state, self._alike, f"{sum(self.packs[: self.done])} starts are done in the folder, and ")
+            unfinished = self.done < len(self.packs)
+            if self.writes and unfinished:
                 self.tables.cut((state["starts"], state["history"]))
-            known = state["starts"] if self.done < len(self.packs) else None
-            self.outcome.rows, self.outcome.seconds = self.tables.read(known), state["seconds"]
-            if self.writes and not all(row.diverged for row in self.outcome.rows):  # else there is no such file
+            rows = self.tables.read(state["starts"] if unfinished else None)
+            if len(rows) != sum(self.packs[: self.done]):
+                raise InputError(
+                    f"resume: {self.tables.starts} holds {len(rows)} starts, not the {sum(self.packs[: self.done])} "
+                    "that are done; put the file back, or begin a new run."
+                )
+            self.outcome.rows, self.outcome.seconds = rows, state["seconds"]
+            if self.writes and not all(row.diverged for row in rows):  # else there is no such file
                 self.outcome.load(self.model)
             else:
                 self.outcome.keep_rows()
-        elif self.writes:
-            self.begin(self.packs)
-        if self.done < len(self.packs) and checkpoint.is_file() and _pack_of(checkpoint) == self.done + 1:
-            self.checkpoint = checkpoint
+        if self.done < len(self.packs) and there:
+            stored = _stored(checkpoint)
+            if stored.get("run") != self.run:
+                raise InputError(
+                    f"resume: {checkpoint} was written by another run than the one in {self._state.parent}; put that "
+                    "run's own checkpoint back, or remove this one, so that its pack is trained from its beginning."
+                )
+            if stored["pack"] == self.done + 1:
+                self.checkpoint = checkpoint
 
     def add(self, trained: Trained) -> None:
         """A pack is done; to be called on every rank."""
@@ -108,7 +130,7 @@ class RunFolder:
 
     def leave(self, trained: Trained) -> None:
         """A signal met this pack: write down how its starts stand, for whoever looks; to go on needs none of it."""
-        if not self.writes:
+        if not self.writes or self._was_finished:
             return
         so_far, record = Outcome(2 * self.outcome.most), trained.training.record
         rows = [replace(r, status=ROLLING) if r.status == STATUS[FINISHED] else r for r in trained.rows]
@@ -143,13 +165,20 @@ class RunFolder:
             raise
         self._unwritten = []
 
+    @cached_property
+    def _described(self) -> dict[str, Any]:
+        """The population as it reads once it was written."""
+        described: dict[str, Any] = json.loads(json.dumps(self.population.described()))
+        return described
+
     def _note(self) -> None:
         starts, history = self.tables.sizes
         state = {
-            "population": self.population.described(),
+            "run": self.run,
+            "population": self._described,
             "packs": self.packs,
             "done": self.done,
-            "epochs": self.epochs,
+            **self._alike,
             "starts": starts,
             "history": history,
             "seconds": self.outcome.seconds,
@@ -161,23 +190,46 @@ class RunFolder:
 
     def _read(self) -> dict[str, Any]:
         try:
-            state = json.loads(self._state.read_text())
+            with open_regular(self._state) as file:
+                state = json.load(file)
+            if "epochs" in state:  # as version 0.1 calls it
+                state["trainer.max_epochs"] = state["epochs"]
             kinds: dict[str, Any] = {"population": dict, "packs": list, "seconds": (int, float)}
-            kinds |= dict.fromkeys(("done", "epochs", "starts", "history"), int)
+            kinds |= dict.fromkeys(("done", "trainer.max_epochs", "starts", "history"), int)
             if not all(isinstance(state[key], kind) for key, kind in kinds.items()):
                 raise ValueError(f"not all of {', '.join(kinds)} are there")
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            packs, starts = state["packs"], len(self.population.starts)
+            if not all(type(size) is int and size > 0 for size in packs) or not 0 <= state["done"] <= len(packs):
+                raise ValueError("its packs do not fit together")
+            if min(state["starts"], state["history"]) < 0 or not 0 <= state["seconds"] < math.inf:
+                raise ValueError("a length or time in it is none")
+            if state["population"].get("starts", starts) == starts != sum(packs):
+                raise ValueError(f"its packs are not of the {starts} starts of the run")
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
                 f"resume: {self._state} does not tell how far the run had come ({error}); give the folder of a run."
             ) from error
         return dict(state)
 
+    @staticmethod
+    def _check_alike(there: Mapping[str, Any], here: Mapping[str, Any], why: str = "") -> None:
+        """Refuse to go on with what differs; a run of an earlier version may not have stored all of it."""
+        differ = [f"{key} ({briefly(there[key])} there, {briefly(here[key])} here)" for key in here
+                  if key in there and there[key] != here[key]]  # fmt: skip
+        if differ:
+            raise InputError(
+                f"resume: {why}this run differs from the one in the folder in {'; '.join(differ)}; give the same "
+                "options and pictures, or begin a new run."
+            )
 
-def _pack_of(checkpoint: Path) -> int:
+
+def _stored(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of its run, under names."""
     try:
         with opened(checkpoint) as file:
             check_checkpoint(checkpoint, file)
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["hillstart"]["pack"])
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["hillstart"]
+        return dict(stored, pack=int(stored["pack"]))
     except Exception as error:  # torch raises whatever the damage leads to
         raise InputError(
             f"resume: {checkpoint} is not a checkpoint of such a training; give the folder of an earlier run."

@@ -3,13 +3,14 @@
 import csv
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
-from hillstart.files import WritingError, on_disk, relative, replacing, writing
+from hillstart.files import WritingError, on_disk, open_regular, relative, replacing, writing
 from hillstart.starts import Record, Row, Start, standing, varying
 
 STARTS = ("seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank")
@@ -33,10 +34,11 @@ class Tables:
         self.sizes = (0, 0)
 
     def begin(self) -> None:
-        """Empty tables."""
+        """Empty tables, in place of those that are there."""
         self.sizes = (0, 0)
-        _write(self.starts, [(*STARTS, *self._more)], "w")
-        _write(self.history, [(*HISTORY, *self._varying)], "w")
+        for table, names in ((self.starts, (*STARTS, *self._more)), (self.history, (*HISTORY, *self._varying))):
+            with replacing(table, sync=False) as new:
+                _write(new, [names], "w")
         self.sizes = self._sizes()
 
     def cut(self, sizes: tuple[int, int]) -> None:
@@ -53,6 +55,9 @@ class Tables:
                     "put the file back, or begin a new run."
                 )
             with writing(table):
+                if table.stat().st_nlink > 1:  # its other name, in a copy made of links say, keeps what it has
+                    with replacing(table, sync=False) as new:
+                        shutil.copyfile(table, new)
                 os.truncate(table, size)
         self.sizes = sizes
 
@@ -63,7 +68,12 @@ class Tables:
                 on_disk(table)
 
     def add(self, rows: Iterable[Row], record: Record, places: Sequence[int]) -> None:
-        """Append the rows and the history of these places of a record; all of it, or nothing that counts."""
+        """Append the rows and the history of these places of a record; all of it, or nothing that counts.
+
+        The first time the tables are begun anew, unless `begin` or `cut` was called before.
+        """
+        if self.sizes == (0, 0):
+            self.begin()
         self.cut(self.sizes)
         _write(self.starts, (self._line(row, "") for row in rows), "a")
         _write(self.history, self._epochs(record, places), "a")
@@ -86,10 +96,10 @@ class Tables:
             InputError: it is missing or damaged.
         """
         try:
-            with self.starts.open("rb") as file:
+            with open_regular(self.starts) as file:
                 text = file.read(-1 if size is None else size).decode()
             return [self._row(line) for line in csv.DictReader(text.splitlines())]
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(f"{self.starts} cannot be read back as the table of the run's starts.") from error
 
     def _line(self, row: Row, rank: int | str) -> tuple[Any, ...]:

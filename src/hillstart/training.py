@@ -1,6 +1,8 @@
 """The LightningModule that trains a pack of starts, a chunk of mini-batches at a time, and its optimiser."""
 
+import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
@@ -20,6 +22,8 @@ from hillstart.ranks import Ranks, ranks_of
 from hillstart.starts import DIVERGED, VAL_ACCURACY, VAL_COST, Record, Start, spread
 from hillstart.stepping import Chunks, GradientDescent
 from hillstart.stopping import Stopping
+
+log = logging.getLogger(__name__)
 
 # A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
 CHUNK_SECONDS = 0.3
@@ -48,6 +52,8 @@ class Training(pl.LightningModule):
         starts: those of the pack.
         stopping: what ends a start early.
         number, packs: which pack of the run this is, from 1 to `packs`.
+        run: the id of the run, which its checkpoints name.
+        seconds: for how long it was trained before, unless the checkpoint that it goes on from tells of more.
     """
 
     best: Network
@@ -64,11 +70,14 @@ class Training(pl.LightningModule):
         stopping: Stopping | None = None,
         number: int = 1,
         packs: int = 1,
+        run: str | None = None,
+        seconds: float = 0.0,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.begin, self.data, self.descent = begin, data, descent
         self.stopping, self.number, self.packs = stopping or Stopping(), number, packs
+        self.run, self._seconds_before, self._began = run, seconds, time.perf_counter()
         self.record = Record(starts)
         self.between_chunks = False
         self.was_restored = False
@@ -156,6 +165,11 @@ class Training(pl.LightningModule):
         self.between_chunks = True
 
     # ------------------------------------------------------------ where it stands
+
+    @property
+    def seconds(self) -> float:
+        """Of training, those before an interruption included."""
+        return self._seconds_before + time.perf_counter() - self._began
 
     @property
     def _largest_eta(self) -> float:
@@ -268,6 +282,9 @@ class Training(pl.LightningModule):
             "epochs": self.record.epochs,
             "status": self.record.status,
             "pack": self.number,
+            "run": self.run,
+            "total_steps": self.total_steps,
+            "seconds": self.seconds,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -276,6 +293,8 @@ class Training(pl.LightningModule):
         self.on_save_checkpoint(this_run)
         for key, what in (
             ("sizes", "network sizes"),
+            ("activation", "network.activation"),
+            ("cost", "network.cost"),
             ("seeds", "seeds"),
             ("classes", "classes"),
             ("optimiser", "the optimiser"),
@@ -285,9 +304,26 @@ class Training(pl.LightningModule):
             if here != there:
                 there, here = _briefly(key, there), _briefly(key, here)
                 raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
+        self._check_length(checkpoint["global_step"], stored.get("total_steps", self.total_steps))
+        self._seconds_before = max(self._seconds_before, stored.get("seconds", 0.0))
         self.record.history, self.record.epochs = stored["history"], stored["epochs"]
         self.record.status = stored["status"]
         self.was_restored = True
+
+    def _check_length(self, done: int, planned: int) -> None:
+        """Refuse a training that is shorter than what is done; tell what becomes of a schedule when it is longer."""
+        epochs, steps, schedule = self.trainer.max_epochs, self.trainer.max_steps, self.descent.schedule
+        before, now, behind = (f"{count / self.batches.per_epoch:.4g}" for count in (planned, self.total_steps, done))
+        if self.total_steps < done:
+            raise InputError(
+                f"resume: trainer.max_epochs={epochs} trainer.max_steps={steps} end before what is done already, "
+                f"{done} mini-batches ({behind} epochs); give no less than that."
+            )
+        if self.total_steps != planned and schedule != "constant":
+            log.warning(
+                f"resume: descent.schedule={schedule} lets eta fall over the whole training, which was to be {before} "
+                f"epochs long and is now {now}, so the run does not end as one of {now} epochs in one go would."
+            )
 
 
 def _briefly(key: str, values: Any) -> Any:
