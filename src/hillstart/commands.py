@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hillstart import experiment, signals, sweep
+from hillstart.claim import claim
 from hillstart.configuration import PER_START, build_population, composed_options, plain, trainer_maker
 from hillstart.data.minibatches import Sample
 from hillstart.errors import InputError
@@ -250,11 +252,14 @@ def _check_subfolder(config: DictConfig) -> None:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """End with one sentence: an error in a callback would be a warning of Hydra's, and the run would go on."""
+    """End with one sentence, or a fault of ours with its traceback: Hydra would warn of it, and the run would go on."""
     try:
         yield
     except USER_ERRORS as error:
         sys.exit(f"hillstart: {explain(error)}")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def _quiet() -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 
 from hillstart import experiment
 from hillstart.bench.timing import seconds, silence
-from hillstart.configuration import build_population, trainer_maker
+from hillstart.configuration import build_population, composed_options, trainer_maker
 from hillstart.data.augment import Augment
 from hillstart.data.pictures import PictureSet, Split
 from hillstart.population import Population
