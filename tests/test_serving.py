@@ -300,6 +300,7 @@ class Slow:
             return read(source, preprocessing, max_pixels)
 
         monkeypatch.setattr(service, "read_picture", slow)
+        monkeypatch.setattr(service, "AHEAD", 1)
 
 
 CORES = os.cpu_count() or 1

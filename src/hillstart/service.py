@@ -29,6 +29,8 @@ SHARE = 0.75
 """The part of both, and of the connections, that one client may have."""
 SMALL_PIXELS = 2_000_000
 """Pictures of more pixels count as large."""
+AHEAD = 8
+"""Small pictures whose turn it is, for each thread: with one it would wait for the event loop between two pictures."""
 READ_SECONDS, ANSWER_SECONDS = 60, 30
 """For a picture to come whole, and from then on to its answer."""
 
@@ -106,8 +108,9 @@ class Service:
         self.classifier, self.max_bytes, self.max_pixels = classifier, max_bytes, max_pixels
         self.unsure_below, self.waiting = unsure_below, waiting
         cores = os.cpu_count() or 1
-        self._small, self._large = Turns(cores), Turns(cores)
-        self._readers, self._networks = ThreadPoolExecutor(2 * cores), ThreadPoolExecutor(1)
+        self._small = Turns(cores * AHEAD), ThreadPoolExecutor(cores)
+        self._large = Turns(cores), ThreadPoolExecutor(cores)
+        self._networks = ThreadPoolExecutor(1)
         self._ready: list[tuple[Tensor, asyncio.Future[str]]] = []
         self._computing: asyncio.Task[None] | None = None
         self._received = self._unanswered = 0
@@ -191,15 +194,19 @@ class Service:
         return await answer
 
     async def _decoded(
-        self, turns: Turns, picture: bytes, max_pixels: int, client: str, gone: Callable[[], Awaitable[bool]]
+        self,
+        by: tuple[Turns, ThreadPoolExecutor],
+        picture: bytes,
+        max_pixels: int,
+        client: str,
+        gone: Callable[[], Awaitable[bool]],
     ) -> Tensor:
+        turns, readers = by
         async with turns.turn(client):
             if await gone():
                 raise RefusedError(499, "the client has left.")
             seen = self.classifier.model.preprocessing
-            return await asyncio.get_running_loop().run_in_executor(
-                self._readers, read_picture, picture, seen, max_pixels
-            )
+            return await asyncio.get_running_loop().run_in_executor(readers, read_picture, picture, seen, max_pixels)
 
     async def _compute(self) -> None:
         """Whatever is ready, batch after batch, until nothing is."""
