@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import hillstart
-from killing import BOUND, OPTIONS, differences, killed_often, process, resumed_run, whole_run
+from killing import BOUND, OPTIONS, begun, differences, killed_often, process, resumed_run, whole_run
 
 KILLS = int(os.environ.get("KILLS", "4"))
 SMALL = ["data.train=200", "data.test=40", "network.hidden=[6]", "starts=9", "pack=5", "report=false"]
@@ -82,6 +83,26 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> No
     assert [run.wait(BOUND) for run in runs] == [0, 0, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["same", "same-2", "same-3"]
     assert all((path / "summary.json").is_file() for path in tmp_path.iterdir())
+
+
+def test_of_two_in_one_folder_the_later_is_refused(tmp_path: Path) -> None:
+    """A second run, with the same or other options, and a resume beside the run, which then ends undisturbed."""
+    whole_run(tmp_path / "whole")
+    first = process(tmp_path / "run", *OPTIONS, "hydra.run.dir=run")
+    begun(first, tmp_path / "run")
+    first.send_signal(signal.SIGSTOP)
+    try:
+        for options in ([*OPTIONS, "hydra.run.dir=run"], [*SMALL, "hydra.run.dir=run"], ["resume=run"]):
+            later = process(tmp_path / "run", *options)
+            said, _ = later.communicate(timeout=BOUND)
+            assert later.returncode == 1
+            assert f"process {first.pid} on " in said and "Traceback" not in said
+    finally:
+        first.send_signal(signal.SIGCONT)
+    out, _ = first.communicate(timeout=BOUND)
+    assert first.returncode == 0, out
+    assert differences(tmp_path / "run", tmp_path / "whole") == []
+    assert not list((tmp_path / "run").glob(".l*"))
 
 
 def test_a_run_that_was_moved_goes_on(tmp_path: Path) -> None:

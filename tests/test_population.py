@@ -313,10 +313,10 @@ def test_a_finished_run_may_be_closed_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "options", "sentence"),
     [
-        (people(11), {}, r"resume: the run has starts 10, this one 11; give the same options\."),
-        (people(seed=3), {}, r"resume: the run has seeds \[0, 9\], this one \[3, 12\]"),
-        (people(eta=0.1), {}, r"resume: the run has \[eta, momentum, lmbda\] \[\[0\.5, "),
-        (people(), {"max_epochs": 9}, r"resume: 4 starts of this run are done after 4 epochs, not 9"),
+        (people(11), {}, r"starts \(10 there, 11 here\)"),
+        (people(seed=3), {}, r"seeds \(\[0, 9\] there, \[3, 12\] here\)"),
+        (people(eta=0.1), {}, r"\[eta, momentum, lmbda\] \(\[\[0\.5, "),
+        (people(), {"max_epochs": 9}, r"4 starts are done .* trainer\.max_epochs \(4 there, 9 here\)"),
     ],
 )
 def test_another_run_cannot_go_on_in_its_folder(

@@ -89,6 +89,8 @@ class Training(pl.LightningModule):
             return
         device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
         classes = len(data.classes)
+        # Lightning would take any checkpoint for one within an epoch where max_steps is given, and pass over the next.
+        self._max_steps, self.trainer.fit_loop.epoch_loop.max_steps = self.trainer.max_steps, -1
         self.ranks = ranks_of(self.trainer)
         self._mine = self.ranks.share(len(self.record.starts))
         starts = self.record.starts[self._mine]
@@ -178,7 +180,7 @@ class Training(pl.LightningModule):
     @property
     def total_steps(self) -> int:
         """Mini-batches in the whole training."""
-        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        epochs, steps = self.trainer.max_epochs, self._max_steps
         by_epochs = epochs * self.batches.per_epoch if epochs is not None and epochs > 0 else math.inf
         return int(min(by_epochs, steps if steps > 0 else math.inf))
 
@@ -191,10 +193,11 @@ class Training(pl.LightningModule):
         return max(1, steps // self.pack.block) * self.pack.block
 
     def _let_go(self) -> None:
-        """Only starts that roll stay in the pack; when none does, the fit ends."""
+        """Only starts that roll stay in the pack; when none does, or all is done, the fit ends."""
         rolling = self.record.rolling
         self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
-        self.trainer.should_stop = self.trainer.should_stop or not bool(rolling.any())
+        is_over = not bool(rolling.any()) or self.global_step >= self.total_steps
+        self.trainer.should_stop = self.trainer.should_stop or is_over
 
     def release(self) -> None:
         """Free the starts when they are of no more use.
@@ -227,7 +230,8 @@ class Training(pl.LightningModule):
                        mine.activation, mine.cost)  # fmt: skip
 
     def _rest_of_epoch(self) -> tuple[int, int]:
-        return self.batches.per_epoch - self.global_step % self.batches.per_epoch, self.chunk_steps
+        in_epoch = self.batches.per_epoch - self.global_step % self.batches.per_epoch
+        return min(in_epoch, self.total_steps - self.global_step), self.chunk_steps
 
     def _count(self, steps: int) -> None:
         """Add to `global_step`: Lightning has counted the chunk as one step, however many mini-batches it held."""
@@ -312,7 +316,7 @@ class Training(pl.LightningModule):
 
     def _check_length(self, done: int, planned: int) -> None:
         """Refuse a training that is shorter than what is done; tell what becomes of a schedule when it is longer."""
-        epochs, steps, schedule = self.trainer.max_epochs, self.trainer.max_steps, self.descent.schedule
+        epochs, steps, schedule = self.trainer.max_epochs, self._max_steps, self.descent.schedule
         before, now, behind = (f"{count / self.batches.per_epoch:.4g}" for count in (planned, self.total_steps, done))
         if self.total_steps < done:
             raise InputError(
