@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hillstart import experiment, signals, sweep
+from hillstart.claim import claim
 from hillstart.configuration import PER_START, build_population, composed_options, plain, trainer_maker
 from hillstart.data.minibatches import Sample
 from hillstart.errors import InputError
