@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import hillstart
-from killing import BOUND, OPTIONS, differences, killed_often, process, resumed_run, whole_run
+from killing import OPTIONS, differences, killed_often, process, resumed_run, whole_run
+from launching import BOUND, wait_for
 
 KILLS = int(os.environ.get("KILLS", "4"))
 SMALL = ["data.train=200", "data.test=40", "network.hidden=[6]", "starts=9", "pack=5", "report=false"]
@@ -87,8 +88,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> No
 def test_a_run_that_was_moved_goes_on(tmp_path: Path) -> None:
     whole_run(tmp_path / "whole")
     run = process(tmp_path / "here", *OPTIONS, "hydra.run.dir=here")
-    while not (tmp_path / "here/checkpoints/last.ckpt").is_file():
-        assert run.poll() is None, run.communicate()[0]
+    wait_for(run, (tmp_path / "here/checkpoints/last.ckpt").is_file)
     run.kill()
     run.communicate()
     (tmp_path / "here").rename(tmp_path / "there")
