@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from launching import BOUND, wait_for
+
 OFTEN = "from hillstart import checkpoints, commands; checkpoints.SHARE = float('inf'); commands.train()"
 OPTIONS = [
     *("data.train=200", "data.test=40", "network.hidden=[6]", "network.activation=relu", "descent.schedule=linear"),
@@ -19,8 +21,6 @@ OPTIONS = [
     *("stop.patience=20", "trainer.max_epochs=100", "report=false"),
 ]
 RESULTS = ("starts.csv", "history.csv", "network.safetensors")
-BOUND = 120
-"""Seconds that no run here may take."""
 
 
 def process(folder: Path, *options: str) -> "subprocess.Popen[str]":
@@ -31,11 +31,7 @@ def process(folder: Path, *options: str) -> "subprocess.Popen[str]":
 
 def begun(run: "subprocess.Popen[str]", folder: Path) -> None:
     """Wait until it has noted its packs: from then on it can be resumed."""
-    end = time.monotonic() + BOUND
-    while not (folder / "checkpoints" / "packs.json").is_file():
-        assert run.poll() is None, run.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.002)
+    wait_for(run, (folder / "checkpoints" / "packs.json").is_file)
 
 
 def whole_run(folder: Path, *options: str) -> float:

@@ -1,7 +1,9 @@
 """Commands in this process, and as launchers start them: an environment of their own, torchrun, what runs below one."""
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,14 +11,28 @@ from typing import Any, NamedTuple
 import pytest
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-BOUND = 60
-"""Seconds within which a process must end that has lost another one."""
+BOUND = 1200
+"""Seconds after which a test takes a process for hung, on however busy a machine."""
+PATIENT = str(Path(__file__).parent / "patient/train.py")
+"""scripts/train.py, without bounds that a busy machine breaks; see there."""
 
 
 def alone() -> dict[str, str]:
     """This environment without what says that a launcher was at work."""
     ours = ("MASTER_", "SLURM_", "LOCAL_", "NODE_RANK", "RANK", "WORLD_SIZE", "GROUP_RANK")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def waiting_in(function: str, when: str = "True") -> dict[str, str]:
+    """An environment in which PATIENT waits for a signal in MODULE:FUNCTION."""
+    return alone() | {"WAIT_IN": function, "WAIT_WHEN": when}
+
+
+def wait_for(process: "subprocess.Popen[str]", met: Callable[[], Any]) -> None:
+    """Wait until a condition is met that a process brings about."""
+    while not met():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
 
 
 def children(pid: int) -> list[int]:

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from hillstart import heartbeat
 from hillstart.ranks import AcrossRanks, Ranks, leave, ranks_of
 
 STARTS = 7
@@ -65,6 +66,7 @@ class Toy(pl.LightningModule):
 
 
 def run(options: argparse.Namespace) -> None:
+    heartbeat.GRACE = options.grace
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     with (options.folder / "processes").open("a") as file:
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
             accelerator="cpu",
             devices=options.devices,
             num_nodes=options.nodes,
-            strategy=AcrossRanks("the rest is kept.", interval=0.2, limit=3),
+            strategy=AcrossRanks("the rest is kept.", interval=0.2, limit=options.limit),
             callbacks=[pl.callbacks.ModelCheckpoint(options.folder / f"fit{fit}", monitor="highest", save_last=True)],
             max_epochs=2,
             logger=False,
@@ -117,6 +119,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lose", type=int, default=-1, help="the fit")
     parser.add_argument("--victims", type=int, nargs="+", default=[1], metavar="RANK")
     parser.add_argument("--how", default="kill")
+    busy = "seconds, which a busy machine does not reach"
+    parser.add_argument("--limit", type=float, default=600, help=f"for a sign of life: {busy}")
+    parser.add_argument("--grace", type=float, default=600, help=f"for a rank to end with its own error: {busy}")
     return parser.parse_args(arguments)
 
 

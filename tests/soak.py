@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from killing import BOUND, OPTIONS, differences, process, resumed_run, whole_run
+from killing import OPTIONS, differences, process, resumed_run, whole_run
+from launching import BOUND
 
 STARTS, PACK = 150, 90
 MORE = [f"starts={STARTS}", f"pack={PACK}", "trainer.max_epochs=200"]

@@ -126,7 +126,6 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, int]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.timeout(60)
 def test_each_kind_is_found_in_every_run(case: str, photos: Path, run: Run) -> None:
     make, kind, code = CASES[case]
     make(photos / "duck")

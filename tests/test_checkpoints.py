@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import hillstart
-from killing import BOUND, OPTIONS, begun, differences, killed_often, process, resumed_run, whole_run
+from killing import OPTIONS, begun, differences, killed_often, process, resumed_run, whole_run
+from launching import BOUND, wait_for
 
 KILLS = int(os.environ.get("KILLS", "4"))
 SMALL = ["data.train=200", "data.test=40", "network.hidden=[6]", "starts=9", "pack=5", "report=false"]
@@ -108,8 +109,7 @@ def test_of_two_in_one_folder_the_later_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_was_moved_goes_on(tmp_path: Path) -> None:
     whole_run(tmp_path / "whole")
     run = process(tmp_path / "here", *OPTIONS, "hydra.run.dir=here")
-    while not (tmp_path / "here/checkpoints/last.ckpt").is_file():
-        assert run.poll() is None, run.communicate()[0]
+    wait_for(run, (tmp_path / "here/checkpoints/last.ckpt").is_file)
     run.kill()
     run.communicate()
     (tmp_path / "here").rename(tmp_path / "there")

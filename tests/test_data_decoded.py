@@ -18,6 +18,7 @@ from hillstart.data.decoded import decode
 from hillstart.images import read_picture
 from hillstart.machine import own_cache
 from hillstart.preprocessing import Preprocessing
+from launching import BOUND
 
 SMALL = Preprocessing(size=8, channels=3)
 
@@ -194,7 +195,7 @@ def test_two_processes_fill_one_cache(paths: list[Path], cache: Path) -> None:
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    told = [process.communicate(timeout=120) for process in two]
+    told = [process.communicate(timeout=BOUND) for process in two]
     assert [process.returncode for process in two] == [0, 0] and [err for _, err in told] == ["", ""]
     assert told[0] == told[1]
     assert len(list(cache.iterdir())) == 1 and torch.equal(decode(paths, SMALL, "set").x, expected(paths))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hostile import READERS, headed, plain
+from launching import BOUND
 
 SECONDS = 30
 """Of the processor, that any one of these files may take."""
@@ -110,7 +111,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 READ_ALL = """
-import json, os, sys, time
+import json, os, resource, sys
 from pathlib import Path
 import torch
 import hostile
@@ -127,13 +128,15 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     (folder / hostile.READERS[reader].name).write_bytes(data)
     del data
     if not os.fork():  # the peaks of a new process are its own
-        before, began = now("VmSize"), time.process_time()
+        seconds = int(sys.argv[3])
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # of this process's own, not of a busy machine's
+        before = now("VmSize")
         said = hostile.said(reader, folder)
-        print(json.dumps([path.name, said, now("VmPeak") - before, time.process_time() - began]), flush=True)
+        print(json.dumps([path.name, said, now("VmPeak") - before]), flush=True)
         os._exit(0)
     pid, status = os.wait()
     if status:
-        print(json.dumps([path.name, f"ended with {status}", 0, 0]), flush=True)
+        print(json.dumps([path.name, f"ended with {status}", 0]), flush=True)
 """
 
 
@@ -143,11 +146,11 @@ def test_small_files_that_would_be_large_or_endless(tmp_path: Path) -> None:
         folder.mkdir()
     for name, (reader, make) in ENDLESS.items():
         (tmp_path / "files" / name).write_bytes(reader.encode() + b"|" + make())
-    command = [sys.executable, "-c", READ_ALL, tmp_path / "files", tmp_path / "read"]
-    run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=500)
+    command = [sys.executable, "-c", READ_ALL, tmp_path / "files", tmp_path / "read", str(SECONDS)]
+    run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=BOUND)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
     assert sorted(name for name, *_ in lines) == sorted(ENDLESS), run.stderr
-    for name, said, memory, seconds in lines:
-        print(f"{name:40} {memory / 2**20:6.0f} MiB {seconds:6.2f} s  {said}")
-        assert said and said.endswith("."), name
-        assert memory < MEMORY and seconds < SECONDS, name
+    for name, said, memory in lines:
+        print(f"{name:40} {memory / 2**20:6.0f} MiB  {said}")
+        assert said and said.endswith("."), (name, said)
+        assert memory < MEMORY, name

@@ -16,6 +16,7 @@ from hillstart.data.minibatches import Read
 from hillstart.network import Network
 from hillstart.pack import Pack
 from hillstart.tiling import Tiling
+from launching import BOUND
 
 S, SIZES, B, N = 6, [8, 5, 3], 4, 40
 
@@ -275,7 +276,7 @@ def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.
 def test_fused_steps_are_the_steps() -> None:
     """What CUDA captures with `fuse`; the compiler makes code for the CPU of it here."""
     script = Path(__file__).with_name("fusing.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=BOUND)
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [compiled for _, compiled in rows] == ["1", "1"]
     assert all(float(difference) < 1e-12 for difference, _ in rows)

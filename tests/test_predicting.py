@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,7 @@ from PIL import Image
 
 import hillstart
 from hillstart import model_file, predicting, terminal
-from launching import Ran, ran
+from launching import BOUND, Ran, ran
 from test_inference import model, noise
 
 TOP = Path(__file__).parent.parent
@@ -304,16 +303,15 @@ def test_a_closed_pipe_ends_it_quietly(many: Path) -> None:
     running.stdout.close()
     with running.stderr as err:
         assert err.read() == b""
-    assert running.wait(60) == 141
+    assert running.wait(BOUND) == 141
 
 
 def test_control_c_ends_it_quietly(many: Path) -> None:
     running = process(many.parent, many, "--csv")
     assert running.stdout and running.stderr
-    running.stdout.readline()
-    time.sleep(0.2)
+    running.stdout.readline()  # it is at work, and ends no sooner than somebody reads the rest
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=BOUND)
     assert err == b"" and running.returncode == 130
 
 
@@ -325,7 +323,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     for form in ("--csv", "--json", "--vote"):
         for source in ([name], ["-"]):
             running = process(tmp_path, *source, form, stdin=subprocess.PIPE, env=os.environ | {"LC_ALL": "C"})
-            out, err = running.communicate(name, timeout=60)
+            out, err = running.communicate(name, timeout=BOUND)
             assert (err, running.returncode) == (b"", 0)
             line = out.splitlines()[-1]
             if form == "--csv":
@@ -351,7 +349,7 @@ def test_a_terminal_has_a_bar_below_the_answers_and_a_pipe_has_none(
     with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # an error is how its end is told
         while part := screen.read(65536):
             shown += part
-    assert running.wait(60) == 0
+    assert running.wait(BOUND) == 0
     text = shown.decode()
     assert "3/3" in text and "━" in text
     assert all(str(photos / name) in text for name in ("a.png", "b.jpg", "below/c.png"))

@@ -5,8 +5,11 @@ import os
 import socket
 import subprocess
 import sys
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -14,7 +17,9 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import ranks_toy
+from hillstart import heartbeat, signals
 from hillstart.errors import InputError
+from hillstart.heartbeat import Heartbeat
 from hillstart.ranks import AcrossRanks, Ranks, ranks_of
 from launching import BOUND, TORCHRUN, alone
 
@@ -144,11 +149,18 @@ def sentence(rank: int, why: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("victim", "how", "why"),
-    [(0, "kill", "its process ended"), (1, "stop", "no sign of it for 3 s"), (1, "error", "it ended with an error")],
+    ("victim", "how", "why", "bound"),
+    [
+        (0, "kill", "its process ended", None),
+        (1, "stop", "no sign of it for 3 s", "--limit=3"),  # its silence is all that tells
+        (1, "error", "it ended with an error", "--grace=3"),  # rank 0 waits for an error of its own that never comes
+    ],
 )
-def test_a_lost_rank_is_named(victim: int, how: str, why: str, server: ForkServerContext, tmp_path: Path) -> None:
-    codes, said = by_hand(server, 2, tmp_path, "--fits=1", "--lose=0", f"--victims={victim}", f"--how={how}")
+def test_a_lost_rank_is_named(
+    victim: int, how: str, why: str, bound: str | None, server: ForkServerContext, tmp_path: Path
+) -> None:
+    options = ["--fits=1", "--lose=0", f"--victims={victim}", f"--how={how}", *([bound] if bound else [])]
+    codes, said = by_hand(server, 2, tmp_path, *options)
     assert codes[1 - victim] == os.EX_TEMPFAIL
     assert said[1 - victim].splitlines()[-1:] == [sentence(victim, why)]
     assert "Traceback" not in said[1 - victim]
@@ -178,3 +190,49 @@ def test_a_killed_rank_on_one_of_two_hosts(hosts: list[str], tmp_path: Path) -> 
     assert all(node.returncode for node in nodes)
     assert sentence(1, "its process ended") in said[0].splitlines()
     check_fits(tmp_path, fits=2)
+
+
+# ---------------------------------------------------------------- on a busy machine
+
+
+def test_ranks_may_be_slow_to_tell_who_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks and two strangers have connected before the first of them says a word."""
+    heart: Any = object.__new__(Heartbeat)
+    heart.size = 3
+    knocking, words, asleep = [], [], heartbeat.wait
+
+    def tell(value: tuple[int, str]) -> tuple[int, str]:
+        port, token = value
+        knocking.extend(Connection(socket.create_connection(("127.0.0.1", port)).detach()) for _ in range(4))
+        words.extend([(3, f"{token} 2"), (1, "another token 1"), (0, f"{token} 1")])  # and the third one is silent
+        return value
+
+    def wait(objects: list[Any]) -> list[Any]:
+        if len(objects) == 1 + len(words) + 1:
+            who, said = words.pop(0)
+            knocking[who].send_bytes(said.encode())
+        return asleep(objects)
+
+    heart._from_first = tell
+    monkeypatch.setattr(heartbeat, "wait", wait)
+    peers = heart._meet_all()
+    assert sorted(peers.values()) == [1, 2]
+    for connection in [*peers, *knocking]:
+        connection.close()
+
+
+@pytest.mark.parametrize("asked", [None, 2])
+def test_a_rank_that_fails_says_so_before_it_ends(monkeypatch: pytest.MonkeyPatch, asked: int | None) -> None:
+    """Even if its thread has no turn any more."""
+    heart: Any = object.__new__(Heartbeat)
+    ours, theirs = multiprocessing.Pipe()
+    heart.state, heart.interval, heart.peers = "here", 0.0, {ours: 0}
+    heart.thread = SimpleNamespace(join=lambda seconds: None)
+    monkeypatch.setattr(signals, "asked", asked)
+    heart._fail()
+    ours.close()
+    said = []
+    while (word := heartbeat._hear(theirs)) != "gone":
+        said.append(word)
+    theirs.close()
+    assert said == ([] if asked is None else ["signal 2"]) + ["failed"]

@@ -5,15 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launching import BOUND, TORCHRUN, alone, children
+from launching import BOUND, PATIENT, TORCHRUN, alone, children, wait_for, waiting_in
 
-SCRIPT = str(Path(__file__).parent.parent / "scripts/train.py")
 SMALL = [
     "data.train=400",
     "data.test=40",
@@ -23,11 +21,12 @@ SMALL = [
     "report=false",
 ]
 MANY = [*SMALL, "starts=30", "pack=2", "keep=3", "stop.race=1"]
+IN_THE_FIFTH_PACK = waiting_in("hillstart.training:Training.training_step", "args[0].number == 5")
 
 
 def train(folder: Path, *options: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*(launcher or [sys.executable]), SCRIPT, *options]
-    return subprocess.run(command, cwd=folder, env=alone(), capture_output=True, text=True, timeout=300, check=False)
+    command = [*(launcher or [sys.executable]), PATIENT, *options]
+    return subprocess.run(command, cwd=folder, env=alone(), capture_output=True, text=True, timeout=BOUND, check=False)
 
 
 def rows(run: Path) -> list[tuple[str, ...]]:
@@ -73,9 +72,10 @@ def test_two_ranks_end_with_the_rows_of_one(runs: Path, launcher: list[str] | No
 
 
 def test_a_killed_rank_ends_the_run_and_resume_completes_it(runs: Path) -> None:
-    command = [sys.executable, SCRIPT, *MANY, "trainer.devices=2", "hydra.run.dir=cut"]
-    run = subprocess.Popen(command, cwd=runs, env=alone(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    _wait_for_packs(run, runs / "cut", 3)
+    command = [sys.executable, PATIENT, *MANY, "trainer.devices=2", "hydra.run.dir=cut"]
+    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    run = subprocess.Popen(command, cwd=runs, env=IN_THE_FIFTH_PACK, text=True, **pipes)
+    wait_for(run, (runs / "waiting").is_file)
     (child,) = children(run.pid)
     os.kill(child, signal.SIGKILL)
     said = run.communicate(timeout=BOUND)[1]
@@ -94,9 +94,10 @@ def test_a_killed_rank_ends_the_run_and_resume_completes_it(runs: Path) -> None:
 
 def test_two_hosts_one_killed_and_resumed(runs: Path, hosts: list[str]) -> None:
     options = [*MANY, "trainer.num_nodes=2", "hydra.run.dir=hosts"]
-    nodes = _on_hosts(runs, hosts, *options)
+    (runs / "waiting").unlink(missing_ok=True)
+    nodes = _on_hosts(runs, hosts, *options, environment=IN_THE_FIFTH_PACK)
     try:
-        _wait_for_packs(nodes[0], runs / "hosts", 3)
+        wait_for(nodes[0], (runs / "waiting").is_file)
         (worker,) = children(nodes[1].pid)
         os.kill(worker, signal.SIGKILL)
         said = [node.communicate(timeout=BOUND)[1] for node in nodes]
@@ -107,7 +108,7 @@ def test_two_hosts_one_killed_and_resumed(runs: Path, hosts: list[str]) -> None:
     assert sum("hillstart: rank 1 of 2, on " in line for line in said[0].splitlines()) == 1
     assert json.loads((runs / "hosts/checkpoints/packs.json").read_text())["done"] >= 3
     nodes = _on_hosts(runs, hosts, "resume=hosts")
-    said = [node.communicate(timeout=300)[1] for node in nodes]
+    said = [node.communicate(timeout=BOUND)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     assert same(runs, "many-by-two", "hosts")
 
@@ -119,22 +120,14 @@ def test_a_multirun_over_ranks_is_refused(runs: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def _on_hosts(folder: Path, hosts: list[str], *options: str) -> list[subprocess.Popen[str]]:
+def _on_hosts(
+    folder: Path, hosts: list[str], *options: str, environment: dict[str, str] | None = None
+) -> list[subprocess.Popen[str]]:
     nodes = []
     for i, host in enumerate(hosts):
         torchrun = [*TORCHRUN, "--nnodes=2", f"--node-rank={i}", "--master-addr=10.77.0.1", "--master-port=29500"]
-        command = ["ip", "netns", "exec", host, *torchrun, SCRIPT, *options]
+        command = ["ip", "netns", "exec", host, *torchrun, PATIENT, *options]
         pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        environment = alone() | {"GLOO_SOCKET_IFNAME": "veth"}
-        nodes.append(subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes))
+        env = (environment or alone()) | {"GLOO_SOCKET_IFNAME": "veth"}
+        nodes.append(subprocess.Popen(command, cwd=folder, env=env, text=True, **pipes))
     return nodes
-
-
-def _wait_for_packs(run: subprocess.Popen[str], folder: Path, packs: int) -> None:
-    state = folder / "checkpoints/packs.json"
-    for _ in range(1200):
-        if state.is_file() and json.loads(state.read_text())["done"] >= packs:
-            return
-        assert run.poll() is None, run.communicate()[1]
-        time.sleep(0.1)
-    raise AssertionError(f"no {packs} packs were done")

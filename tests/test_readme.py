@@ -38,7 +38,7 @@ from hillstart.bench.command import SECTIONS
 from hillstart.configuration import composed_options
 from hillstart.data import lion_duck
 from hillstart.run_options import conf_folder
-from launching import alone
+from launching import BOUND, alone
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()
@@ -113,7 +113,7 @@ def run(words: list[str], folder: Path, *more: list[str]) -> Done:
     started = [subprocess.Popen(each, **where, **pipes, start_new_session=True) for each in (words, *more)]
     try:
         said = "" if "scripts/serve.py" not in words else asked(started[0], folder / "my.jpg")
-        ended = [process.communicate(timeout=300) for process in started]
+        ended = [process.communicate(timeout=BOUND) for process in started]
     finally:
         for process in started:
             with suppress(ProcessLookupError):

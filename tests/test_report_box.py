@@ -28,6 +28,7 @@ from hillstart.report import box
 from hillstart.report.page import render
 from hillstart.starts import Start
 from hillstart.voting import Calibration, probabilities
+from launching import BOUND
 from test_inference import noise
 
 HOSTILE = ("<script>window.run = 1</script>", '"><img src=x onerror="window.run = 1">', "lion", "a duck, " * 12)
@@ -225,7 +226,7 @@ def test_a_file_becomes_the_pixels_that_python_reads(page: Page, tmp_path: Path,
 
 
 def wait(driver: WebDriver, script: str) -> None:
-    WebDriverWait(driver, 10, 0.02).until(lambda driver: driver.execute_script(script))
+    WebDriverWait(driver, BOUND, 0.02).until(lambda driver: driver.execute_script(script))
 
 
 def test_a_dropped_picture_changes_every_section(page: Page, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hillstart.report.hill import BALLS, FRAMES, section
 from hillstart.report.hills import HIGHEST, Hill, along_path, flat, place, through
 from hillstart.report.page import render
 from hillstart.report.paths import Paths, retrain
+from launching import BOUND
 from made import blobs
 from test_report_paths import population
 
@@ -222,22 +223,27 @@ def rolled(page: WebDriver) -> None:
     """Wait until the ball, which rolls by itself when it is first seen, lies still."""
     slider = page.find_element(By.ID, "hill-epoch")
     button = page.find_element(By.ID, "hill-play")
-    WebDriverWait(page, 20, 0.05).until(lambda _: slider.get_attribute("value") == "12" and button.text == "Play")
+    WebDriverWait(page, BOUND, 0.05).until(lambda _: slider.get_attribute("value") == "12" and button.text == "Play")
 
 
 def test_the_ball_rolls_when_played_and_stops_at_the_end(page: WebDriver) -> None:
     rolled(page)
     end = ball(page, "curve"), ball(page, "plane")
     button, slider = page.find_element(By.ID, "hill-play"), page.find_element(By.ID, "hill-epoch")
+    page.execute_script(
+        "window.requestAnimationFrame = (step) => { window.step = step; return 1; }"
+    )  # the test's clock
     button.send_keys(Keys.SPACE)
     assert button.text == "Pause"
-    WebDriverWait(page, 20, 0.02).until(lambda _: 2 <= int(slider.get_attribute("value") or 0) < 12)
+    page.execute_script("step(0); step(700)")
+    assert 2 <= int(slider.get_attribute("value") or 0) < 12
     assert ball(page, "curve") != end[0] and ball(page, "plane") != end[1]
     button.send_keys(Keys.SPACE)
     still = ball(page, "plane")
-    page.execute_async_script("setTimeout(arguments[0], 300)")
+    page.execute_script("step(1400)")
     assert button.text == "Play" and ball(page, "plane") == still
     button.send_keys(Keys.SPACE)
+    page.execute_script("step(0); step(60000)")
     rolled(page)
     assert (ball(page, "curve"), ball(page, "plane")) == end
     assert console(page) == []

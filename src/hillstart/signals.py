@@ -21,7 +21,7 @@ from typing import TypeVar
 
 CAUGHT = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP, as of a closed terminal"}
 PATIENCE = 4.0  # seconds for the main thread to notice, in case it waits in a library
-TWICE = 0.3  # seconds within which a second one is the same wish: it comes from the terminal and through a launcher too
+TWICE = 1.0  # seconds within which a second one is the same wish: it comes from the terminal and through a launcher too
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of the variables by which launchers number their processes
 
 T = TypeVar("T")
@@ -166,12 +166,13 @@ def _hear() -> None:
 def _listen(reading: int) -> None:
     came = None
     while True:
-        (number,) = os.read(reading, 1)
-        if number not in CAUGHT:
+        # Those that came while a busy machine gave this thread no turn are one wish.
+        numbers = [number for number in os.read(reading, 512) if number in CAUGHT]
+        if not numbers:
             continue
         if came is None:
             came = time.monotonic()
-            _ask(number)
+            _ask(numbers[0])
             threading.Thread(target=_lose_patience, name="patience", daemon=True).start()
         elif came + TWICE < time.monotonic():
             _end_at_once()
