@@ -125,9 +125,9 @@ def _check_utf8(folder: Path, refuse: Refuse) -> None:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    with suppress(OSError):  # who looks for its pictures is told that it cannot be read
-        with os.scandir(folder) as entries:  # which knows a folder without asking the disk again
-            return tuple(sorted(e.name for e in entries if e.is_dir() and not is_passed_over(e.name)))
+    # scandir knows a folder without asking the disk again; who looks for the pictures is told what cannot be read.
+    with suppress(OSError), os.scandir(folder) as entries:
+        return tuple(sorted(e.name for e in entries if e.is_dir() and not is_passed_over(e.name)))
     return ()
 
 
