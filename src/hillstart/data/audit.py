@@ -39,6 +39,7 @@ KINDS = {
     "linked twice": (NOTED, "links to folders that are read already, circles among them, passed over"),
     "animated": (NOTED, "animations and files of several pages: the first picture counts"),
     "deep": (NOTED, "pictures of more than 8 bit a channel, scaled to 8 bit"),
+    "dark": (NOTED, "of these, pictures that use a quarter of their range at most, so that they are dark"),
     "transparent": (NOTED, "transparent pictures, laid on the background"),
     "turned": (NOTED, "pictures turned upright, as their EXIF orientation says"),
     "colours": (NOTED, "pictures in other colours (such as CMYK), converted to red, green and blue"),
