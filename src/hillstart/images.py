@@ -6,12 +6,12 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from hillstart.errors import InputError
@@ -85,8 +85,8 @@ def opened(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except InputError as error:
-        found = error.__context__
-        reason = "missing" if isinstance(found, FileNotFoundError) else "unreadable" if found else "no picture"
+        missing = isinstance(error, FileNotFoundError)
+        reason = "missing" if missing else "unreadable" if error.__cause__ else "no picture"
         raise PictureError(f"{str(error).rstrip('.')}; give the path of a picture.", reason) from error
 
 
@@ -110,7 +110,7 @@ def _decoded(
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _check_tiff(image, name)
             # Where there are colours, Pillow keeps 8 of 16 bits.
-            cut = any(";16" in str(tile) for tile in image.tile) or _of_deep_ppm(image)
+            cut = isinstance(image, ImageFile.ImageFile) and any(map(_is_deep, image.tile))
             if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, as far as twice the size needed is left
                 image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
             if image.format != "PNG":  # whose metadata may lie behind the pixels, and would decode them here
@@ -130,8 +130,10 @@ def _decoded(
         return _square(image, name, preprocessing, notice, cut)
 
 
-def _of_deep_ppm(image: Image.Image) -> bool:
-    return image.format == "PPM" and any(isinstance(level, int) and level > 255 for level in image.tile[0].args or ())
+def _is_deep(tile: Any) -> bool:
+    """Whether a part of a file holds 16 bits: it is `RGB;16B` and the like, or of PPM's the highest level is told."""
+    told = tile.args if isinstance(tile.args, tuple) else ()
+    return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in told[1:]))
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
@@ -201,7 +203,7 @@ def _square(
     if cut and image.mode in ("RGB", "RGBA", "LA", "CMYK"):
         bands = image.getextrema()
         colours = bands[:-1] if image.mode in ("RGBA", "LA") else bands
-        if bands[len(colours) :] in ((), ((255, 255),)) and max(high for _, high in colours) < LEAST_GREY >> 8:  # type: ignore[operator, misc]
+        if bands[len(colours) :] in ((), ((255, 255),)) and max(high for _, high in colours) <= LEAST_GREY >> 8:  # type: ignore[misc]
             raise _low(name)
     image = _opaque(_eight_bit(image, name, preprocessing), preprocessing)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hillstart.errors import InputError
-from hillstart.files import WritingError, replacing, sweep_up, writing
+from hillstart.files import WritingError, read_text, replacing, sweep_up, writing
 from hillstart.outcome import Outcome
 from hillstart.population import Population, Trained
 from hillstart.starts import FINISHED, ROLLING, STATUS, Record, Row
@@ -161,7 +161,7 @@ class RunFolder:
 
     def _read(self) -> dict[str, Any]:
         try:
-            state = json.loads(self._state.read_text())
+            state = json.loads(read_text(self._state))
             kinds: dict[str, Any] = {"population": dict, "packs": list, "seconds": (int, float)}
             kinds |= dict.fromkeys(("done", "epochs", "starts", "history"), int)
             if not all(isinstance(state[key], kind) for key, kind in kinds.items()):

@@ -1,6 +1,7 @@
 """A multirun as a whole: one table over all its jobs' starts, and how the settings differ."""
 
 import csv
+import io
 import json
 import logging
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hillstart.closing import SHOWN, show
-from hillstart.files import relative, replacing
+from hillstart.files import read_text, relative, replacing
 from hillstart.run_options import stored_overrides
 from hillstart.starts import DIVERGED, STATUS, spread
 from hillstart.tables import STARTS
@@ -51,7 +52,7 @@ def close(folder: Path) -> None:
         table.writeheader()
         table.writerows(rows)
     settings = _settings(rows, swept)
-    best = json.loads((folder / rows[0]["job"] / "summary.json").read_text())
+    best = json.loads(read_text(folder / rows[0]["job"] / "summary.json"))
     of = spread([float(row["val_accuracy"]) for row in rows if row["status"] != STATUS[DIVERGED]])
     summary = {
         "jobs": len(jobs),
@@ -93,8 +94,7 @@ def _summaries(folder: Path) -> list[Path]:
 
 def _read(job: Path, folder: Path) -> Job:
     options = stored_overrides(job)
-    with (job / "starts.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(read_text(job / "starts.csv"), newline="")))
     pairs = (option.lstrip("+").partition("=") for option in options)
     return Job(job.relative_to(folder).as_posix(), {key: value for key, _, value in pairs}, rows)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hillstart.descent import Hyperparameters
 from hillstart.errors import InputError
-from hillstart.files import WritingError, on_disk, relative, replacing, writing
+from hillstart.files import WritingError, on_disk, open_regular, relative, replacing, writing
 from hillstart.starts import Record, Row, Start, standing, varying
 
 STARTS = ("seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank")
@@ -86,7 +86,7 @@ class Tables:
             InputError: it is missing or damaged.
         """
         try:
-            with self.starts.open("rb") as file:
+            with open_regular(self.starts) as file:
                 text = file.read(-1 if size is None else size).decode()
             return [self._row(line) for line in csv.DictReader(text.splitlines())]
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hillstart import images
-from hillstart.files import replacing
+from hillstart.files import open_regular, replacing
 from hillstart.images import PictureError, read_picture
-from hillstart.machine import own_cache
+from hillstart.machine import made_cache
 from hillstart.preprocessing import Preprocessing
 from hillstart.untrusted import briefly
 
@@ -140,7 +140,7 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
     if bits > 8 or image.mode.startswith("I"):
         found.add("deep")
         grey = image.mode.startswith("I")
-        high = int(np.asarray(image).max()) if grey else max(band[1] for band in image.getextrema()[:3]) << 8  # type: ignore[index, operator]
+        high = int(np.asarray(image).max()) if grey else max(band[1] for band in image.getextrema()[:3]) << 8  # type: ignore[index]
         if 0 < high < QUARTER and not image.has_transparency_data:
             found.add("dark")
     if image.has_transparency_data and (image.mode not in ("LA", "RGBA") or image.getextrema()[-1][0] < 255):  # type: ignore[index]
@@ -163,8 +163,7 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
 def _place(keep_as: str, preprocessing: Preprocessing) -> Path | None:
     """The file of this set, as this code with these decoders reads it; None where nothing can be kept."""
     try:
-        folder = own_cache() / "pictures"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = made_cache("pictures")
         # The source itself, so that no one has to remember to count a version up.
         code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, __file__)]
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
@@ -184,6 +183,7 @@ def _checksum(x: Tensor, entries: str) -> str:
 
 def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
     try:
+        open_regular(place).close()  # safetensors would wait for a pipe
         with safe_open(place, "pt") as file:
             about = file.metadata() or {}
             x = file.get_tensor("x").clone()  # what is checked is what is used, even if the file is then overwritten
@@ -193,7 +193,7 @@ def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
         if x.dtype != torch.uint8 or x.shape != (len(entries), *shape):
             raise ValueError(f"it holds {x.dtype} {tuple(x.shape)}")
         with suppress(OSError):  # the time of use decides what goes first, and a read-only cache loses nothing
-            os.utime(place)
+            os.utime(place, follow_symlinks=False)
         return _Kept(x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)})
     except FileNotFoundError:
         pass
