@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from hillstart import machine
 from hillstart.data import decoded
 from hillstart.data.decoded import decode
 from hillstart.images import read_picture
@@ -199,3 +200,38 @@ def test_two_processes_fill_one_cache(paths: list[Path], cache: Path) -> None:
     assert [process.returncode for process in two] == [0, 0] and [err for _, err in told] == ["", ""]
     assert told[0] == told[1]
     assert len(list(cache.iterdir())) == 1 and torch.equal(decode(paths, SMALL, "set").x, expected(paths))
+
+
+def test_a_pipe_in_the_cache_is_replaced(paths: list[Path], cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    decode(paths, SMALL, "set")
+    (place,) = cache.iterdir()
+    place.unlink()
+    os.mkfifo(place)
+    assert torch.equal(decode(paths, SMALL, "set").x, expected(paths))
+    assert "the kept pictures are damaged" in caplog.text and place.is_file()
+
+
+@pytest.mark.parametrize("below", ["hillstart", "hillstart/pictures"])
+def test_nothing_is_kept_behind_a_link(
+    below: str, paths: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    place = tmp_path / "cache" / below
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "elsewhere")
+    with caplog.at_level(logging.INFO):
+        assert torch.equal(decode(paths, SMALL, "set").x, expected(paths))
+    assert not list((tmp_path / "elsewhere").rglob("*.safetensors")) and "is a link" in caplog.text
+
+
+def test_the_notes_of_a_machine_may_be_a_pipe(cache: Path, tmp_path: Path) -> None:
+    notes = cache.parent / machine.NOTES
+    notes.parent.mkdir(parents=True)
+    os.mkfifo(notes)
+    assert machine.noted("what", ("a", "b"), lambda: "b") == "b"
+    assert machine.noted("what", ("a", "b"), lambda: "a") == "b" and notes.is_file()
+    notes.unlink()
+    (tmp_path / "precious").write_text("{}")
+    notes.symlink_to(tmp_path / "precious")
+    assert machine.noted("what", ("a", "b"), lambda: "a") == "a"
+    assert (tmp_path / "precious").read_text() == "{}" and not notes.is_symlink()

@@ -1,6 +1,7 @@
 """One's own photos: any sensible layout is read, any odd one ends in a sentence that names it."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +141,8 @@ def test_splits_that_do_not_agree(tmp_path: Path) -> None:
     fill(tmp_path, "test/c", 1)
     with pytest.raises(InputError, match=r"test/c: there is no class 'c' in"):
         folder.load(root=tmp_path, size=4)
-    fill(tmp_path, "valid/a", 1)
-    with pytest.raises(InputError, match=r"valid: lies beside train; only folders named train, val and test"):
+    fill(tmp_path, "extra/a", 1)
+    with pytest.raises(InputError, match=r"extra: lies beside folders of splits \(test, train\)"):
         folder.load(root=tmp_path, size=4)
 
 
@@ -214,3 +215,109 @@ def test_copies_on_both_sides_of_a_drawn_split_are_a_leak(pets: Path, caplog: py
         Image.new("RGB", (40, 50), (77,) * 3).save(path)
     folder.load(root=pets, size=4)
     assert [message[:5] for message in caplog.messages] == ["LEAK:"]
+
+
+def both(*places: str) -> list[str]:
+    return [f"{place}/{name}" for place in places for name in ("cat", "dog")]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Training", None, "Testing"),
+        ("Train", "Val", "Test"),
+        ("TRAIN", None, "TEST"),
+        ("seg_train/seg_train", None, "seg_test/seg_test"),
+        ("train", "valid", None),
+        ("train", "valid", "test"),
+        ("training", "validation", "evaluation"),
+        ("train", "dev", "hold-out"),
+        ("trainset", "valset", "testset"),
+        ("train_images", None, "Test Images"),
+        ("training_set/training_set", None, "test_set/test_set"),
+        ("train2017/images", "val2017/images", None),
+        ("pets-train", None, "pets-test"),
+        ("train", None, "test1"),
+    ],
+)
+def test_the_usual_names_of_splits(train: str, val: str | None, test: str | None, tmp_path: Path) -> None:
+    for split, n, level in ((train, 6, 0), (val, 2, 100), (test, 3, 200)):
+        if split is not None:
+            for place in both(split):
+                fill(tmp_path, place, n, level)
+    made = folder.load(root=tmp_path, size=4)
+    assert made.classes == ("cat", "dog")
+    if val is not None:
+        assert levels(made.val.x) == [100, 100, 101, 101]
+    if test is not None:
+        assert levels(made.test.x) == [200, 200, 201, 201, 202, 202]
+    assert made.train.x.max() < 100
+    found, counts = folder.examine(root=tmp_path, size=4)
+    assert set(counts) == {"train"} | ({"val"} if val else set()) | ({"test"} if test else set())
+    assert "layout" not in {finding.kind for finding in found}
+
+
+@pytest.mark.parametrize(
+    ("places", "named"),
+    [
+        (["train", "test1"], "D/test1: is named like a split"),
+        ([*both("train"), "test"], "D/test: is named like a split"),
+        (["train", *both("test")], "D/train: is named like a split"),
+        (["train"], "D/train: is named like a split"),
+        (["cat", "dog", "test"], "D/test: is named like a split"),
+        (["cat", "dog", "unlabeled"], "D/unlabeled: is named like a split"),
+        (both("val", "test"), "D/test: is named like a split"),
+        (["cats_train", "cats_test", "dogs_train", "dogs_test"], "D/cats_test: is named like a split"),
+        (both("train/train", "train/val"), "D/train/val: is named like a split"),
+        (both("train", "val", "valid"), "D/valid: is a second folder for val, beside .*D/val;"),
+        (both("Train", "train"), "D/train: is a second folder for train"),
+        ([*both("train", "test"), "docs"], "D/docs: lies beside folders of splits"),
+        (["train/cat", "train/dog", "test/cat", "test/fox"], "D/test/fox: there is no class 'fox'"),
+        (["cat/train", "cat/test", "dog/train", "dog/test"], "D/cat: holds folders named like splits"),
+        ([*both("data/train", "data/test"), "models"], "D/data: holds folders named like splits"),
+        (both("fold1", "fold2"), "D/fold2: holds folders of the same names as .*D/fold1 "),
+        (both("train/a", "train/b"), "D/train/b: holds folders of the same names as "),
+        (both("entrainement/images", "essai/images"), "D/essai: holds folders of the same names as "),
+        (both("data/train", "data/test"), r"D: holds one class only, data, which holds .*give data\.root=.*D/data if"),
+        (both("x/data/train", "x/data/test"), "D: holds one class only, x, which holds .*=.*D/x/data if"),
+        (both("pets"), "D: holds one class only, pets, which holds .*D/pets if"),
+    ],
+)
+def test_folders_of_splits_never_become_classes(places: list[str], named: str, tmp_path: Path) -> None:
+    for place in places:
+        fill(tmp_path / "D", place, 5)
+    with pytest.raises(InputError, match=named):
+        folder.load(root=tmp_path / "D", size=4)
+    found, _ = folder.examine(root=tmp_path / "D", size=4)
+    assert "layout" in {finding.kind for finding in found}
+
+
+def test_what_the_user_lists_is_a_class(tmp_path: Path) -> None:
+    for place in ("valid/in", "valid/out", "invalid/in", "invalid/out"):
+        fill(tmp_path, place, 5)
+    with pytest.raises(InputError, match="valid: is named like a split"):
+        folder.load(root=tmp_path, size=4)
+    assert folder.load(root=tmp_path, size=4, classes=["valid", "invalid"]).classes == ("valid", "invalid")
+
+
+def test_words_in_other_names_are_no_splits(tmp_path: Path) -> None:
+    for name in ("test_tube", "train_station", "strain", "device"):
+        fill(tmp_path, f"{name}/images", 4)
+    assert folder.load(root=tmp_path, size=4).classes == ("device", "strain", "test_tube", "train_station")
+
+
+def test_pictures_without_labels_are_passed_over_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for place in (*both("seg_train", "seg_test"), "seg_pred"):
+        fill(tmp_path, place, 5)
+    with caplog.at_level(logging.INFO):
+        made = folder.load(root=tmp_path, size=4)
+    assert sum(len(split.y) for split in (made.train, made.val, made.test)) == 20
+    assert "seg_pred" in caplog.text and "seg_train: train" in caplog.text
+
+
+def test_a_class_whose_name_is_not_utf8_is_refused_by_its_name(pets: Path) -> None:
+    odd = pets / os.fsdecode(b"L\xf6we")
+    (pets / "cat").rename(odd)
+    with pytest.raises(InputError, match="L\udcf6we: its name is not UTF-8"):
+        folder.load(root=pets, size=4)
+    assert [f.paths for f in folder.examine(root=pets, size=4)[0] if f.kind == "layout"] == [(odd,)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hillstart.errors import InputError
-from hillstart.files import WritingError, check_links, open_regular, own_folder, replacing, sweep_up
+from hillstart.files import MissingError, WritingError, check_links, open_regular, own_folder, replacing, sweep_up
 
 
 @contextmanager
@@ -134,3 +134,22 @@ def test_a_folder_with_a_link_that_leaves_it_is_refused(tmp_path: Path, name: st
     (folder / name).symlink_to(elsewhere)
     with pytest.raises(InputError, match=name):
         check_links(folder)
+
+
+def test_a_missing_file_is_both_kinds_of_error(tmp_path: Path) -> None:
+    with pytest.raises(MissingError) as missing:
+        open_regular(tmp_path / "none")
+    assert isinstance(missing.value, InputError) and missing.value.filename == str(tmp_path / "none")
+
+
+def test_nothing_is_written_through_a_planted_link(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "precious").write_text("kept")
+    table = tmp_path / "folder" / "table"
+    for planted in (table, table.with_name(f".table.{os.getpid()}.part")):
+        planted.symlink_to(tmp_path / "precious")
+        with replacing(table) as new:
+            new.write_text("written")
+        assert (tmp_path / "precious").read_text() == "kept"
+        assert table.read_text() == "written" and not table.is_symlink()
+        assert [path.name for path in table.parent.iterdir()] == ["table"]

@@ -19,7 +19,7 @@ ORDER = [
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
     *("data.strokes", "data.idx", "data.cifar10", "data.quickdraw"),
-    *("data.decoded", "data.audit", "data.layout", "data.folder", "auditing"),
+    *("data.decoded", "data.audit", "data.split_names", "data.layout", "data.folder", "auditing"),
     *(
         "provenance",
         "stepping",

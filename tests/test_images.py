@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import struct
 import warnings
 import zlib
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from PIL import Image, ImageFile
 
 from hillstart.errors import InputError
-from hillstart.images import MAX_PIXELS, find_pictures, read_picture
+from hillstart.images import MAX_PIXELS, PictureError, find_pictures, read_picture
 from hillstart.preprocessing import Preprocessing
 
 GREY, COLOUR = Preprocessing(size=8, channels=1), Preprocessing(size=8, channels=3)
@@ -276,3 +278,124 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path: Path) -> Non
     path.write_bytes(whole[: len(whole) * 9 // 10])  # decoding small reads all of it still
     with pytest.raises(InputError, match="damaged"):
         read_picture(path, COLOUR)
+
+
+# ---------------------------------------------------------------- TIFF of all kinds, written by hand
+
+
+def tiff(*strips: bytes, order: str = "<", bits: int = 16, white: int = 1, channels: int = 1, **tags: int) -> bytes:
+    """8 x 8 pixels; `white`: the photometric interpretation (0: zero is white, 1: zero is black, 2: colours)."""
+    planar, sign = tags.get("planar", 1), tags.get("sign", 1)
+    entries: list[tuple[int, int, list[int]]] = [
+        *((256, 3, [8]), (257, 3, [8]), (258, 3, [bits] * channels), (259, 3, [1]), (262, 3, [white])),
+        *((273, 4, [0] * len(strips)), (277, 3, [channels]), (278, 3, [8]), (279, 4, [len(s) for s in strips])),
+        *((284, 3, [planar]), (339, 3, [sign] * channels)),
+    ]
+    behind = 8 + 2 + 12 * len(entries) + 4
+    begin = behind + sum(len(v) * (2 if kind == 3 else 4) for _, kind, v in entries if len(v) > 1)
+    entries[5] = (273, 4, [begin + sum(map(len, strips[:k])) for k in range(len(strips))])
+    head, more = struct.pack(order + "H", len(entries)), b""
+    for tag, kind, values in entries:
+        packed = struct.pack(f"{order}{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        if len(packed) > 4:
+            where, more = struct.pack(order + "I", behind + len(more)), more + packed
+            head += struct.pack(order + "HHI", tag, kind, len(values)) + where
+        else:
+            head += struct.pack(order + "HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    begins = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    return begins + head + bytes(4) + more.ljust(begin - behind, b"\0") + b"".join(strips)
+
+
+LEVELS = np.arange(64).reshape(8, 8) * 4  # 0 to 252
+COLOURS = np.stack([LEVELS, LEVELS[::-1], LEVELS.T])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_of_usual_kinds_is_read_right(order: str) -> None:
+    deep = (LEVELS * 257).astype(order + "u2").tobytes()
+    shallow = LEVELS.astype(np.uint8).tobytes()
+    for content in (tiff(deep, order=order), tiff(shallow, order=order, bits=8)):
+        assert read_picture(content, GREY)[0].tolist() == LEVELS.tolist()
+    inverted = tiff(shallow, order=order, bits=8, white=0)
+    assert read_picture(inverted, GREY)[0].tolist() == (255 - LEVELS).tolist()
+    assert read_picture(tiff(b"\x80" * 8, order=order, bits=1, white=0), GREY)[0, :, :2].tolist() == [[0, 255]] * 8
+    mixed, planes = COLOURS.transpose(1, 2, 0), [c.astype(np.uint8).tobytes() for c in COLOURS]
+    for content in (
+        tiff((mixed * 257).astype(order + "u2").tobytes(), order=order, white=2, channels=3),
+        tiff(mixed.astype(np.uint8).tobytes(), order=order, bits=8, white=2, channels=3),
+        tiff(*planes, order=order, bits=8, white=2, channels=3, planar=2),
+    ):
+        assert read_picture(content, COLOUR).tolist() == COLOURS.tolist()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("case", ["zero is white", "planar", "signed", "signed 8 bit", "float", "two channels"])
+def test_tiff_that_would_be_read_wrong_is_refused(order: str, case: str) -> None:
+    deep = (LEVELS * 257).astype(order + "u2").tobytes()
+    planes = [(c * 257).astype(order + "u2").tobytes() for c in COLOURS]
+    content = {
+        "zero is white": tiff(deep, order=order, white=0),
+        "planar": tiff(*planes, order=order, white=2, channels=3, planar=2),
+        "signed": tiff((LEVELS * 100).astype(order + "i2").tobytes(), order=order, sign=2),
+        "signed 8 bit": tiff(LEVELS.astype(np.uint8).tobytes(), order=order, bits=8, sign=2),
+        "float": tiff((LEVELS / 255).astype(order + "f4").tobytes(), order=order, bits=32, sign=3),
+        "two channels": tiff(deep + deep, order=order, channels=2),
+    }[case]
+    with pytest.raises(PictureError, match="the given bytes: ") as refused:
+        read_picture(content, GREY)
+    assert refused.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_few_bits_in_sixteen_are_refused(bits: int, tmp_path: Path) -> None:
+    low = (LEVELS * (2**bits - 1) // 252).astype(np.uint16)
+    image = Image.fromarray(low)
+    mixed = np.stack([low] * 3, -1)
+    (tmp_path / "a.pgm").write_bytes(b"P5 8 8 65535\n" + low.astype(">u2").tobytes())
+    (tmp_path / "a.ppm").write_bytes(b"P6 8 8 65535\n" + mixed.astype(">u2").tobytes())
+    rgb = tiff(mixed.astype("<u2").tobytes(), white=2, channels=3)
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in mixed)
+    chunks = [(b"IHDR", struct.pack(">2I5B", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    for source in (
+        *(low, image, saved(image, tmp_path / "a.png"), saved(image, tmp_path / "a.tif"), tmp_path / "a.pgm"),
+        *(rgb, png, tmp_path / "a.ppm"),
+    ):
+        with pytest.raises(PictureError, match=r"uses 12 of its 16 bits at most"):
+            read_picture(source, COLOUR)
+    (tmp_path / "a.pgm").write_bytes(b"P5 8 8 %d\n" % (2**bits - 1) + low.astype(">u2" if bits > 8 else "u1").tobytes())
+    told = read_picture(tmp_path / "a.pgm", GREY)[0].int() - torch.from_numpy(LEVELS * 255 // 252)
+    assert told.abs().max() <= 1, "the head of this one says how far its levels go"
+
+
+def test_what_is_black_or_transparent_is_not_of_few_bits() -> None:
+    assert (read_picture(np.zeros((8, 8), np.uint16), GREY) == 0).all()
+
+
+# ---------------------------------------------------------------- what is opened, and what it costs
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", Path("/dev/zero")):
+        with pytest.raises(PictureError, match=path.name) as refused:
+            read_picture(path, GREY)
+        assert refused.value.reason == "no picture"
+
+
+def test_a_picture_of_short_rows_counts_as_what_it_costs() -> None:
+    """Pillow holds each row apart: 1 x 90 pixels take as much as 16 x 90."""
+
+    def png(width: int, height: int) -> bytes:
+        content = io.BytesIO()
+        Image.new("RGBA", (width, height)).save(content, "PNG")
+        return content.getvalue()
+
+    for width, height in ((1, 90), (15, 90), (40, 40)):
+        with pytest.raises(PictureError, match="too ") as refused:
+            read_picture(png(width, height), GREY, max_pixels=1439)
+        assert refused.value.reason == "too large"
+    for width, height in ((1, 89), (90, 1), (16, 89), (1439, 1), (40, 35)):
+        assert read_picture(png(width, height), GREY, max_pixels=1439).shape == (1, 8, 8)

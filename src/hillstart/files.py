@@ -20,6 +20,17 @@ NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_FOLDER = (errno.ENOENT, errno.ENOTDIR)
 
 
+class MissingError(InputError, FileNotFoundError):
+    """There is no such file; `filename` is its path."""
+
+    def __init__(self, path: Path):
+        super().__init__(f"{visible(str(path))}: there is no such file.")
+        self.filename = str(path)
+
+    def __str__(self) -> str:  # that of OSError would make an error number of it
+        return str(self.args[0])
+
+
 class WritingError(InputError, OSError):
     """A file cannot be written; what stood in its place stands there still."""
 
@@ -52,6 +63,9 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
+            # A new file, never one that another has put there: of a link, the file that it leads to would be written.
+            new.unlink(missing_ok=True)
+            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             yield new
             if sync:
                 on_disk(new)
@@ -67,14 +81,15 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading that a stranger may have made: a pipe or a device would never end, or never begin.
 
     Raises:
-        InputError: there is no such file, it is a folder, a pipe, a socket or a device, or it cannot be read.
+        MissingError: there is no such file.
+        InputError: it is a folder, a pipe, a socket or a device, or it cannot be read.
     """
     try:
         _check_regular(path, path.stat().st_mode)  # first of all, since to open a device may do something
         # It may have been replaced since: without waiting, a pipe opens at once and is then refused.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except FileNotFoundError:
-        raise InputError(f"{visible(str(path))}: there is no such file.") from None
+        raise MissingError(path) from None
     except OSError as error:
         raise InputError(f"{visible(str(path))}: cannot be read ({error.strerror}).") from error
     try:
@@ -83,6 +98,12 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """All of a text file that a stranger may have made. Raises as `open_regular` does, and UnicodeError."""
+    with open_regular(path) as file:
+        return file.read().decode(encoding)
 
 
 def _check_regular(path: Path, mode: int) -> None:

@@ -87,6 +87,7 @@ class Heartbeat:
                         unknown.append(Connection(server.accept()[0].detach()))
                         continue
                     unknown.remove(ready)
+                    assert isinstance(ready, Connection)
                     # Whoever does not know the token is a stranger that knocks at every port.
                     name, _, rank = _hear(ready).partition(" ")
                     if secrets.compare_digest(name.encode(), token.encode()):

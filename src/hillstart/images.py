@@ -6,14 +6,16 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from hillstart.errors import InputError
+from hillstart.files import open_regular
 from hillstart.preprocessing import Preprocessing
 from hillstart.untrusted import briefly
 
@@ -23,6 +25,10 @@ PICTURE_SUFFIXES = frozenset(
 # Only these decoders are tried: Pillow's others run programs (EPS) or read whole documents.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 MAX_PIXELS = 100_000_000
+LEAST_ROW = 16
+"""Pixels that a row counts as at least: to hold and to fill a row costs Pillow as much, however short it is."""
+LEAST_GREY = 2**12
+"""A deep picture that is darker throughout keeps at most 16 of 256 levels: it holds 8 or 12 bit in 16."""
 REDUCING_GAP = 2  # as Pillow's own thumbnails: the last step down, which has soft edges, is at least by half
 NO_FOLDERS = frozenset({"__MACOSX"})  # left by archives; hidden folders such as .ipynb_checkpoints are skipped anyway
 
@@ -70,20 +76,22 @@ def read_picture(
     if isinstance(source, bytes):
         return _decoded(io.BytesIO(source), name, preprocessing, max_pixels, notice)
     path = Path(source)
+    with opened(path) as file:
+        return _decoded(file, str(path), preprocessing, max_pixels, notice)
+
+
+def opened(path: Path) -> BinaryIO:
+    """The file of a picture. Raises PictureError where there is none, or a folder, a pipe or a device."""
     try:
-        with path.open("rb") as file:
-            return _decoded(file, str(path), preprocessing, max_pixels, notice)
-    except FileNotFoundError:
-        raise PictureError(f"{path}: there is no such file; give the path of a picture.", "missing") from None
-    except IsADirectoryError:
-        raise PictureError(f"{path}: is a folder; give the path of a picture.", "no picture") from None
-    except OSError as error:
-        sentence = f"{path}: cannot be opened ({error.strerror}); give a picture that can be read."
-        raise PictureError(sentence, "unreadable") from None
+        return open_regular(path)
+    except InputError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "missing" if missing else "unreadable" if error.__cause__ else "no picture"
+        raise PictureError(f"{str(error).rstrip('.')}; give the path of a picture.", reason) from error
 
 
 def _decoded(
-    file: io.BytesIO | io.BufferedReader,
+    file: io.BytesIO | BinaryIO,
     name: str,
     preprocessing: Preprocessing,
     max_pixels: int,
@@ -96,6 +104,13 @@ def _decoded(
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > max_pixels:
                 raise PictureError(too_large, "too large")
+            if LEAST_ROW * image.height > max_pixels:
+                sentence = f"{name}: the picture is too high for its width ({image.width} x {image.height}); cut it."
+                raise PictureError(sentence, "too large")
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                _check_tiff(image, name)
+            # Where there are colours, Pillow keeps 8 of 16 bits.
+            cut = isinstance(image, ImageFile.ImageFile) and any(map(_is_deep, image.tile))
             if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, as far as twice the size needed is left
                 image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
             if image.format != "PNG":  # whose metadata may lie behind the pixels, and would decode them here
@@ -103,13 +118,37 @@ def _decoded(
     except InputError:
         raise
     except UnidentifiedImageError:
+        file.seek(0)
+        if file.read(4) in (b"II*\0", b"MM\0*"):
+            raise PictureError(f"{name}: is a TIFF of a kind that is not read; save it as PNG or JPEG.") from None
         raise PictureError(f"{name}: is not a picture; give a file such as PNG, JPEG or WebP.", "no picture") from None
     except Image.DecompressionBombError:
         raise PictureError(too_large, "too large") from None
     except Exception as error:
         raise _damaged(name, error) from error
     with image:
-        return _square(image, name, preprocessing, notice)
+        return _square(image, name, preprocessing, notice, cut)
+
+
+def _is_deep(tile: Any) -> bool:
+    """Whether a part of a file holds 16 bits: it is `RGB;16B` and the like, or of PPM's the highest level is told."""
+    told = tile.args if isinstance(tile.args, tuple) else ()
+    return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in told[1:]))
+
+
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
+    """Refuse what Pillow reads as if it were something else."""
+    about = image.tag_v2
+    bits = max(about.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    wrong = None
+    if TiffImagePlugin.SAMPLEFORMAT in about and 2 in about[TiffImagePlugin.SAMPLEFORMAT] and bits <= 16:
+        wrong = "grey levels with a sign"
+    elif bits > 8 and about.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        wrong = f"{bits} bit grey levels of which 0 is white"
+    elif bits > 8 and about.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and image.mode not in ("I;16", "I", "F"):
+        wrong = f"{bits} bit colours one behind the other (planar)"
+    if wrong:
+        raise PictureError(f"{name}: is a TIFF of {wrong}, which is not read; save it as PNG.")
 
 
 def _damaged(name: str, error: Exception) -> PictureError:
@@ -148,7 +187,9 @@ def _square(
     name: str,
     preprocessing: Preprocessing,
     notice: Callable[[Image.Image], None] | None = None,
+    cut: bool = False,
 ) -> Tensor:
+    """`cut`: whether the picture has 16 bits a channel, of which Pillow has kept the upper 8."""
     if 0 in image.size:
         raise PictureError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
     try:
@@ -159,6 +200,11 @@ def _square(
             image = ImageOps.exif_transpose(image)
     except Exception as error:  # what Pillow's decoders raise on damaged files has no common class
         raise _damaged(name, error) from error
+    if cut and image.mode in ("RGB", "RGBA", "LA", "CMYK"):
+        bands = image.getextrema()
+        colours = bands[:-1] if image.mode in ("RGBA", "LA") else bands
+        if bands[len(colours) :] in ((), ((255, 255),)) and max(high for _, high in colours) <= LEAST_GREY >> 8:  # type: ignore[misc]
+            raise _low(name)
     image = _opaque(_eight_bit(image, name, preprocessing), preprocessing)
     try:
         image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
@@ -180,10 +226,16 @@ def _eight_bit(image: Image.Image, name: str, preprocessing: Preprocessing) -> I
     deep = np.asarray(image).astype(np.int64)
     if deep.min() < 0 or deep.max() > 65535:
         raise PictureError(f"{name}: holds grey levels beyond 16 bit; save it as 8 or 16 bit.")
+    if 0 < deep.max() < LEAST_GREY:
+        raise _low(name)
     grey = ((deep + 128) // 257).astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
         grey[deep == image.info["transparency"]] = preprocessing.background
     return Image.fromarray(grey)
+
+
+def _low(name: str) -> PictureError:
+    return PictureError(f"{name}: uses 12 of its 16 bits at most, and would be black; scale it, or save it as 8 bit.")
 
 
 def _opaque(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -1,5 +1,6 @@
 """What is measured once on a machine and noted in the user's cache, so that it goes on giving the same bits."""
 
+import errno
 import json
 import os
 import platform
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import torch
 
-from hillstart.files import replacing
+from hillstart.files import read_text, replacing
+
+NOTES = "machine.json"
+"""The file of what was measured, in the user's cache."""
 
 
 def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> str:
@@ -25,22 +29,17 @@ def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> st
     notes = _notes()
     if (found := notes.get(key)) in choices:  # another process was faster
         return str(found)
-    with suppress(OSError, RuntimeError):  # no home, or one that cannot be written to
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        with replacing(_path(), sync=False) as new:
-            new.write_text(json.dumps(notes | {key: measured}, indent=2) + "\n")
+    # There may be no home, or one that cannot be written to.
+    with suppress(OSError, RuntimeError), replacing(made_cache() / NOTES, sync=False) as new:
+        new.write_text(json.dumps(notes | {key: measured}, indent=2) + "\n")
     return measured
 
 
 def _notes() -> dict[str, str]:
     with suppress(OSError, RuntimeError, ValueError):
-        found = json.loads(_path().read_text())
+        found = json.loads(read_text(own_cache() / NOTES))
         return found if isinstance(found, dict) else {}
     return {}
-
-
-def _path() -> Path:
-    return own_cache() / "machine.json"
 
 
 def own_cache() -> Path:
@@ -51,6 +50,20 @@ def own_cache() -> Path:
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))  # its standard has a relative one passed over
     return (base if base.is_absolute() else Path.home() / ".cache") / "hillstart"
+
+
+def made_cache(name: str = "") -> Path:
+    """The folder called so in `own_cache`, or that itself, made where it is missing.
+
+    Raises:
+        OSError: it cannot be made, or it is a link, through which nothing is written.
+        RuntimeError: the user has no home.
+    """
+    for folder in (own_cache(), own_cache() / name):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "is a link, through which nothing is written", str(folder))
+    return folder
 
 
 @cache

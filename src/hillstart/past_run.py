@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hillstart.errors import InputError
+from hillstart.files import read_text
 from hillstart.run_options import OPTIONS, stored_options
 from hillstart.starts import DIVERGED, STATUS, spread
 from hillstart.tables import STARTS
@@ -121,7 +122,7 @@ def read(folder: Path, on: str) -> Run:
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(path.read_text(encoding="utf-8-sig"))
+        return parse(read_text(path, "utf-8-sig"))
     except Exception as error:  # those of csv, JSON, YAML and OmegaConf have no ancestor in common
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
 

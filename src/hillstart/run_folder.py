@@ -14,7 +14,7 @@ import torch
 
 from hillstart.claim import check_free
 from hillstart.errors import InputError
-from hillstart.files import WritingError, open_regular, replacing, sweep_up, writing
+from hillstart.files import WritingError, read_text, replacing, sweep_up, writing
 from hillstart.outcome import Outcome
 from hillstart.population import Population, Trained
 from hillstart.starts import FINISHED, ROLLING, STATUS, Record, Row
@@ -190,8 +190,7 @@ class RunFolder:
 
     def _read(self) -> dict[str, Any]:
         try:
-            with open_regular(self._state) as file:
-                state = json.load(file)
+            state = json.loads(read_text(self._state))
             if "epochs" in state:  # as version 0.1 calls it
                 state["trainer.max_epochs"] = state["epochs"]
             kinds: dict[str, Any] = {"population": dict, "packs": list, "seconds": (int, float)}

@@ -1,6 +1,7 @@
 """A multirun as a whole: one table over all its jobs' starts, and how the settings differ."""
 
 import csv
+import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from hillstart.closing import SHOWN, Result, heading, said_of, settings, short, show, show_settings, uncertain
 from hillstart.errors import InputError
-from hillstart.files import relative, replacing
+from hillstart.files import read_text, relative, replacing
 from hillstart.run_options import stored_overrides
 from hillstart.starts import DIVERGED, STATUS, accuracy_interval, spread, standard_error
 from hillstart.tables import STARTS
@@ -212,11 +213,10 @@ def _results(
 
 def _read(job: Path, folder: Path) -> Job:
     options = stored_overrides(job)
-    with (job / "starts.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(read_text(job / "starts.csv"), newline="")))
     pairs = (option.lstrip("+").partition("=") for option in options)
     path = job / "summary.json"
-    summary = json.loads(path.read_text()) if path.is_file() else {}
+    summary = json.loads(read_text(path)) if path.is_file() else {}
     return Job(job.relative_to(folder).as_posix(), {key: value for key, _, value in pairs}, rows, summary)
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, TiffImagePlugin, features
@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hillstart import images
-from hillstart.files import replacing
+from hillstart.files import open_regular, replacing
 from hillstart.images import PictureError, read_picture
-from hillstart.machine import own_cache
+from hillstart.machine import made_cache
 from hillstart.preprocessing import Preprocessing
 from hillstart.untrusted import briefly
 
@@ -39,6 +39,8 @@ LARGEST_FILE = 2**30
 """Bytes of one picture file; more than 100 million pixels of 16 bit take in four channels."""
 CACHE_BYTES = 4 * 2**30
 """What all kept pictures may take on the disk; those that were not used for the longest time go first."""
+QUARTER = 2**14
+"""Grey levels of a deep picture that is below them throughout are few."""
 DAY_SECONDS = 86_400
 
 
@@ -46,8 +48,8 @@ DAY_SECONDS = 86_400
 class Decoded:
     """Pictures x of the files at places `good` of those that were asked for, in their order.
 
-    `traits`: for each picture what was done to it beyond bringing it to size, of `deep`, `transparent`, `turned`,
-    `colours` and `animated`. `errors`: why others could not be used, by their place.
+    `traits`: for each picture what was done to it beyond bringing it to size, of `deep`, `dark`, `transparent`,
+    `turned`, `colours` and `animated`. `errors`: why others could not be used, by their place.
     """
 
     x: UInt8[Tensor, "N C H W"]
@@ -118,19 +120,15 @@ def decode(paths: Sequence[Path], preprocessing: Preprocessing, keep_as: str | N
 
 def _content(path: Path) -> bytes:
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait for someone to write to it
-            raise PictureError(f"{path}: is no file but a pipe or a device; give the file of a picture.", "no picture")
-        if about.st_size > LARGEST_FILE:
-            most = f"{LARGEST_FILE / 2**30:g} GiB"
-            raise PictureError(f"{path}: the file is too large; give one of at most {most}.", "too large")
-        return path.read_bytes()
-    except FileNotFoundError:
-        sentence = f"{path}: is a link to nothing, or was removed; give the file of a picture."
-        raise PictureError(sentence, "unreadable") from None
+        with images.opened(path) as file:
+            content = file.read(LARGEST_FILE + 1) if os.fstat(file.fileno()).st_size <= LARGEST_FILE else None
     except OSError as error:
         sentence = f"{path}: cannot be read ({error.strerror}); give a picture that can be read."
         raise PictureError(sentence, "unreadable") from None
+    if content is None or len(content) > LARGEST_FILE:
+        most = f"{LARGEST_FILE / 2**30:g} GiB"
+        raise PictureError(f"{path}: the file is too large; give one of at most {most}.", "too large")
+    return content
 
 
 def _traits(image: Image.Image, content: bytes) -> set[str]:
@@ -141,6 +139,10 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
         bits = max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,)))
     if bits > 8 or image.mode.startswith("I"):
         found.add("deep")
+        grey = image.mode.startswith("I")
+        high = int(np.asarray(image).max()) if grey else max(band[1] for band in image.getextrema()[:3]) << 8  # type: ignore[index]
+        if 0 < high < QUARTER and not image.has_transparency_data:
+            found.add("dark")
     if image.has_transparency_data and (image.mode not in ("LA", "RGBA") or image.getextrema()[-1][0] < 255):  # type: ignore[index]
         found.add("transparent")
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -161,8 +163,7 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
 def _place(keep_as: str, preprocessing: Preprocessing) -> Path | None:
     """The file of this set, as this code with these decoders reads it; None where nothing can be kept."""
     try:
-        folder = own_cache() / "pictures"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = made_cache("pictures")
         # The source itself, so that no one has to remember to count a version up.
         code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, __file__)]
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
@@ -182,6 +183,7 @@ def _checksum(x: Tensor, entries: str) -> str:
 
 def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
     try:
+        open_regular(place).close()  # safetensors would wait for a pipe
         with safe_open(place, "pt") as file:
             about = file.metadata() or {}
             x = file.get_tensor("x").clone()  # what is checked is what is used, even if the file is then overwritten
@@ -191,7 +193,7 @@ def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
         if x.dtype != torch.uint8 or x.shape != (len(entries), *shape):
             raise ValueError(f"it holds {x.dtype} {tuple(x.shape)}")
         with suppress(OSError):  # the time of use decides what goes first, and a read-only cache loses nothing
-            os.utime(place)
+            os.utime(place, follow_symlinks=False)
         return _Kept(x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)})
     except FileNotFoundError:
         pass

@@ -38,6 +38,8 @@ def load(
 ) -> PictureSet:
     """The pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
 
+    Folders of splits may have other usual names, such as Training, valid or test_set (see `split_names`).
+
     A split without a folder is drawn from the rest by `seed`, class by class: the test first, then the validation.
     Classes are in the order of their names. What spoils the measurement is logged as a warning, in every run.
     `bad_files`: `fail` refuses files that cannot be used, `skip` leaves them out and says how many. `cache`: keep the
@@ -45,6 +47,8 @@ def load(
     """
     preprocessing = Preprocessing(size=size, channels=3 if colour else 1, background=background)
     found = laid_out(root, classes, _raise)
+    for line in audit.summary([of for of in found.passed if of.kind in ("split", "no class")], found.root, [NOTED]):
+        log.info("%s", line)
     _tell_others(found)
     read = decode([picture.path for picture in found.pictures], preprocessing, found.name if cache else None)
     if read.errors:

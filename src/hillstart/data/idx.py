@@ -22,6 +22,7 @@ from hillstart.data.pictures import (
     resized,
 )
 from hillstart.errors import InputError
+from hillstart.files import open_regular
 from hillstart.preprocessing import Preprocessing, Size
 from hillstart.schema import Flag, Location, Names, Seed, Share, checked, one_of
 from hillstart.untrusted import briefly
@@ -144,7 +145,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     Raises InputError when it is not one, when its length is not what its head says, or when it is beyond a gigabyte.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with open_regular(path) as raw, gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as file:
             head = file.read(4 + 4 * dimensions)
             if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) != 4 + 4 * dimensions:
                 raise InputError(

@@ -3,17 +3,22 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from hillstart.data import audit
 from hillstart.data.audit import Finding, Labelled
 from hillstart.data.pictures import pick_classes
+from hillstart.data.split_names import UNLABELLED, named_like_splits, says_no_more
 from hillstart.errors import InputError
 from hillstart.images import PICTURE_SUFFIXES, find_pictures, is_passed_over
 
 SPLITS = ("train", "val", "test")
+WRAPPED = 3
+"""How many folders within each other that hold but one folder, which says no more, are looked through."""
 
 Refuse = Callable[[InputError, Path], None]
 """Is given what does not fit; where it returns, the rest is looked at all the same."""
@@ -55,15 +60,20 @@ def laid_out(root: str | Path | None, classes: Sequence[str] | None, refuse: Ref
     Raises InputError where root is not set, does not exist or holds no folders, or a class is not there.
     """
     root = _checked_root(root)
-    folders = _split_folders(root, refuse)
+    folders = _split_folders(root, classes is not None, refuse)
     train = folders["train"]
     known = _class_names(train)
     if len(known) < 2:
-        sentence = (
-            f"{train}: holds one class only, {', '.join(known)}; give a folder of pictures for each of two or more "
-            "classes."
+        only = _unwrapped(train / known[0])
+        below = _class_names(only)
+        advice = (
+            f", which holds folders itself ({_some(below)}); give data.root={only} if these are the classes or splits."
+            if below and train == root
+            else "; give a folder of pictures for each of two or more classes."
         )
-        refuse(InputError(sentence), train)
+        refuse(InputError(f"{train}: holds one class only, {known[0]}{advice}"), train)
+    for name in known:
+        _check_utf8(train / name, refuse)
     names = known if classes is None else pick_classes(known, classes)
     for folder in folders.values():
         _check_same_classes(folder, train, known, refuse)
@@ -96,27 +106,131 @@ def _checked_root(root: str | Path | None) -> Path:
     if not Path(root).is_dir():
         wrong = "is not a folder" if Path(root).exists() else "does not exist"
         raise InputError(f"data.root: {root} {wrong}; give the folder that holds a folder of pictures for each class.")
+    try:
+        os.scandir(root).close()
+    except OSError as error:
+        raise InputError(f"data.root: {root} cannot be read ({error.strerror}); allow it.") from error
     return Path(root)
 
 
+def _check_utf8(folder: Path, refuse: Refuse) -> None:
+    """The name of a class becomes part of files that are UTF-8: the model, the tables, the report page."""
+    try:
+        folder.name.encode()
+    except UnicodeError:
+        sentence = (
+            f"{folder}: its name is not UTF-8, as in some old archives, and no class can be called so; rename it."
+        )
+        refuse(InputError(sentence), folder)
+
+
 def _class_names(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_passed_over(path.name)))
+    # scandir knows a folder without asking the disk again; who looks for the pictures is told what cannot be read.
+    with suppress(OSError), os.scandir(folder) as entries:
+        return tuple(sorted(e.name for e in entries if e.is_dir() and not is_passed_over(e.name)))
+    return ()
 
 
-def _split_folders(root: Path, refuse: Refuse) -> dict[str, Path]:
-    """The folder of every split that has one; root itself is `train` where classes lie in it directly."""
+def _split_folders(root: Path, listed: bool, refuse: Refuse) -> dict[str, Path]:
+    """The folder of every split that has one; root itself is `train` where classes lie in it directly.
+
+    `listed`: the user has named the classes, so their folders may be called like splits and hold anything.
+    """
     names = _class_names(root)
     if not names:
         raise InputError(
             f"data.root: {root} holds no folders; give one that holds a folder of pictures for each class."
         )
-    if "train" not in names or not _class_names(root / "train"):  # a class may be called train
-        return {"train": root}
-    others = [name for name in names if name not in SPLITS]
-    if others:
-        sentence = f"{root / others[0]}: lies beside train; only folders named train, val and test belong there."
-        refuse(InputError(sentence), root / others[0])
-    return {split: root / split for split in SPLITS if split in names}
+    splits = named_like_splits(names)
+    others = [name for name in names if name not in splits]
+    if set(splits.values()) == {"train"} and others and not any(_class_names(root / name) for name in splits):
+        splits = {}  # a class may be called train, where it holds pictures as the others do
+    folders = {"train": root}
+    if "train" in splits.values():
+        folders = _read_as_splits(root, splits, others, refuse)
+        if folders["train"] == root:  # what is wrong was said
+            return folders
+    if not listed:
+        _check_no_splits(folders["train"], refuse)
+    return folders
+
+
+def _read_as_splits(root: Path, splits: dict[str, str], others: Sequence[str], refuse: Refuse) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name, split in splits.items():
+        folder = _unwrapped(root / name)
+        if split in found:
+            sentence = f"{root / name}: is a second folder for {split}, beside {found[split]}; keep one of them."
+        elif split == UNLABELLED and _class_names(folder):
+            sentence = f"{root / name}: holds folders, but is named like one without labels; rename it or move it away."
+        elif split != UNLABELLED and not _class_names(folder):
+            sentence = (
+                f"{root / name}: is named like a split ({split}), but holds no folders of classes; sort its pictures "
+                "into a folder for each class, or move it away."
+            )
+        else:
+            found[split] = folder
+            continue
+        refuse(InputError(sentence), root / name)
+    for name in others:
+        sentence = (
+            f"{root / name}: lies beside folders of splits ({_some(splits)}); only such folders, named train, val and "
+            "test, belong there."
+        )
+        refuse(InputError(sentence), root / name)
+    return {split: found[split] for split in SPLITS if split in found} if "train" in found else {"train": root}
+
+
+def _check_no_splits(root: Path, refuse: Refuse) -> None:
+    """Refuse folders that are not those of classes, as their names and what lies in them tell."""
+    names = _class_names(root)
+    for name, split in named_like_splits(names).items():
+        if split != "train":
+            sentence = (
+                f"{root / name}: is named like a split ({split}), where a class is expected; put it beside a folder "
+                "named train, move it away, or list data.classes if it is a class."
+            )
+            refuse(InputError(sentence), root / name)
+            return
+    below = {name: _class_names(_unwrapped(root / name)) for name in names}
+    for name in names:
+        splits = named_like_splits(below[name])
+        if len(names) > 1 and splits and set(splits.values()) != {"train"}:
+            sentence = (
+                f"{root / name}: holds folders named like splits ({_some(splits)}), and splits belong above the "
+                f"classes; give data.root={_unwrapped(root / name)} if it holds all the data, move the folders to "
+                "train/CLASS and so on, or list data.classes if all in it is one class."
+            )
+            refuse(InputError(sentence), root / name)
+            return
+    for one, other in combinations(names, 2):
+        if len(same := sorted(set(below[one]) & set(below[other]))) > 1:
+            sentence = (
+                f"{root / other}: holds folders of the same names as {root / one} ({_some(same)}), so that these "
+                "seem to be the classes; name the folders above them train, val and test, or list data.classes if "
+                "those are the classes."
+            )
+            refuse(InputError(sentence), root / other)
+            return
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join([*listed[:3], *(["..."] if len(listed) > 3 else [])])
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder itself, or the only one in it that says no more, as archives make it: `train/train/CLASS`."""
+    for _ in range(WRAPPED):
+        names = _class_names(folder)
+        if len(names) != 1 or not says_no_more(names[0], folder.name) or _holds_pictures(folder):
+            break
+        folder = folder / names[0]
+    return folder
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir() for path in folder.iterdir())
 
 
 def _check_same_classes(folder: Path, train: Path, known: tuple[str, ...], refuse: Refuse) -> None:
@@ -133,11 +247,18 @@ def _check_same_classes(folder: Path, train: Path, known: tuple[str, ...], refus
 
 def _beside(root: Path, folders: dict[str, Path]) -> Iterator[Finding]:
     """What lies beside the folders of classes and splits."""
-    for path in sorted(entry for folder in {root, *folders.values()} for entry in folder.iterdir()):
+    of_splits = {place for folder in folders.values() for place in (folder, *folder.parents)}
+    places = {root, *(place for place in of_splits if place.is_relative_to(root))}
+    for path in sorted(entry for place in places for entry in place.iterdir()):
         if is_passed_over(path.name):
             yield Finding("hidden", (path,), str(path))
         elif not path.is_dir() and path.suffix.lower() in PICTURE_SUFFIXES:
             yield Finding("no class", (path,), str(path))
+        elif path.is_dir() and path.parent == root != folders["train"] and path not in of_splits:
+            yield Finding("no class", (path,), f"{path}: all in it")
+    for split, folder in folders.items():
+        if folder not in (root, root / split):
+            yield Finding("split", (folder,), f"{folder}: {split}")
 
 
 def _pictures(folder: Path, passed: list[Finding], refuse: Refuse) -> list[Path]:

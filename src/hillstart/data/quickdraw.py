@@ -33,6 +33,7 @@ from hillstart.data.pictures import (
 )
 from hillstart.data.strokes import read_drawings
 from hillstart.errors import InputError
+from hillstart.files import open_regular
 from hillstart.preprocessing import Preprocessing, Size
 from hillstart.schema import Flag, Location, Names, Seed, Share, checked, whole
 from hillstart.untrusted import briefly
@@ -111,6 +112,7 @@ def _read(path: Path, per_class: int) -> np.ndarray:
 
 
 def _read_bitmaps(path: Path, per_class: int) -> np.ndarray:
+    open_regular(path).close()
     try:
         # Unlike `np.load` it knows one format, and no way to what is pickled.
         bitmaps = np.lib.format.open_memmap(path, mode="r")

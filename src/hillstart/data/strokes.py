@@ -1,5 +1,6 @@
 """Drawings stored as strokes, one JSON object a line, put on paper as the bitmaps of the same data set are."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hillstart.errors import InputError
+from hillstart.files import open_regular
 from hillstart.untrusted import briefly
 
 FINER = 4  # drawn this many times larger, then reduced, so that lines have soft edges
@@ -24,7 +26,7 @@ def read_drawings(path: Path, most: int, side: int) -> np.ndarray:
     """
     drawings: list[np.ndarray] = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
                 if len(drawings) == most:
                     break

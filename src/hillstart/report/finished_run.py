@@ -1,6 +1,7 @@
 """A run that has ended, or a sweep as a whole, read back from its folder with all that the page shows of it."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from hillstart import model_file
 from hillstart.configuration import build_population
 from hillstart.errors import InputError
+from hillstart.files import open_regular, read_text
 from hillstart.model_file import Model
 from hillstart.network import Network
 from hillstart.population import Population
@@ -133,7 +135,7 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = json.loads(read_text(folder / "summary.json"))
     if not isinstance(summary, dict):
         raise ValueError("summary.json holds no names with values")
     return summary
@@ -145,8 +147,7 @@ def _cost(job: Path) -> str | None:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     if not rows or not all(row.get("rank") and row.get("status") in STATUS for row in rows):
         raise ValueError(f"{path.name} holds no ranks")
     return sorted(rows, key=lambda row: int(row["rank"]))
@@ -175,7 +176,7 @@ def _history(folder: Path, rows: Sequence[dict[str, str]], jobs: Sequence[str]) 
     for job in jobs:
         path = folder / job / "history.csv"
         try:
-            with path.open(newline="") as file:
+            with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
                 for line in csv.DictReader(file):
                     same = alike[job, line["seed"]]
                     varying = [name for name in ("eta", "momentum", "lmbda") if name in line]
@@ -191,7 +192,7 @@ def _history(folder: Path, rows: Sequence[dict[str, str]], jobs: Sequence[str]) 
 
 def _packs(path: Path) -> list[int]:
     try:
-        return [int(size) for size in json.loads(path.read_text())["packs"]]
+        return [int(size) for size in json.loads(read_text(path))["packs"]]
     except (OSError, KeyError, TypeError, ValueError):
         return []  # without them starts are retrained in a pack of their own
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from hillstart.calibration import BINS, Bin
 from hillstart.closing import show
 from hillstart.errors import InputError
-from hillstart.files import relative, replacing
+from hillstart.files import read_text, relative, replacing
 from hillstart.report import charts
 
 TITLES = {"before": "outputs as they are", "after": "with the temperature"}
@@ -30,7 +30,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / "summary.json"
     try:
-        return with_bins(json.loads(path.read_text())["calibration"])
+        return with_bins(json.loads(read_text(path))["calibration"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no calibration ({error}); give the folder of a run that has ended.") from error
 

@@ -1,0 +1,56 @@
+"""What the folders of training, validation and test are called in the usual data sets."""
+
+import re
+from collections.abc import Iterable
+
+UNLABELLED = "unlabelled"
+"""Pictures whose labels are not told: no part of training or of a measurement."""
+WORDS = {
+    "train": {"train", "training", "trn", "learn", "learning"},
+    "val": {"val", "valid", "validation", "validate", "validating", "dev", "devel", "development"},
+    "test": {"test", "tests", "testing", "tst", "eval", "evaluation", "evaluate", "holdout", "heldout"},
+    UNLABELLED: {"pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled", "inference", "submission"},
+}
+"""The words for each split, whatever their case."""
+FILLERS = (
+    *("datasets", "dataset", "data", "sets", "set", "splits", "split", "folders", "folder", "dir", "samples", "sample"),
+    *("images", "image", "imgs", "img", "pictures", "picture", "pics", "pic", "photos", "photo", "jpg", "jpeg", "png"),
+)
+"""What is added to such a word without another meaning, as in `test_set` and `trainimages`; the longer ones first."""
+
+_FILLED = re.compile(f"^({'|'.join(FILLERS)})|({'|'.join(FILLERS)})$")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
+_HELD_OUT = re.compile(r"(hold|held)[\W_]+out", re.IGNORECASE)
+
+
+def named_like_splits(names: Iterable[str]) -> dict[str, str]:
+    """The names that are those of splits, and of which: `Training`, `test1`, `seg_val`.
+
+    Another word, as `seg` is here, must be the same in the names of two splits at least: a `test_tube` is not a split.
+    """
+    read = {name: found for name in names if (found := read_name(name))}
+    common = {rest for _, rest in read.values() if not rest or len({s for s, r in read.values() if r == rest}) > 1}
+    return {name: split for name, (split, rest) in read.items() if rest in common}
+
+
+def read_name(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The split that a name tells of and its other words, without fillers and digits; None where it tells of none."""
+    splits, rest = set[str](), []
+    for word in _WORD.findall(_HELD_OUT.sub(r"\1out", name)):
+        word = word.casefold()
+        bare = _FILLED.sub("", word)
+        split = next((split for split, words in WORDS.items() if word in words or bare in words), None)
+        if split:
+            splits.add(split)
+        elif word not in FILLERS:
+            rest.append(word)
+    return (splits.pop(), tuple(rest)) if len(splits) == 1 else None
+
+
+def says_no_more(inner: str, outer: str) -> bool:
+    """Whether a folder means the same as the one it lies in: `train/train`, `seg_test/seg_test` and `train/images`."""
+    read = read_name(inner)
+    if read is None:
+        return all(word.casefold() in FILLERS for word in _WORD.findall(inner))
+    above = read_name(outer)
+    return above is not None and above[0] == read[0]
