@@ -83,7 +83,7 @@ class Heartbeat:
             unknown: list[Any] = [server]
             while len(peers) < self.size - 1:
                 for ready in wait(unknown):
-                    if ready is server:
+                    if not isinstance(ready, Connection):
                         unknown.append(Connection(server.accept()[0].detach()))
                         continue
                     unknown.remove(ready)
