@@ -318,6 +318,19 @@ def test_pictures_without_labels_are_passed_over_and_told(tmp_path: Path, caplog
 def test_a_class_whose_name_is_not_utf8_is_refused_by_its_name(pets: Path) -> None:
     odd = pets / os.fsdecode(b"L\xf6we")
     (pets / "cat").rename(odd)
-    with pytest.raises(InputError, match="L\udcf6we: its name is not UTF-8"):
+    with pytest.raises(InputError, match="L\udcf6we: its name, or that"):
         folder.load(root=pets, size=4)
     assert [f.paths for f in folder.examine(root=pets, size=4)[0] if f.kind == "layout"] == [(odd,)]
+
+
+def test_a_root_whose_name_is_not_utf8_is_refused(pets: Path) -> None:
+    odd = pets.with_name(os.fsdecode(b"\xf6"))
+    pets.rename(odd)
+    with pytest.raises(InputError, match="\udcf6: its name"):
+        folder.load(root=odd, size=4)
+    odd.rename(pets)
+
+
+def test_a_file_whose_name_is_not_utf8_is_a_picture_like_others(pets: Path) -> None:
+    (pets / "cat/000.png").rename(pets / "cat" / os.fsdecode(b"\xf6.png"))
+    assert folder.load(root=pets, size=4).trained_on["sha256"]

@@ -72,8 +72,8 @@ def laid_out(root: str | Path | None, classes: Sequence[str] | None, refuse: Ref
             else "; give a folder of pictures for each of two or more classes."
         )
         refuse(InputError(f"{train}: holds one class only, {known[0]}{advice}"), train)
-    for name in known:
-        _check_utf8(train / name, refuse)
+    for folder in (root, *(train / name for name in known)):
+        _check_utf8(folder, refuse)
     names = known if classes is None else pick_classes(known, classes)
     for folder in folders.values():
         _check_same_classes(folder, train, known, refuse)
@@ -114,12 +114,13 @@ def _checked_root(root: str | Path | None) -> Path:
 
 
 def _check_utf8(folder: Path, refuse: Refuse) -> None:
-    """The name of a class becomes part of files that are UTF-8: the model, the tables, the report page."""
+    """The name of a class and data.root become part of files that are UTF-8: model, options, tables, report page."""
     try:
-        folder.name.encode()
+        str(folder).encode()
     except UnicodeError:
         sentence = (
-            f"{folder}: its name is not UTF-8, as in some old archives, and no class can be called so; rename it."
+            f"{folder}: its name, or that of a folder above it, is not UTF-8, as in some old archives, so that no run "
+            "can store it; rename it."
         )
         refuse(InputError(sentence), folder)
 
