@@ -355,6 +355,12 @@ def test_a_folder_of_tables_is_replaced_whole_or_not_at_all(tmp_path: Path, monk
             export(patched, model, "--to", "csv", "--output", out)
     assert files(out) == before
 
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", lambda self: (_ for _ in ()).throw(OSError(30, "Read-only", str(self))))
+        with pytest.raises(SystemExit, match=r"^hillstart: .*tables cannot be written: Read-only"):
+            export(patched, model, "--to", "csv", "--output", out)
+    assert files(out) == before
+
     with monkeypatch.context() as patched:  # the earlier one goes back where the new one cannot take its place
         rename = Path.rename
         taken = lambda self, target: full(self, ()) if ".new." in self.name else rename(self, target)  # noqa: E731
