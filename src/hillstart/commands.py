@@ -26,7 +26,6 @@ from hillstart.data.minibatches import Sample
 from hillstart.errors import InputError
 from hillstart.files import WritingError, of_the_disk, reason, relative, replacing
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
-from hillstart.logs import forgive_log_files
 from hillstart.network import Network
 from hillstart.options import (
     USER_ERRORS,
@@ -44,6 +43,7 @@ from hillstart.population import Population
 from hillstart.ranks import leave, on_first_rank
 from hillstart.report.box import check_shown
 from hillstart.run_options import OPTIONS, OVERRIDES, RunOptions, conf_folder, read_options, targets
+from hillstart.terminal import outlive
 
 log = logging.getLogger(__name__)
 
@@ -189,6 +189,7 @@ class BeforeTraining(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all options; those of a run that goes on are taken from its folder."""
+        outlive()
         with _refusing():
             _check_subfolder(config)
             options = plain(config)
@@ -207,6 +208,7 @@ class BeforeTraining(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check what all jobs share; their options are checked when each is composed."""
+        outlive()
         with _refusing():
             _check_subfolder(config)
 
@@ -229,7 +231,6 @@ def _refusing() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    forgive_log_files()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for expected in EXPECTED_WARNINGS:

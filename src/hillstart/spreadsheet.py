@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hillstart.errors import InputError
+from hillstart.files import writing
 from hillstart.inference import Classifier
 from hillstart.network import COSTS
 from hillstart.provenance import versions
@@ -111,12 +112,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() and not (folder.is_dir() and all(OUR_TABLES.fullmatch(path.name) for path in folder.iterdir())):
         raise InputError(f"{folder}: holds something else than exported tables; give --output a new folder.")
     new, old = (folder.with_name(f".{folder.name}.{which}.{os.getpid()}") for which in ("new", "old"))
-    new.mkdir()
     try:
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        with writing(folder):
+            new.mkdir()
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
