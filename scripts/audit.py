@@ -1,6 +1,6 @@
 """Is this folder of pictures fit to train on? `python scripts/audit.py FOLDER`; `--help` lists the options."""
 
-from hillstart.auditing import main
+from hillstart.doorway import audit
 
 if __name__ == "__main__":
-    main()
+    audit()

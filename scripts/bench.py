@@ -1,6 +1,6 @@
 """How fast, here: `python scripts/bench.py [--device cpu|cuda] [--only SECTION ...] [--json FILE] [--quick]`."""
 
-from hillstart.bench.command import main
+from hillstart.doorway import bench
 
 if __name__ == "__main__":
-    main()
+    bench()

@@ -1,6 +1,6 @@
 """The table of docs/results.md anew: `python scripts/results.py [--only NAME ...] [--photos FOLDER]`."""
 
-from hillstart.bench.results import main
+from hillstart.doorway import results
 
 if __name__ == "__main__":
-    main()
+    results()

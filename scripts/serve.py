@@ -1,6 +1,6 @@
 """A page and an address that say what is on a picture: `python scripts/serve.py MODEL`; `--help` lists the options."""
 
-from hillstart.serving import main
+from hillstart.doorway import serve
 
 if __name__ == "__main__":
-    main()
+    serve()

@@ -14,7 +14,7 @@ SOURCE = TOP / "src" / "hillstart"
 
 # A module may import those above it and no others.
 ORDER = [
-    *("signals", "errors", "terminal", "files", "claim", "untrusted", "schema"),
+    *("terminal", "signals", "errors", "files", "claim", "untrusted", "schema"),
     *("network", "machine", "products", "gradient_check", "preprocessing", "images"),
     *("data.augment", "data.pictures", "data.minibatches", "block", "tiling"),
     *("data.pen", "data.lions", "data.ducks", "data.lion_duck"),
@@ -68,7 +68,7 @@ ORDER = [
     *("report.hills", "report.paths", "report.one_weight", "report.hill"),
     *("report.matching", "report.lines", "report.valleys"),
     *("report.learning", "report.quality", "report.run_facts", "reporting"),
-    *("commands", "doorway"),
+    "commands",
     *("bench.timing", "bench.runs", "bench.memory", "bench.many_starts"),
     *(
         "bench.multirun",
@@ -81,6 +81,7 @@ ORDER = [
         "bench.command",
         "bench.results",
     ),
+    "doorway",
 ]
 
 

@@ -66,5 +66,5 @@ class Csv:
 
 def _row(cells: list[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    csv.writer(text).writerow(cells)  # it quotes a line break for being part of the end that it gives a row
+    return text.getvalue().removesuffix("\r\n")

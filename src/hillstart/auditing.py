@@ -9,10 +9,8 @@ from pathlib import Path
 from hillstart.data.audit import KINDS, NOTED, REFUSED, Finding, by_kind
 from hillstart.data.folder import examine
 from hillstart.errors import InputError
-from hillstart.terminal import end, pass_any_name, visible
+from hillstart.terminal import end, visible
 
-INTERRUPTED = 130
-"""The exit code of programs that Ctrl-C has ended."""
 SHOWN = 5
 """How many findings of a kind are listed without --all."""
 
@@ -24,13 +22,10 @@ def main() -> None:
     the measurement, 2 where the options or the folder could not be used.
     """
     options = _parser().parse_args()
-    pass_any_name()
     try:
         findings, counts = examine(root=options.folder, size=options.size)
     except InputError as error:
         end(error, 2)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     if options.json:
         print(_json(options.folder, findings, counts))
     else:

@@ -29,7 +29,6 @@ from hillstart.data.minibatches import Sample
 from hillstart.errors import InputError
 from hillstart.files import WritingError, of_the_disk, reason, relative, replacing
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
-from hillstart.logs import forgive_log_files
 from hillstart.network import Network
 from hillstart.options import (
     USER_ERRORS,
@@ -47,6 +46,7 @@ from hillstart.population import Population
 from hillstart.ranks import leave, on_first_rank
 from hillstart.report.box import check_shown
 from hillstart.run_options import OPTIONS, OVERRIDES, RunOptions, conf_folder, read_options, targets
+from hillstart.terminal import outlive
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +206,7 @@ class BeforeTraining(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all options; those of a run that goes on are taken from its folder."""
+        outlive()
         with _refusing():
             _check_subfolder(config)
             options = plain(config)
@@ -226,6 +227,7 @@ class BeforeTraining(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the folder of the sweep; options are checked when each job is composed."""
+        outlive()
         with _refusing():
             _check_subfolder(config)
             overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in config.hydra.overrides.task)
@@ -263,7 +265,6 @@ def _refusing() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    forgive_log_files()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for expected in EXPECTED_WARNINGS:

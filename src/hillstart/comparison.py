@@ -20,6 +20,7 @@ from hillstart.difference import CONFIDENCE, Difference, difference_of_means, di
 from hillstart.errors import InputError
 from hillstart.past_run import SPREAD, TESTS, Run, read
 from hillstart.starts import standard_error
+from hillstart.terminal import visible
 
 MEASURED = ("val_accuracy", "val_cost", "train_cost")
 FEW = 10
@@ -164,7 +165,7 @@ def show(c: Comparison) -> None:
     """Tables and sentences on the terminal, within 80 columns."""
     console = Console(markup=False, highlight=False, emoji=False)
     for name, run in c.runs.items():
-        console.print(f"{name}: {run.folder}", soft_wrap=True)
+        console.print(visible(f"{name}: {run.folder}"), soft_wrap=True)
     spread = _table(f"{c.on} over starts", "", "starts", "diverged", "min", "lower\nquartile", "median",
                     "upper\nquartile", "max", "test,\nchosen", "test,\nvote")  # fmt: skip
     for name, run in c.runs.items():

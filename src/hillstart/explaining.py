@@ -19,7 +19,7 @@ from hillstart.images import read_picture
 from hillstart.inference import Classifier, load
 from hillstart.model_file import Model
 from hillstart.network import COSTS, Network
-from hillstart.terminal import end, pass_any_name, visible
+from hillstart.terminal import end, visible
 from hillstart.voting import probabilities
 
 ACTIVE, CLASSES = 6, 5
@@ -133,7 +133,6 @@ def main() -> None:
     Exit code 1 where the picture could not be used, 2 where the options or the model could not.
     """
     options = _parser().parse_args()
-    pass_any_name()
     try:
         classifier = load(options.model)
         chosen = classifier.only(classifier.seeds[0] if options.start is None else options.start)

@@ -5,7 +5,6 @@ written is read back and compared before it takes its place, so that a file whic
 """
 
 import json
-import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +23,7 @@ from hillstart.files import check_links, relative, replacing
 from hillstart.inference import Classifier, load
 from hillstart.network import Network
 from hillstart.provenance import versions
+from hillstart.terminal import end, visible
 from hillstart.voting import agreement, log_outputs, probabilities, vote
 
 TOLERANCE, MOST = 1e-5, 1e-3
@@ -208,8 +208,8 @@ def main() -> None:
         with place(path) as new:
             checked = write(classifier, new)
     except (InputError, OSError) as error:
-        sys.exit(f"hillstart: {error}")
+        end(error, 1)
     written = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     starts = f"{len(classifier.seeds)} starts that vote" if len(classifier.seeds) > 1 else "1 start"
-    print(f"{relative(path)}: {starts}, {written / 1e6:.2f} MB")
+    print(f"{visible(str(relative(path)))}: {starts}, {written / 1e6:.2f} MB")
     print(f"checked: {checked}")

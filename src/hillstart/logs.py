@@ -3,7 +3,10 @@
 The first error of each is told in one sentence; what can be written later is.
 """
 
+import errno
 import logging
+import os
+import stat
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -12,7 +15,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from hillstart.files import WritingError, writing
+from hillstart.files import WritingError, reason, relative, writing
+from hillstart.terminal import visible
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +45,47 @@ def _forgiving(write: Callable[..., Any], name: str, told: list[WritingError]) -
     return writes
 
 
-def forgive_log_files() -> None:
-    """Of the log files that are open now: one sentence on the terminal in place of a traceback for each line."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handleError = _forgive(handler)  # type: ignore[method-assign,assignment]
+class LogFile(logging.FileHandler):
+    """The log of a run, in conf's `hydra/job_logging`: what the disk refuses is told once, in a sentence.
 
+    What was refused is written with the next line that is not. A link in the place of the file is not followed.
+    """
 
-def _forgive(handler: logging.FileHandler) -> Callable[[logging.LogRecord], None]:
-    told: list[str] = []
+    _is_told = False
 
-    def tell(record: logging.LogRecord) -> None:
+    def _open(self) -> Any:
+        try:
+            return open(self.baseFilename, self.mode, encoding="utf-8", errors="backslashreplace", opener=_opened)
+        except OSError as error:
+            self._tell(error)
+            return Path(os.devnull).open("w")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of logging
+        """One sentence in place of a traceback for each line."""
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            logging.Handler.handleError(handler, record)
-        elif not told:
-            try:
-                with writing(Path(handler.baseFilename)):
-                    raise error
-            except WritingError as sentence:
-                told.append(str(sentence))
-                print(f"hillstart: the log is not whole: {sentence}", file=sys.stderr)
+        if isinstance(error, OSError):
+            self._tell(error)
+        else:
+            super().handleError(record)
 
-    return tell
+    def close(self) -> None:
+        """Close it, whatever the disk says to its last line."""
+        try:
+            super().close()
+        except OSError as error:
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._is_told:
+            self._is_told = True
+            name = visible(str(relative(Path(self.baseFilename))))
+            print(f"hillstart: the log is not whole: {name} cannot be written: {reason(error)}.", file=sys.stderr)
+
+
+def _opened(path: str, flags: int) -> int:
+    """A regular file alone: a link may lead anywhere, and a pipe would wait for someone who reads it."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no file but a pipe or a device")
+    return handle

@@ -128,7 +128,7 @@ def _key(option: str) -> str:
 
 
 def _groups() -> set[str]:
-    return {path.name for path in conf_folder().iterdir() if path.is_dir()}
+    return {path.name for path in conf_folder().iterdir() if path.is_dir()} - {"hydra"}
 
 
 def give_own_folders() -> None:
@@ -151,8 +151,9 @@ def with_quiet_rank(arguments: list[str]) -> list[str]:
     if on_first_rank():
         return arguments
     folder = [] if any(a.startswith("hydra.run.dir=") for a in arguments) else ["hydra.run.dir=."]
-    silence = ["hydra.job_logging.root.handlers=[]", "~hydra.job_logging.handlers.file"]
-    return [*arguments, *folder, *silence, "hydra.hydra_logging.root.handlers=[]", "hydra.output_subdir=null"]
+    others = [a for a in arguments if not re.match(r"[~+]*hydra[./](job|hydra)_logging\b", a)]
+    silence = ["hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"]
+    return [*others, *folder, *silence]
 
 
 def resumed_checkpoint(resume: str) -> Path:
@@ -210,7 +211,7 @@ def _keys() -> Iterator[tuple[str, str, set[str]]]:
     folder = conf_folder()
     for path in sorted(folder.rglob("*.yaml")):
         group = path.parent.relative_to(folder).as_posix().strip(".")
-        if group != "experiment":
+        if group != "experiment" and not group.startswith("hydra/"):
             yield group, path.stem, set(_flatten(OmegaConf.load(path), f"{group}." if group else ""))
 
 

@@ -1,6 +1,7 @@
 """A run, or the root of a sweep, read back from its folder: its starts, its options, the pictures they saw."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -77,7 +78,7 @@ def read(folder: Path, on: str) -> Run:
     path = folder / "starts.csv"
     if not path.is_file():
         raise InputError(f"{path} is missing, so {folder} is not the folder of a run that has measured its starts.")
-    rows = _parsed(path, lambda text: list(csv.DictReader(text.splitlines())))
+    rows = _parsed(path, lambda text: list(csv.DictReader(io.StringIO(text, newline=""))))
     if not rows:
         raise InputError(f"{path} holds no start.")
     if missing := [name for name in STARTS if name not in rows[0]]:

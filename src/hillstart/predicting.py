@@ -14,11 +14,8 @@ from hillstart.answers import Csv, Json, Table
 from hillstart.errors import InputError
 from hillstart.images import find_pictures
 from hillstart.inference import Classifier, load
-from hillstart.terminal import Lines, end, pass_any_name
+from hillstart.terminal import Lines, end
 from hillstart.voting import UNSURE_BELOW
-
-BROKEN_PIPE, INTERRUPTED = 141, 130
-"""Exit codes, as the shell gives them to programs that such a signal ends."""
 
 
 def main() -> None:
@@ -27,7 +24,6 @@ def main() -> None:
     Exit code 1 where a picture could not be used, 2 where the options or the model could not.
     """
     options = _parser().parse_args()
-    pass_any_name()
     torch.set_num_threads(1)  # decoding keeps all cores busy: threads within a product would wait for each other
     try:
         classifier = load(options.model, options.device)
@@ -37,12 +33,6 @@ def main() -> None:
         end(error, 2)
     try:
         whole = _predict(classifier, options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush would fail too
-        sys.exit(BROKEN_PIPE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except InputError as error:  # of the model; those of pictures are answers
         end(error, 2)
     sys.exit(0 if whole else 1)

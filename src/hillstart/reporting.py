@@ -17,6 +17,7 @@ from hillstart.report.finished_run import FinishedRun
 from hillstart.report.hill import BALLS
 from hillstart.report.page import Section, render
 from hillstart.report.paths import retrain
+from hillstart.terminal import visible
 
 RETRAINING_SECONDS = 30.0
 """Paths are not stored, for they would take more room than all else; the same starts take them once more instead, if
@@ -132,4 +133,4 @@ def main() -> None:
         sys.exit(f"hillstart: {explain(error)}")
     except OSError as error:
         sys.exit(f"hillstart: {error}")
-    print(relative(page))
+    print(visible(str(relative(page))))

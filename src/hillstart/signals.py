@@ -2,11 +2,10 @@
 
 Python runs a signal's handler in the main thread, between two of its own instructions, so that no handler runs while
 the thread waits in a library. Therefore a thread of ours hears of each signal as well, and ends the process where the
-main thread cannot be reached, or at the second wish. The standard library only: this is imported before all else.
+main thread cannot be reached, or at the second wish. The standard library only, as in `terminal`: this is imported
+before all else.
 """
 
-import errno
-import logging
 import os
 import shlex
 import signal
@@ -18,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
+
+from hillstart.terminal import outlive
 
 CAUGHT = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP, as of a closed terminal"}
 PATIENCE = 4.0  # seconds for the main thread to notice, in case it waits in a library
@@ -56,10 +57,6 @@ def caught() -> Iterator[None]:
             _write(end.code)
     if asked is not None:
         _say_last_words()
-        try:
-            sys.stdout.flush()
-        except OSError:  # who read it has ended by the same signal
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(128 + asked)
 
 
@@ -137,20 +134,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def _ask(number: int) -> None:
     global asked
     if asked is None:
-        logging.raiseExceptions = False  # who reads the terminal's end of a pipe may have ended too: no word of that
+        outlive()  # who reads what this process says may have ended by the same signal
         asked = number
-        if number == signal.SIGHUP:
-            _let_go_of_the_terminal()
-
-
-def _let_go_of_the_terminal() -> None:
-    """A terminal that is gone refuses every word, which must not be taken for a fault of what speaks."""
-    for stream in (1, 2):
-        try:
-            os.get_terminal_size(stream)
-        except OSError as error:
-            if error.errno == errno.EIO:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _hear() -> None:

@@ -1,19 +1,106 @@
-"""Lines for a terminal or a pipe, safe whatever a name holds, and a progress bar below them where it takes long."""
+"""What a command says on a terminal or into a pipe: safe whatever a name holds, and without harm where nobody reads."""
 
+import codecs
+import errno
 import io
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 # Work that is done sooner needs no progress bar.
 PATIENCE_SECONDS = 1.0
 
+BROKEN_PIPE, INTERRUPTED, UNWRITABLE = 141, 130, os.EX_IOERR
+"""Exit codes: as the shell has them for a program that SIGPIPE or Ctrl-C ends; and for output that is refused."""
+GONE = (errno.EPIPE, errno.EIO)
+"""What the system says where nobody reads any longer: a pipe without a reader, a terminal that was closed."""
 
-def pass_any_name() -> None:
-    """Let standard output and error carry every file name: it is bytes, and need not be text."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+_outlives = False  # whether this process goes on when nobody reads what it says
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """Run a whole command: how it meets its terminal, and how it ends without one, is the same for all of them.
+
+    When nobody reads its output any longer, it ends quietly with exit code 141, unless it `outlives` its terminal.
+    """
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own to the commands it starts, but none opens a window
+    for number in (0, 1, 2):
+        _open(number)
+    sys.stdout, sys.stderr = _wrapped(sys.stdout, 1), _wrapped(sys.stderr, 2)
+    try:
+        yield
+    except KeyboardInterrupt:
+        outlive()
+        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if not isinstance(end.code, str):
+            raise
+        print(end.code, file=sys.stderr)
+        sys.exit(1)
+    except BaseException:
+        outlive()  # or the traceback would be lost with the output
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def outlive() -> None:
+    """From now on, go on with the work whether or not somebody reads what is said about it."""
+    global _outlives
+    _outlives = True
+
+
+class _Output(io.FileIO):
+    """Standard output or error, which no longer writes anything once it was refused."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if error.errno not in GONE:
+                what = "standard output" if self.fileno() == 1 else "standard error"
+                print(f"hillstart: {what} cannot be written: {error.strerror}.", file=sys.stderr)
+            if not _outlives:
+                sys.exit(BROKEN_PIPE if error.errno in GONE else UNWRITABLE)
+            return memoryview(data).nbytes
+
+
+def _open(number: int) -> None:
+    """See that a standard stream is open: a file would get its number, and what is said would be written into it."""
+    try:
+        os.fstat(number)
+    except OSError:
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+
+
+def _wrapped(stream: Any, number: int) -> Any:
+    """A standard stream as it was, but for names that are no text, and for readers that are gone."""
+    if stream is not None:
+        stream.flush()
+    output, encoding = _Output(number, "wb", closefd=False), getattr(stream, "encoding", "utf-8")
+    if getattr(stream, "write_through", False):  # PYTHONUNBUFFERED is set
+        return io.TextIOWrapper(output, encoding, errors="hillstart", write_through=True)
+    by_line = getattr(stream, "line_buffering", False)
+    return io.TextIOWrapper(io.BufferedWriter(output), encoding, errors="hillstart", line_buffering=by_line)
+
+
+def _encoded(error: UnicodeError) -> tuple[bytes, int]:
+    """What an encoding lacks: a byte of a file name that is no text stays that byte, a letter becomes its number."""
+    assert isinstance(error, UnicodeEncodeError)
+    c = error.object[error.start]
+    is_byte = 0xDC80 <= ord(c) <= 0xDCFF
+    return bytes([ord(c) - 0xDC00]) if is_byte else ascii(c)[1:-1].encode(), error.start + 1
+
+
+codecs.register_error("hillstart", _encoded)
 
 
 def end(sentence: object, code: int) -> NoReturn:
@@ -47,8 +134,8 @@ class Lines:
         self._bar: Any = None
 
     def show(self, line: str) -> None:
-        """A line of what was asked for, to standard output."""
-        self._print(line, sys.stdout)
+        """A line of what was asked for, to standard output: on a terminal made visible, into a pipe as it is."""
+        self._print(visible(line) if sys.stdout.isatty() else line, sys.stdout)
 
     def note(self, sentence: str) -> None:
         """What else the user should know, to standard error."""

@@ -15,7 +15,10 @@ from rich.console import Console
 
 from hillstart.bench import many_starts, predicting, seeds, serving, speed, sweep
 from hillstart.commands import EXPECTED_WARNINGS
+from hillstart.errors import InputError
+from hillstart.files import replacing
 from hillstart.machine import processor
+from hillstart.terminal import end
 
 SECTIONS: dict[str, Callable[[Console, torch.device, bool], Any]] = {
     "starts": many_starts.section,
@@ -66,7 +69,11 @@ def main() -> None:
         if name in chosen:
             found[name] = section(console, device, options.quick)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        try:
+            with replacing(options.json, sync=False) as new:
+                new.write_text(json.dumps(found, indent=2) + "\n")
+        except InputError as error:
+            end(error, 1)
 
 
 def machine(device: torch.device) -> str:

@@ -16,7 +16,10 @@ import torch
 
 from hillstart import model_file
 from hillstart.bench.command import machine
+from hillstart.errors import InputError
+from hillstart.files import replacing
 from hillstart.run_options import conf_folder
+from hillstart.terminal import end
 
 ABOUT = """Runs each recipe of conf/experiment, which takes six minutes on 2 cores, and writes a table of what
 came of it. Exit code 1 where a median lies outside the range that the recipe itself states."""
@@ -120,6 +123,10 @@ def main() -> None:
     versions = results[0].summary["versions"]
     told = ", ".join(f"{package} {number}" for package, number in versions.items())
     head = HEAD.format(machine=machine(torch.device("cpu")), versions=told, day=date.today().isoformat())
-    asked.to.write_text(head + "".join(f"{done.row()}\n" for done in results) + PHOTOS)
+    try:
+        with replacing(asked.to, sync=False) as new:
+            new.write_text(head + "".join(f"{done.row()}\n" for done in results) + PHOTOS)
+    except InputError as error:
+        end(error, 1)
     if other := [done.name for done in results if not done.as_stated]:
         raise SystemExit(f"{', '.join(other)}: the median lies outside what conf/experiment states.")

@@ -18,6 +18,7 @@ from hillstart.closing import show
 from hillstart.errors import InputError
 from hillstart.files import read_text, relative, replacing
 from hillstart.report import charts
+from hillstart.terminal import visible
 
 TITLES = {"before": "outputs as they are", "after": "with the temperature"}
 
@@ -111,4 +112,4 @@ def main() -> None:
     show("the vote on the test pictures", headings, lines)
     errors = [f"{calibration['test'][when]['expected_calibration_error']:.4f}" for when in TITLES]
     print(f"expected calibration error {errors[0]} before, {errors[1]} after, by a temperature of "
-          f"{calibration['temperature']:.3f}; drawn in {relative(output)}")  # fmt: skip
+          f"{calibration['temperature']:.3f}; drawn in {visible(str(relative(output)))}")  # fmt: skip

@@ -24,7 +24,7 @@ class PackLog:
         for conf in named.values():
             conf.pop("filename", None)
         self._files_alone = "${" not in str(raw) and all(
-            type(handler) is logging.FileHandler or _is_terminal(handler) for handler in self._handlers
+            _is_plain_file(handler) or _is_terminal(handler) for handler in self._handlers
         )
 
     def close(self) -> None:
@@ -62,8 +62,9 @@ class PackLog:
         for handler in self._handlers:
             if isinstance(handler, logging.FileHandler):
                 conf = hydra.job_logging.handlers[handler.name]
-                moved[handler] = logging.FileHandler(
-                    conf.filename, conf.get("mode", "a"), handler.encoding, handler.delay
+                make = type(handler)
+                moved[handler] = make(
+                    conf.filename, conf.get("mode", "a"), handler.encoding, handler.delay, handler.errors
                 )
                 moved[handler].setFormatter(handler.formatter)
                 moved[handler].setLevel(handler.level)
@@ -80,6 +81,11 @@ def _configure(hydra: DictConfig) -> None:
 def _loggers() -> list[logging.Logger]:
     root = logging.getLogger()
     return [root, *(logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger))]
+
+
+def _is_plain_file(handler: logging.Handler) -> bool:
+    """Whether another one of its class is made as a FileHandler is."""
+    return isinstance(handler, logging.FileHandler) and type(handler).__init__ is logging.FileHandler.__init__
 
 
 def _is_terminal(handler: logging.Handler) -> bool:
