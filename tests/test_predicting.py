@@ -307,7 +307,9 @@ def test_a_closed_pipe_ends_it_quietly(many: Path) -> None:
 
 
 def test_control_c_ends_it_quietly(many: Path) -> None:
-    running = process(many.parent, many, "--csv")
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = process(many.parent, many, "--csv", **heeding)
     assert running.stdout and running.stderr
     running.stdout.readline()  # it is at work, and ends no sooner than somebody reads the rest
     running.send_signal(signal.SIGINT)
