@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def same(folder: Path, one: str, other: str) -> bool:
     assert {k: v for k, v in first.items() if k not in apart} == {k: v for k, v in second.items() if k not in apart}
     names = ("starts.csv", "history.csv", "network.safetensors")
     return all((folder / one / name).read_bytes() == (folder / other / name).read_bytes() for name in names)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread for each rank: two on one host share its cores, and products of several threads round otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,10 @@ def open_regular(path: Path) -> BinaryIO:
         _check_regular(path, path.stat().st_mode)  # first of all, since to open a device may do something
         # It may have been replaced since: without waiting, a pipe opens at once and is then refused.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except InputError:
+        raise
+    except ValueError:  # Python's word for it
+        raise InputError(f"{visible(str(path))}: holds a zero byte, as no name of a file does.") from None
     except FileNotFoundError:
         raise MissingError(path) from None
     except OSError as error:

@@ -25,8 +25,10 @@ PICTURE_SUFFIXES = frozenset(
 # Only these decoders are tried: Pillow's others run programs (EPS) or read whole documents.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 MAX_PIXELS = 100_000_000
-LEAST_ROW = 16
-"""Pixels that a row counts as at least: to hold and to fill a row costs Pillow as much, however short it is."""
+SHORT_SIDE, PART_PIXELS = 16, 256
+"""Pixels that a row or column, and a part of a TIFF, count as at least: each costs as much, however short it is."""
+SLOW_DECODERS, SLOWER = ("ppm", "ppm_plain", "bmp_rle"), 16
+"""What Pillow decodes in a loop of Python, and how many usual pixels one of these stands for."""
 LEAST_GREY = 2**12
 """A deep picture that is darker throughout keeps at most 16 of 256 levels: it holds 8 or 12 bit in 16."""
 REDUCING_GAP = 2  # as Pillow's own thumbnails: the last step down, which has soft edges, is at least by half
@@ -104,8 +106,9 @@ def _decoded(
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > max_pixels:
                 raise PictureError(too_large, "too large")
-            if LEAST_ROW * image.height > max_pixels:
-                sentence = f"{name}: the picture is too high for its width ({image.width} x {image.height}); cut it."
+            if _cost(image) > max_pixels:
+                kind = f"{image.width} x {image.height} pixels, {image.format} in {len(image.tile)} parts"
+                sentence = f"{name}: its shape or kind ({kind}) takes too long to read; cut it, or save it as PNG."
                 raise PictureError(sentence, "too large")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _check_tiff(image, name)
@@ -136,6 +139,12 @@ def _is_deep(tile: Any) -> bool:
     return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in told[1:]))
 
 
+def _cost(image: ImageFile.ImageFile) -> int:
+    """Usual pixels that take as long to decode."""
+    slower = SLOWER if image.tile and image.tile[0].codec_name in SLOW_DECODERS else 1
+    return max(slower * max(image.size) * max(min(image.size), SHORT_SIDE), len(image.tile) * PART_PIXELS)
+
+
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     """Refuse what Pillow reads as if it were something else."""
     about = image.tag_v2
@@ -147,6 +156,14 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
         wrong = f"{bits} bit grey levels of which 0 is white"
     elif bits > 8 and about.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and image.mode not in ("I;16", "I", "F"):
         wrong = f"{bits} bit colours one behind the other (planar)"
+    elif (
+        image.mode == "YCbCr"
+        and image.info.get("compression") == "raw"
+        and tuple(about.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))) != (1, 1)
+    ):
+        wrong = "colours shared by several pixels, uncompressed"
+    elif image.mode in ("P", "PA") and 0 < max(about.get(TiffImagePlugin.COLORMAP, (0,))) < 256:
+        wrong = "a palette of 8 bit in place of 16"
     if wrong:
         raise PictureError(f"{name}: is a TIFF of {wrong}, which is not read; save it as PNG.")
 
