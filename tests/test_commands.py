@@ -162,6 +162,21 @@ def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, capsys: 
     )
 
 
+def test_mlflow_has_one_store_for_all_runs() -> None:
+    """Whether or not mlflow is installed: the options are those that Lightning's logger takes."""
+    import inspect
+
+    from lightning.pytorch.loggers import MLFlowLogger
+    from omegaconf import OmegaConf
+
+    from hillstart.run_options import conf_folder
+
+    options = dict(OmegaConf.load(conf_folder() / "logger/mlflow.yaml"))
+    assert options.pop("_target_") == "lightning.pytorch.loggers.MLFlowLogger"
+    assert set(options) <= set(inspect.signature(MLFlowLogger.__init__).parameters)
+    assert options["tracking_uri"] == "sqlite:///mlflow.db" and "save_dir" not in options
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

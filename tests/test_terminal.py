@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -145,9 +146,11 @@ def test_csv_gives_every_name_back(photos: Path) -> None:
     folder = photos.parent
     for name in NAMES:
         Image.fromarray(noise(0, 8, 8, 3)).save(folder / "a.png")
-        (folder / "a.png").rename(os.fsencode(folder) + b"/" + name)
+        (folder / "a.png").rename(folder / os.fsdecode(name))
     names = [os.fsdecode(name) for name in NAMES]
-    done = subprocess.run(command("predict", "network.safetensors", *names, "--csv"), cwd=folder, capture_output=True)
+    done = subprocess.run(
+        command("predict", "network.safetensors", *names, "--csv"), cwd=folder, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     text = io.StringIO(done.stdout.decode(errors="surrogateescape"), newline="")
     assert [row["path"] for row in csv.DictReader(text)] == names
@@ -180,3 +183,18 @@ def test_the_library_leaves_the_backend_alone() -> None:
         [sys.executable, "-c", code], env=alone() | {"MPLBACKEND": "svg"}, capture_output=True, text=True
     )
     assert done.stdout.split() == ["svg", "svg"], done.stderr
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_log_is_written_into_a_file_alone(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hillstart.logs import LogFile
+
+    path, elsewhere = tmp_path / "train.log", tmp_path / "elsewhere"
+    elsewhere.write_text("before")
+    {"link": lambda: path.symlink_to(elsewhere), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    log = LogFile(str(path))
+    for words in ("one", "two"):
+        log.handle(logging.LogRecord("name", logging.INFO, "", 0, words, None, None))
+    log.close()
+    assert elsewhere.read_text() == "before"
+    assert capsys.readouterr().err.count("the log is not whole: ") == 1
