@@ -130,6 +130,8 @@ def test_a_folder_with_a_link_that_leaves_it_is_refused(tmp_path: Path, name: st
     (folder / name).parent.mkdir(parents=True)
     elsewhere.mkdir()
     (folder / "inside").symlink_to(".")
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "python").symlink_to(elsewhere)
     check_links(folder)
     (folder / name).symlink_to(elsewhere)
     with pytest.raises(InputError, match=name):

@@ -116,14 +116,19 @@ def _check_regular(path: Path, mode: int) -> None:
         raise InputError(f"{visible(str(path))}: is {what}, not a file.")
 
 
+FULL_OF_LINKS = frozenset((".venv", "venv", ".git", "node_modules"))
+"""Folders that may lie beside a run that is written into one's working folder; none is ever written into."""
+
+
 def check_links(folder: Path) -> None:
     """Refuse a folder that would lead what is written into it elsewhere.
 
     Raises:
-        InputError: a symbolic link in it, at any depth, leads out of it.
+        InputError: a symbolic link in it leads out of it, at any depth, but for `FULL_OF_LINKS`.
     """
     inside = folder.resolve()
     for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in FULL_OF_LINKS]
         for name in (*folders, *files):
             path = Path(place, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
