@@ -196,7 +196,9 @@ class Training(pl.LightningModule):
         """Only starts that roll stay in the pack; when none does, or all is done, the fit ends."""
         rolling = self.record.rolling
         self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
-        is_over = not bool(rolling.any()) or self.global_step >= self.total_steps
+        # A run that was interrupted after its last chunk has not measured its last epoch yet.
+        is_measured = len(self.record.history) * self.batches.per_epoch >= self.global_step
+        is_over = not bool(rolling.any()) or (self.global_step >= self.total_steps and is_measured)
         self.trainer.should_stop = self.trainer.should_stop or is_over
 
     def release(self) -> None:
