@@ -97,8 +97,9 @@ class TrainingTask:
         jobs: dict[int, RunOptions] = {}
         for index, cfg in enumerate(cfgs):
             try:
-                jobs[index] = composed_options(cfg)
-                _check_multirun(jobs[index])
+                options = composed_options(cfg)
+                _check_multirun(options)
+                jobs[index] = options
             except USER_ERRORS as error:
                 yield index, partial(_raise, error)
         if not jobs:
