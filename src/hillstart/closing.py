@@ -130,7 +130,7 @@ def uncertain(accuracy: float, pictures: int) -> str:
 
 
 def tells(calibration: Mapping[str, Any], accuracy: float, pictures: int) -> int:
-    """What a temperature does to the probabilities on so many test pictures.
+    """Tell whether a temperature makes the probabilities better on so many test pictures.
 
     Its effect counts where it changes the expected calibration error by more than two standard errors of the accuracy
     that this compares the probabilities with.
@@ -191,7 +191,7 @@ def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool 
 
 
 def _spread(summary: dict[str, Any], rows: Sequence[Row]) -> None:
-    """How the starts differ, and how much one would see of it on so many pictures by chance alone.
+    """Tell the spread of the starts, and how much of it chance alone would show on so many pictures.
 
     Args:
         rows: what a table of the settings is shown of, where the starts are of several; none: it is not shown.

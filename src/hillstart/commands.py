@@ -203,7 +203,7 @@ def _store_options(folder: Path, cfg: DictConfig) -> None:
 
 
 class BeforeTraining(Callback):
-    """What Hydra asks before it writes anything (`hydra.callbacks` in conf): are the options and the folder sound?"""
+    """Callback of Hydra (`hydra.callbacks` in conf) that checks options and folder before anything is written."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all options; those of a run that goes on are taken from its folder."""

@@ -77,7 +77,7 @@ def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
 
 
 def _other_pictures(a: Run, b: Run) -> list[str] | None:
-    """What differs in the pictures of two runs; None: not known."""
+    """Names of what differs in the pictures of two runs; None: not known."""
     common = [key for key in a.pictures if key in b.pictures]
     differing = [key for key in common if a.pictures[key] != b.pictures[key]]
     if a.validated_on and a.validated_on == b.validated_on:
@@ -88,7 +88,7 @@ def _other_pictures(a: Run, b: Run) -> list[str] | None:
 
 
 def _kinship(c: Comparison) -> Iterator[str]:
-    """Whether A and B have starts in common: then the intervals, which are of independent draws, mean nothing."""
+    """Warn where A and B share starts: the intervals are for independent draws and mean nothing then."""
     a, b = (run.folder.resolve() for run in c.runs.values())
     again = c.runs["A"].options and not c.differing_options and not c.other_pictures
     if a == b:

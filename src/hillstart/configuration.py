@@ -1,4 +1,4 @@
-"""What the options of a run ask for: pictures and starts, a trainer, a logger."""
+"""Build what the options of a run ask for: pictures and starts, a trainer, a logger."""
 
 import os
 import time
@@ -36,7 +36,7 @@ PER_START = ("seed", "descent.eta", "descent.momentum", "descent.lmbda")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """What Hydra composed, without its own node, as plain data whose references are followed.
+    """Turn a composed config, without Hydra's own node, into plain data with its references resolved.
 
     A logger may refer to the folder of the run, which is not known before the run begins.
 

@@ -27,7 +27,7 @@ HEAD_SECONDS, IDLE_SECONDS, REQUEST_SECONDS = 10, 60, 120
 STAY_SECONDS = 1
 """For a silent client, once the server is to end."""
 HEAD_BYTES = 16 << 10
-"""Of a head, or of the trailers of a body."""
+"""Largest head of a request, or trailers of a body."""
 PARTS, BYTES_PER_PART = 256, 512
 """So many chunks are free in each body; those beyond them must hold so many bytes on average."""
 CONNECTIONS = 1024
@@ -36,7 +36,7 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def most_connections() -> int:
-    """How many connections may be open: half of the files that may be, so that accepting more never fails."""
+    """Return the limit of open connections: half of the files that may be open, so that accepting never fails."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, files // 2))
 
@@ -98,7 +98,7 @@ class Connection(H11Protocol):
 
     @property
     def in_flight(self) -> bool:
-        """Whether a request has come, at least its head, and is not yet answered."""
+        """True while a request whose head has come is not yet answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
