@@ -13,10 +13,11 @@ train: $(READY) ## train 16 starts on lions against ducks, choose the best, test
 test: $(READY) ## the whole test suite: CPU, offline
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## style and types
+lint: $(READY) ## style, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 report: $(READY) ## the page that opens the box, written anew: make report RUN=outputs/DATE/TIME (default: the last run)
 	$(BIN)/python scripts/report.py "$(or $(RUN),$(lastword $(sort $(wildcard outputs/*/*))))"

@@ -1,6 +1,6 @@
 """Is this folder of pictures fit to train on? `python scripts/audit.py FOLDER`; `--help` lists the options."""
 
-from hillstart.doorway import audit
+from hillstart.cli.main import audit
 
 if __name__ == "__main__":
     audit()

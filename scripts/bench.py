@@ -1,6 +1,9 @@
 """How fast, here: `python scripts/bench.py [--device cpu|cuda] [--only SECTION ...] [--json FILE] [--quick]`."""
 
-from hillstart.doorway import bench
+from hillstart.system.console import command
 
 if __name__ == "__main__":
-    bench()
+    with command():
+        from benchmarks.command import main
+
+        main()

@@ -1,6 +1,6 @@
 """Why does the network say so? `python scripts/explain.py MODEL IMAGE [--node NODE]`; `--help` lists the options."""
 
-from hillstart.doorway import explain
+from hillstart.cli.main import explain
 
 if __name__ == "__main__":
     explain()

@@ -1,6 +1,6 @@
 """What is on these pictures? `python scripts/predict.py MODEL IMAGE ...`; `--help` lists the options."""
 
-from hillstart.doorway import predict
+from hillstart.cli.main import predict
 
 if __name__ == "__main__":
     predict()

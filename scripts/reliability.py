@@ -1,6 +1,6 @@
 """Do the probabilities mean what they say? `python scripts/reliability.py RUN [--output FILE]`."""
 
-from hillstart.doorway import reliability
+from hillstart.cli.main import reliability
 
 if __name__ == "__main__":
     reliability()

@@ -1,6 +1,6 @@
 """Open the box: `python scripts/report.py RUN [--image FILE]` writes RUN/report.html; `--help` lists the options."""
 
-from hillstart.doorway import report
+from hillstart.cli.main import report
 
 if __name__ == "__main__":
     report()

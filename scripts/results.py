@@ -1,6 +1,9 @@
 """The table of docs/results.md anew: `python scripts/results.py [--only NAME ...] [--photos FOLDER]`."""
 
-from hillstart.doorway import results
+from hillstart.system.console import command
 
 if __name__ == "__main__":
-    results()
+    with command():
+        from benchmarks.results import main
+
+        main()

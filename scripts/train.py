@@ -1,6 +1,6 @@
 """Train: `python scripts/train.py [key=value ...]`; the keys are explained in conf/, `--help` lists them."""
 
-from hillstart.doorway import train
+from hillstart.cli.main import train
 
 if __name__ == "__main__":
     train()

@@ -34,7 +34,7 @@ def closed_logs() -> Iterator[None]:
     """What Hydra has opened for a training in this process: one word more would open the file again, for good."""
     yield
     for handler in logging.root.handlers[:]:
-        if isinstance(handler, logging.FileHandler) and type(handler).__module__ in ("logging", "hillstart.logs"):
+        if isinstance(handler, logging.FileHandler) and type(handler).__module__ in ("logging", "hillstart.runs.logs"):
             logging.root.removeHandler(handler)
             handler.close()
 

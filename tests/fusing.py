@@ -5,9 +5,9 @@ Prints how far the starts end from each other, for descent in blocks and with mo
 
 import torch
 
-from hillstart import tile
+from hillstart.engine import ensemble
+from hillstart.engine.matmul import TORCH
 from hillstart.network import Network
-from hillstart.products import TORCH
 
 S, SIZES, B, K = 3, [8, 5, 3], 4, 8
 
@@ -24,7 +24,7 @@ class Replayed:
 
 def ends(fuse: bool, mu: float | None, cost: str) -> list[torch.Tensor]:
     network = Network.start(SIZES, range(S), cost=cost, dtype=torch.float64)
-    made = tile.Tile(network, list(range(S)), list(range(S)), 0.5, mu, 0.1, 40, None, fuse)
+    made = ensemble.Tile(network, list(range(S)), list(range(S)), 0.5, mu, 0.1, 40, None, fuse)
     x, y = (
         torch.rand(K * B, 8, generator=torch.Generator().manual_seed(0)).double(),
         torch.eye(3)[torch.arange(K * B) % 3],
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     compiled = []
     compiler = torch.compile
     torch.compile = lambda function: compiled.append(function) or compiler(function)  # type: ignore
-    tile.Replay, tile.REPLAYED = Replayed, 4  # type: ignore
+    ensemble.Replay, ensemble.REPLAYED = Replayed, 4  # type: ignore
     for mu, cost in ((None, "quadratic"), (0.9, "log_likelihood")):
         pairs = zip(ends(False, mu, cost), ends(True, mu, cost), strict=True)
         print(max((p - q).abs().max().item() for p, q in pairs), len(compiled))

@@ -22,21 +22,22 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image, TiffImagePlugin
 
-from hillstart import model_file
-from hillstart.configuration import build_population, composed_options, trainer_maker
-from hillstart.data import decoded, idx, quickdraw, strokes
-from hillstart.data.minibatches import MiniBatches
-from hillstart.descent import Hyperparameters
-from hillstart.images import read_picture
-from hillstart.model_file import Model
+from hillstart.cli.options import USER_ERRORS, _keys, check_words, explain
+from hillstart.config.build import build_population, composed_options, trainer_maker
+from hillstart.config.options import conf_folder, read_stored_options
+from hillstart.data import cache as decoded
+from hillstart.data import idx, quickdraw, strokes
+from hillstart.data.batches import MiniBatches
+from hillstart.data.images import read_picture
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.engine.starts import Hyperparameters, Start
+from hillstart.inference import model_file
+from hillstart.inference.model_file import Model
 from hillstart.network import Network
-from hillstart.options import USER_ERRORS, _keys, check_words, explain
-from hillstart.preprocessing import Preprocessing
-from hillstart.run_folder import _stored as _stored_checkpoint
-from hillstart.run_options import OPTIONS as FILE_OF_OPTIONS
-from hillstart.run_options import OVERRIDES, conf_folder, read_stored_options, stored_overrides
-from hillstart.starts import Start
-from hillstart.tables import Tables
+from hillstart.runs.reader import OPTIONS as FILE_OF_OPTIONS
+from hillstart.runs.reader import OVERRIDES, stored_overrides
+from hillstart.runs.tables import Tables
+from hillstart.runs.writer import _stored as _stored_checkpoint
 from made import trainer, training
 
 SMALL = Preprocessing(size=4, channels=3)

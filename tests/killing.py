@@ -14,7 +14,10 @@ from pathlib import Path
 
 from launching import BOUND, wait_for
 
-OFTEN = "from hillstart import checkpoints, commands; checkpoints.SHARE = float('inf'); commands.train()"
+OFTEN = (
+    "from hillstart.training import callbacks; from hillstart.cli.train import train;"
+    "callbacks.SHARE = float('inf'); train()"
+)
 OPTIONS = [
     *("data.train=200", "data.test=40", "network.hidden=[6]", "network.activation=relu", "descent.schedule=linear"),
     *("descent.eta=[1000,0.005]", "descent.momentum=0.9", "descent.batch_size=10", "starts=9", "pack=7", "keep=4"),

@@ -9,13 +9,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hillstart.data.augment import Augment
-from hillstart.data.pictures import PictureSet, Split
-from hillstart.descent import Descent
+from hillstart.data.dataset import PictureSet, Split
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.engine.starts import Start
 from hillstart.network import Network
-from hillstart.preprocessing import Preprocessing
-from hillstart.starts import Start
-from hillstart.stopping import Stopping
-from hillstart.training import Training
+from hillstart.training.module import Training
+from hillstart.training.optimizer import Descent
+from hillstart.training.stopping import Stopping
 
 
 def blobs(train: int = 103, size: int = 6, augment: str = "none") -> PictureSet:

@@ -16,8 +16,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from hillstart import heartbeat
-from hillstart.ranks import AcrossRanks, Ranks, leave, ranks_of
+from hillstart.training import distributed
+from hillstart.training.distributed import AcrossRanks, Ranks, leave, ranks_of
 
 STARTS = 7
 
@@ -66,7 +66,7 @@ class Toy(pl.LightningModule):
 
 
 def run(options: argparse.Namespace) -> None:
-    heartbeat.GRACE = options.grace
+    distributed.GRACE = options.grace
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     with (options.folder / "processes").open("a") as file:

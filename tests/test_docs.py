@@ -16,11 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import hillstart
-from hillstart import commands, reporting
-from hillstart.configuration import composed_options
+from hillstart.cli import report
+from hillstart.cli import train as commands
+from hillstart.config.build import composed_options
+from hillstart.config.options import conf_folder
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE
 from hillstart.network import ACTIVATIONS, COSTS, Network
-from hillstart.run_options import conf_folder
 
 TOP = Path(__file__).parent.parent
 DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -285,7 +286,7 @@ def test_a_new_data_set_is_trained_on(
     assert Path("run/report.html").is_file()
     monkeypatch.setattr(sys, "argv", ["report.py", "run"])
     with pytest.raises(SystemExit, match=r"data\._target_ is 'bars\.load', which conf does not know"):
-        reporting.main()
+        report.main()
     (path,) = [option for option in run if option.startswith("hydra.searchpath")]
     train(path, "resume=run", "trainer.max_epochs=4", "report=false")
     assert json.loads(Path("run/summary.json").read_text())["epochs"] == 4

@@ -13,8 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from hillstart import signals
-from hillstart.doorway import train
+from hillstart.cli.main import train
+from hillstart.system import interrupts
 
 
 def wait_in(module: str, function: str, when: str) -> None:
@@ -26,7 +26,7 @@ def wait_in(module: str, function: str, when: str) -> None:
     def waits(*args: Any, **kwargs: Any) -> Any:
         if eval(when, {"args": args, "Path": Path}):
             Path("waiting").touch()
-            while signals.asked is None:
+            while interrupts.asked is None:
                 time.sleep(0.005)
         return original(*args, **kwargs)
 
@@ -34,7 +34,7 @@ def wait_in(module: str, function: str, when: str) -> None:
 
 
 if __name__ == "__main__":
-    signals.PATIENCE = 1e6
+    interrupts.PATIENCE = 1e6
     if "WAIT_IN" in os.environ:
         wait_in(*os.environ["WAIT_IN"].split(":"), os.environ["WAIT_WHEN"])
     train()

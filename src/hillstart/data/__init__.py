@@ -1,1 +1,1 @@
-"""Labelled pictures to tensors, with fixed splits: one module per source."""
+"""Labelled pictures: a file per source, one preprocessing, an audit, mini-batches."""

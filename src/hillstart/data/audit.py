@@ -10,8 +10,8 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from hillstart.images import PictureError
-from hillstart.terminal import visible
+from hillstart.data.images import PictureError
+from hillstart.system.console import visible
 
 HANDFUL = 5
 """Pictures of a class in a split with a folder of its own; with fewer, nothing is learned, or nothing measured."""

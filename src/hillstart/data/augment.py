@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from hillstart.errors import InputError
+from hillstart.system.errors import InputError
 
 PRESETS = ("none", "light", "mirror", "doodle", "photo")
 

@@ -8,18 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hillstart.data.pictures import (
-    PictureSet,
-    Preset,
-    Split,
-    assemble_official,
-    only_classes,
-    pick_classes,
-    resized,
-)
-from hillstart.errors import InputError
-from hillstart.preprocessing import Preprocessing, Size
-from hillstart.schema import Flag, Location, Names, Seed, Share, checked
+from hillstart.data.dataset import PictureSet, Preset, Split, assemble_official, only_classes, pick_classes, resized
+from hillstart.data.preprocessing import Preprocessing, Size
+from hillstart.system.errors import InputError
+from hillstart.system.schema import Flag, Location, Names, Seed, Share, checked
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOME = Path("data")  # where a download goes

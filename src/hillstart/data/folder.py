@@ -10,12 +10,12 @@ import torch
 
 from hillstart.data import audit
 from hillstart.data.audit import NOTED, SPOILS, Finding
-from hillstart.data.decoded import Decoded, decode
+from hillstart.data.cache import Decoded, decode
+from hillstart.data.dataset import PictureSet, Preset, Split, assemble, stratified
 from hillstart.data.layout import Layout, check_enough, laid_out
-from hillstart.data.pictures import PictureSet, Preset, Split, assemble, stratified
-from hillstart.errors import InputError
-from hillstart.preprocessing import Grey, Preprocessing, Size
-from hillstart.schema import Flag, Location, Names, Says, Seed, Share, checked, one_of
+from hillstart.data.preprocessing import Grey, Preprocessing, Size
+from hillstart.system.errors import InputError
+from hillstart.system.schema import Flag, Location, Names, Says, Seed, Share, checked, one_of
 
 log = logging.getLogger(__name__)
 

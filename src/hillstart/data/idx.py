@@ -12,20 +12,12 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from hillstart.data.pictures import (
-    PictureSet,
-    Preset,
-    Split,
-    assemble_official,
-    only_classes,
-    pick_classes,
-    resized,
-)
-from hillstart.errors import InputError
-from hillstart.files import open_regular
-from hillstart.preprocessing import Preprocessing, Size
-from hillstart.schema import Flag, Location, Names, Seed, Share, checked, one_of
-from hillstart.untrusted import briefly
+from hillstart.data.dataset import PictureSet, Preset, Split, assemble_official, only_classes, pick_classes, resized
+from hillstart.data.preprocessing import Preprocessing, Size
+from hillstart.system.errors import InputError
+from hillstart.system.files import open_regular
+from hillstart.system.schema import Flag, Location, Names, Seed, Share, checked, one_of
+from hillstart.system.untrusted import briefly
 
 CLASSES = {
     "fashion_mnist": (

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from hillstart.data import audit
 from hillstart.data.audit import Finding, Labelled
-from hillstart.data.pictures import pick_classes
+from hillstart.data.dataset import pick_classes
+from hillstart.data.images import PICTURE_SUFFIXES, find_pictures, is_passed_over
 from hillstart.data.split_names import UNLABELLED, named_like_splits, says_no_more
-from hillstart.errors import InputError
-from hillstart.images import PICTURE_SUFFIXES, find_pictures, is_passed_over
+from hillstart.system.errors import InputError
 
 SPLITS = ("train", "val", "test")
 WRAPPED = 3

@@ -6,13 +6,13 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from hillstart.data.dataset import PictureSet, Preset, Split, assemble
 from hillstart.data.ducks import duck
 from hillstart.data.lions import lion
 from hillstart.data.pen import Pen
-from hillstart.data.pictures import PictureSet, Preset, Split, assemble
-from hillstart.errors import InputError
-from hillstart.preprocessing import Preprocessing, Size
-from hillstart.schema import Flag, Seed, Share, checked, whole
+from hillstart.data.preprocessing import Preprocessing, Size
+from hillstart.system.errors import InputError
+from hillstart.system.schema import Flag, Seed, Share, checked, whole
 
 CLASSES = ("lion", "duck")
 DOODLES: tuple[Callable[[Pen], None], ...] = (lion, duck)

@@ -22,21 +22,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from hillstart.data.pictures import (
-    PictureSet,
-    Preset,
-    Split,
-    assemble,
-    pick_classes,
-    resized,
-    stratified,
-)
+from hillstart.data.dataset import PictureSet, Preset, Split, assemble, pick_classes, resized, stratified
+from hillstart.data.preprocessing import Preprocessing, Size
 from hillstart.data.strokes import read_drawings
-from hillstart.errors import InputError
-from hillstart.files import open_regular
-from hillstart.preprocessing import Preprocessing, Size
-from hillstart.schema import Flag, Location, Names, Seed, Share, checked, whole
-from hillstart.untrusted import briefly
+from hillstart.system.errors import InputError
+from hillstart.system.files import open_regular
+from hillstart.system.schema import Flag, Location, Names, Seed, Share, checked, whole
+from hillstart.system.untrusted import briefly
 
 BITMAPS = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap"
 HOME = Path("data/quickdraw")  # where downloads go

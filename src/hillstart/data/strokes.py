@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hillstart.errors import InputError
-from hillstart.files import open_regular
-from hillstart.untrusted import briefly
+from hillstart.system.errors import InputError
+from hillstart.system.files import open_regular
+from hillstart.system.untrusted import briefly
 
 FINER = 4  # drawn this many times larger, then reduced, so that lines have soft edges
 # The published bitmaps were made of drawings on a plane of 256, with lines 16 thick and a margin of 16 beyond the line.

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from hillstart.data.pictures import PictureSet
-from hillstart.errors import InputError
-from hillstart.model_file import Model
+from hillstart.data.dataset import PictureSet
+from hillstart.inference.model_file import Model
 from hillstart.network import Network
 from hillstart.report.page import Section, data_bytes, floats
+from hillstart.system.errors import InputError
 
 PICTURES, PICTURE_BYTES = 100, 400_000
 """How many test pictures are shown, as far as all of them together take no more than so many bytes."""

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hillstart import model_file
-from hillstart.configuration import build_population
-from hillstart.errors import InputError
-from hillstart.files import open_regular, read_text
-from hillstart.model_file import Model
+from hillstart.config.build import build_population
+from hillstart.config.options import read_stored_options, read_stored_trainer
+from hillstart.engine.starts import DIVERGED, STATUS, Start
+from hillstart.inference import model_file
+from hillstart.inference.model_file import Model
 from hillstart.network import Network
-from hillstart.population import Population
-from hillstart.run_options import OPTIONS, read_stored_options, read_stored_trainer
-from hillstart.starts import DIVERGED, STATUS, Start
-from hillstart.tables import HISTORY
-from hillstart.untrusted import yaml_text
+from hillstart.runs.reader import OPTIONS
+from hillstart.runs.tables import HISTORY
+from hillstart.system.errors import InputError
+from hillstart.system.files import open_regular, read_text
+from hillstart.system.untrusted import yaml_text
+from hillstart.training.packs import Population
 
 COSTS = HISTORY[2:]
 MOST_COMPARED = 1000

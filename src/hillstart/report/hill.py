@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hillstart.data.minibatches import Sample
-from hillstart.data.pictures import PictureSet
-from hillstart.model_file import Model
+from hillstart.data.batches import Sample
+from hillstart.data.dataset import PictureSet
+from hillstart.engine.starts import Start, varying
+from hillstart.inference.model_file import Model
 from hillstart.report.hills import Hill, Plane, along_path, flat, through
 from hillstart.report.one_weight import along_weights, interesting, label, rounded
 from hillstart.report.page import Section, floats
 from hillstart.report.paths import Paths
-from hillstart.starts import Start, varying
 
 # Pictures that costs are measured on, and the work that all points of a plane may be: below it, fewer pictures are.
 PICTURES, FEWEST = 1000, 100

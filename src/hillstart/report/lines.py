@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from hillstart.data.minibatches import Sample
+from hillstart.data.batches import Sample
 from hillstart.network import ACTIVATIONS, COSTS, Network
 from hillstart.report.matching import matched
 

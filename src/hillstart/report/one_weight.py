@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hillstart.model_file import Model
+from hillstart.inference.model_file import Model
 from hillstart.report.hills import Hill, Point, Points, place
 from hillstart.report.page import floats
 

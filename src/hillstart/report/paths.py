@@ -13,10 +13,10 @@ from jaxtyping import Float
 from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
-from hillstart.population import Population
+from hillstart.engine.starts import VAL_COST, Start
 from hillstart.report.hills import flat
-from hillstart.starts import VAL_COST, Start
-from hillstart.training import Training
+from hillstart.training.module import Training
+from hillstart.training.packs import Population
 
 # Of all recorded weights together; of a path that needs more, only every k-th epoch is kept.
 PATH_BYTES = 256 << 20

@@ -10,15 +10,15 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from hillstart.closing import tells
-from hillstart.data.minibatches import Sample
-from hillstart.data.pictures import PictureSet
-from hillstart.model_file import Model
+from hillstart.data.batches import Sample
+from hillstart.data.dataset import PictureSet
+from hillstart.engine.starts import accuracy_interval
+from hillstart.inference.model_file import Model
+from hillstart.inference.voting import Calibration, probabilities, vote
 from hillstart.report import charts
 from hillstart.report.page import Section, data_uri
 from hillstart.report.reliability import TITLES, draw, with_bins
-from hillstart.starts import accuracy_interval
-from hillstart.voting import Calibration, probabilities, vote
+from hillstart.runs.summary import tells
 
 MISTAKES = 12
 BEHIND_A_CELL, PIXELS_IN_ALL = 12, 1_500_000

@@ -5,20 +5,16 @@ the diagonal.
 """
 
 import json
-import sys
-from argparse import ArgumentParser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from hillstart.calibration import BINS, Bin
-from hillstart.closing import show
-from hillstart.errors import InputError
-from hillstart.files import read_text, relative, replacing
+from hillstart.inference.calibration import Bin
 from hillstart.report import charts
-from hillstart.terminal import visible
+from hillstart.system.errors import InputError
+from hillstart.system.files import read_text
 
 TITLES = {"before": "outputs as they are", "after": "with the temperature"}
 
@@ -82,34 +78,3 @@ def draw(calibration: dict[str, Any], titles: Mapping[str, str] = TITLES) -> Fig
         ax.set_ylabel("how often right")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, **charts.LEGEND)
     return figure
-
-
-def main() -> None:
-    """`scripts/reliability.py`."""
-    parser = ArgumentParser(
-        description="Do the probabilities of a run's vote mean what they say? A table and a drawing."
-    )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
-    parser.add_argument("--output", type=Path, help="where to draw (default: reliability.svg in RUN)")
-    options = parser.parse_args()
-    output = options.output or options.run / "reliability.svg"
-    try:
-        calibration = read(options.run)
-        with replacing(output, sync=False) as new:
-            new.write_text(charts.alone(draw(calibration)))
-    except (InputError, OSError) as error:
-        sys.exit(f"hillstart: {error}")
-    headings = ("up to", *(f"{what}, {when}" for when in TITLES for what in ("pictures", "mean", "right")))
-    bins = {when: {round(b.high * BINS): b for b in calibration["test"][when]["reliability"]} for when in TITLES}
-    lines = []
-    for k in range(1, BINS + 1):
-        found = [bins[when].get(k) for when in TITLES]
-        if any(found):
-            cells = [
-                (str(b.pictures), f"{b.confidence:.3f}", f"{b.accuracy:.3f}") if b else ("0", "", "") for b in found
-            ]
-            lines.append([f"{k / BINS:.2f}", *cells[0], *cells[1]])
-    show("the vote on the test pictures", headings, lines)
-    errors = [f"{calibration['test'][when]['expected_calibration_error']:.4f}" for when in TITLES]
-    print(f"expected calibration error {errors[0]} before, {errors[1]} after, by a temperature of "
-          f"{calibration['temperature']:.3f}; drawn in {visible(str(relative(output)))}")  # fmt: skip

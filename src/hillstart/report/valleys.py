@@ -9,15 +9,15 @@ import torch
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from hillstart.data.minibatches import Sample, generator
-from hillstart.data.pictures import PictureSet
-from hillstart.model_file import Model
+from hillstart.data.batches import Sample, generator
+from hillstart.data.dataset import PictureSet
+from hillstart.engine.starts import Start, spread, varying
+from hillstart.inference.model_file import Model
 from hillstart.network import Network
 from hillstart.report import charts
 from hillstart.report.lines import ANOTHER, SHARE, VERDICTS, lines
 from hillstart.report.matching import CENTRE, shuffled
 from hillstart.report.page import Section, floats
-from hillstart.starts import Start, spread, varying
 
 TITLE = "The valleys: where did the starts end?"
 LOOK = "Look at the hill between two starts: is it still there once the hidden nodes of both are numbered alike?"

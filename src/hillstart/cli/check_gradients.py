@@ -1,0 +1,44 @@
+"""The command that checks the gradient: `scripts/check_gradients.py`."""
+
+import sys
+from argparse import ArgumentParser
+
+import hydra
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hillstart.cli.options import (
+    one_sentence,
+)
+from hillstart.config.build import build_population, composed_options
+from hillstart.config.options import conf_folder
+from hillstart.data.batches import Sample
+from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
+from hillstart.network import Network
+
+
+def main() -> None:
+    """`scripts/check_gradients.py`: the gradient of the configured network by hand, by autograd and by differences."""
+    parser = ArgumentParser(description="The gradient by hand against autograd and finite differences, layer by layer.")
+    parser.add_argument("options", nargs="*", metavar="key=value", help="as for training: network.hidden=[5,4] ...")
+    options = parser.parse_args().options
+    with one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        population = build_population(composed_options(hydra.compose("train", ["starts=2", *options])))
+    data, B = population.data, 10
+    x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
+    net = population.begin(sorted({start.seed for start in population.starts}))
+    net = Network([w.double() for w in net.w], [b.double() for b in net.b], net.activation, net.cost)
+    checks = check(net, x.double(), y.double(), population.starts[0].hyperparameters.lmbda, len(data.train.y))
+    table = Table(
+        title=f"network {net.sizes}, {net.activation}, {net.cost}: {net.starts} starts, {B} pictures, float64"
+    )
+    for heading in ("layer", "", "largest gradient", "by hand - autograd", "by hand - differences"):
+        table.add_column(heading, justify="right")
+    for c in checks:
+        errors = (c.largest_gradient, c.against_autograd, c.against_differences)
+        table.add_row(str(c.layer), c.parameter, *(f"{error:.1e}" for error in errors))
+    Console().print(table, "Errors are the largest of a layer, relative to its largest gradient.")
+    if any(not (c.against_autograd < TOLERANCE and c.against_differences < DIFFERENCE_TOLERANCE) for c in checks):
+        sys.exit(f"hillstart: the gradient is wrong; autograd must agree to {TOLERANCE:g}, "
+                 f"differences to {DIFFERENCE_TOLERANCE:g}.")  # fmt: skip

@@ -1,0 +1,36 @@
+"""The ways into the commands: what a signal or a closed pipe finds before the seconds of imports have passed."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from hillstart.system import console, interrupts
+
+
+def _command(name: str) -> Callable[[], None]:
+    def run() -> None:
+        with console.command():
+            import_module(f"hillstart.cli.{name}").main()
+
+    return run
+
+
+audit = _command("audit")
+check_gradients = _command("check_gradients")
+compare = _command("compare")
+explain = _command("explain")
+export = _command("export")
+predict = _command("predict")
+reliability = _command("reliability")
+report = _command("report")
+serve = _command("serve")
+
+
+def train() -> None:
+    """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for.
+
+    Exit code 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    """
+    with console.command(), interrupts.caught():
+        from hillstart.cli.train import train  # which brings torch and Lightning
+
+        train()

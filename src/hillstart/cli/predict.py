@@ -1,0 +1,209 @@
+"""What is on these pictures? The command line of inference, which needs neither Lightning nor Hydra."""
+
+import csv
+import glob
+import io
+import json
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hillstart.data.images import find_pictures
+from hillstart.inference.classifier import Classifier, Prediction, load
+from hillstart.inference.voting import UNSURE_BELOW
+from hillstart.system.console import Lines, end, visible
+from hillstart.system.errors import InputError
+
+
+def main() -> None:
+    """`hillstart-predict` and `scripts/predict.py`.
+
+    Exit code 1 where a picture could not be used, 2 where the options or the model could not.
+    """
+    options = _parser().parse_args()
+    torch.set_num_threads(1)  # decoding keeps all cores busy: threads within a product would wait for each other
+    try:
+        classifier = load(options.model, options.device)
+        if options.start is not None:
+            classifier = classifier.only(options.start)
+    except InputError as error:
+        end(error, 2)
+    try:
+        whole = _predict(classifier, options)
+    except InputError as error:  # of the model; those of pictures are answers
+        end(error, 2)
+    sys.exit(0 if whole else 1)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description="What is on these pictures? Their labels, how likely, by how many starts.")
+    parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+",
+        help="files, folders (with all below them), patterns such as 'photos/**/*.jpg', or - for names on standard "
+        "input, one a line",
+    )  # fmt: skip
+    voters = parser.add_mutually_exclusive_group()
+    voters.add_argument("--vote", action="store_true", help="let all kept starts vote (the default)")
+    voters.add_argument("--start", type=int, metavar="SEED", help="ask the start of this seed alone")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="comma-separated, with a line of headings")
+    parser.add_argument("--top", type=_whole, metavar="K", help="show the K most likely classes")
+    parser.add_argument(
+        "--unsure-below", type=_share, default=UNSURE_BELOW, metavar="SHARE",
+        help="call an answer unsure when a smaller share of the starts gives it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return share
+
+
+def _predict(classifier: Classifier, options: Namespace) -> bool:
+    """Answer to all pictures; whether every one could be used."""
+    lines, faults = Lines(), 0
+
+    def complain(error: InputError) -> None:
+        nonlocal faults
+        faults += 1
+        lines.note(str(error))
+
+    paths: Iterable[str | Path] = _paths(options.images, complain, lines.note)
+    if "-" not in options.images:  # whose end is not known before it comes
+        paths = list(paths)
+        lines.total = len(paths)
+    form = Json if options.json else Csv if options.csv else Table
+    shown = form(classifier, options.top)
+    if shown.headings:
+        lines.show(shown.headings)
+    with lines:
+        for answer in classifier.predict_each(paths, options.unsure_below):
+            if isinstance(answer, InputError):
+                complain(answer)
+            else:
+                lines.show(shown.line(answer))
+            lines.advance()
+    return not faults
+
+
+# ---------------------------------------------------------------- which pictures
+
+
+def _paths(
+    arguments: Iterable[str], complain: Callable[[InputError], None], note: Callable[[str], None]
+) -> Iterator[str | Path]:
+    for argument in arguments:
+        if argument == "-":
+            for line in sys.stdin.buffer:
+                if name := os.fsdecode(line.rstrip(b"\r\n")):
+                    yield from _below(name, complain, note)
+        elif glob.has_magic(argument) and not os.path.lexists(argument):
+            found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - a pattern may be absolute
+            if not found:
+                complain(InputError(f"{argument}: no file is called so; give a pattern that one matches."))
+            for name in found:
+                yield from _below(name, complain, note)
+        else:
+            yield from _below(argument, complain, note)
+
+
+def _below(name: str, complain: Callable[[InputError], None], note: Callable[[str], None]) -> Iterator[str | Path]:
+    """A file itself, of a folder the pictures in it."""
+    if not Path(name).is_dir():
+        yield name
+        return
+    try:
+        pictures, others = find_pictures(name)
+    except InputError as error:
+        complain(error)
+        return
+    if others:
+        kinds = Counter(path.suffix or "no suffix" for path in others).most_common()
+        listed = ", ".join(f"{kind} {n}" for kind, n in kinds)
+        are = "file that is not a picture" if len(others) == 1 else "files that are not pictures"
+        note(f"{name}: passed over {len(others)} {are} ({listed})")
+    if not pictures:
+        complain(InputError(f"{name}: holds no pictures; give a folder with some, or the files themselves."))
+    yield from pictures
+
+
+class Table:
+    """Columns for a reader, the name last, as it may be long. Of classes the `top` most likely, without it one."""
+
+    def __init__(self, classifier: Classifier, top: int | None = None):
+        self._top, self._starts = min(top or 1, len(classifier.classes)), len(classifier.seeds)
+        self._label = max(len("label"), *(len(visible(name)) for name in classifier.classes))
+        self._agree = max(len("agree"), 1 + 2 * len(str(self._starts)))
+        cells = "  ".join([f"{'label':{self._label}}  prob."] * self._top)
+        self.headings = f"{cells}  {'agree':>{self._agree}}          picture"
+
+    def line(self, answer: Prediction) -> str:
+        ranked = list(answer.probabilities.items())[: self._top]
+        cells = "  ".join(f"{visible(name):{self._label}}  {p:5.3f}" for name, p in ranked)
+        agree = f"{round(answer.agreement * self._starts)}/{self._starts}"
+        return f"{cells}  {agree:>{self._agree}}  {'unsure' if answer.unsure else '':6}  {visible(str(answer.path))}"
+
+
+class Json:
+    """An object a line, in ASCII, so that any file name survives any pipe: `os.fsencode(path)` gives its bytes back.
+
+    Of classes the `top` most likely, without it all.
+    """
+
+    headings = ""
+
+    def __init__(self, classifier: Classifier, top: int | None = None):
+        self._top = top
+
+    def line(self, answer: Prediction) -> str:
+        ranked = list(answer.probabilities.items())[: self._top]
+        fields: dict[str, Any] = {
+            "path": answer.path,
+            "label": answer.label,
+            "probability": round(answer.probability, 6),
+            "probabilities": {name: round(p, 6) for name, p in ranked},
+            "agreement": round(answer.agreement, 6),
+            "unsure": answer.unsure,
+        } | ({} if answer.calibrated else {"calibrated": False})
+        return json.dumps(fields)
+
+
+class Csv:
+    """A row for a picture; with `top`, so many classes in it."""
+
+    def __init__(self, classifier: Classifier, top: int | None = None):
+        self._top = min(top or 1, len(classifier.classes))
+        more = [f"{what}_{k}" for k in range(2, self._top + 1) for what in ("label", "probability")]
+        self.headings = _row(["path", "label", "probability", "agreement", "unsure", *more])
+
+    def line(self, answer: Prediction) -> str:
+        more = [cell for name, p in list(answer.probabilities.items())[1 : self._top] for cell in (name, round(p, 6))]
+        sure = "yes" if answer.unsure else "no"
+        return _row([answer.path, answer.label, round(answer.probability, 6), round(answer.agreement, 6), sure, *more])
+
+
+def _row(cells: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)  # it quotes a line break for being part of the end that it gives a row
+    return text.getvalue().removesuffix("\r\n")

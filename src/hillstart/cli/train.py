@@ -1,0 +1,290 @@
+"""The commands: Hydra's command line for training, with a wrong option answered in one sentence."""
+
+import logging
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from hillstart.cli.options import (
+    USER_ERRORS,
+    check_words,
+    explain,
+    give_own_folders,
+    one_sentence,
+    resumed_checkpoint,
+    resumed_options,
+    resuming,
+    wants_traceback,
+    with_one_start_a_seed,
+    with_quiet_rank,
+    with_resumed_folder,
+)
+from hillstart.config.build import PER_START, build_population, composed_options, plain, trainer_maker
+from hillstart.config.options import RunOptions, conf_folder, read_options, targets
+from hillstart.report.box import check_shown
+from hillstart.runs import experiment, sweep
+from hillstart.runs.claim import claim
+from hillstart.runs.reader import OPTIONS, OVERRIDES
+from hillstart.system import interrupts
+from hillstart.system.console import outlive
+from hillstart.system.errors import InputError
+from hillstart.system.files import WritingError, relative, replacing
+from hillstart.training.distributed import leave, on_first_rank
+from hillstart.training.packs import Population
+
+log = logging.getLogger(__name__)
+
+EXPECTED_WARNINGS = (
+    ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
+    "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder ...
+    "The dirpath has changed",  # ... which may have been moved
+    "It is recommended to use .*sync_dist=True",  # every rank logs the figures of all
+)
+
+
+class TrainingTask:
+    """What Hydra runs: one job, or the jobs of a multirun together, by the protocol of hydra_plugins.hillstart_packs.
+
+    Attributes:
+        mistakes: of a single job, in one sentence each; those of a multirun are raised for its launcher to gather.
+        sweep: the root of a multirun.
+        report: whether it gets a page.
+    """
+
+    per_start = PER_START
+    per_pack = ("logger",)
+
+    def __init__(self, traceback: bool):
+        self.mistakes: list[str] = []
+        self.sweep: Path | None = None
+        self.report = True
+        self._traceback = traceback
+        self._objective = sweep.Objective()
+        self._jobs: list[int] = []
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """One job; the median over its starts of the lowest validation cost, for a sweeper to minimise."""
+        # Handed on, a mistake in a single job would be printed by Hydra in its own way.
+        try:
+            _quiet()
+            return self._train(cfg)
+        except USER_ERRORS as error:
+            if self._traceback or HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            self.mistakes.append(explain(error))
+            return None
+
+    def together(self, cfgs: Sequence[DictConfig]) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
+        """Train the starts of all these jobs as one population; each job's result is written in its own context."""
+        _quiet()
+        folder = _output_folder()
+        jobs: dict[int, RunOptions] = {}
+        for index, cfg in enumerate(cfgs):
+            try:
+                options = composed_options(cfg)
+                _check_multirun(options)
+                jobs[index] = options
+            except USER_ERRORS as error:
+                yield index, partial(_raise, error)
+        if not jobs:
+            return
+        first = next(iter(jobs.values()))
+        self.report = first.report
+        starts, trainer, population = [of.population for of in jobs.values()], trainer_maker(first, folder), None
+        try:
+            population = build_population(first)
+            self._check_objective(first, population)
+        except USER_ERRORS as error:
+            yield from ((index, partial(_raise, error)) for index in jobs)
+            return
+        for done in experiment.run_together(population, starts, trainer, first.keep, first.pack):
+            yield list(jobs)[done.job], partial(_write_job, done)
+
+    def opening(self, folder: Path, jobs: Sequence[int]) -> None:
+        """One batch of jobs, by their numbers."""
+        self._jobs += jobs
+        interrupts.say(lambda: sweep.left(folder, len(self._jobs)))
+
+    def closing(self, folder: Path) -> None:
+        """Of one batch of jobs; a sweeper may launch many."""
+        self.sweep = folder
+
+    def _train(self, cfg: DictConfig) -> float:
+        folder, options = _output_folder(), composed_options(cfg)
+        self.report = options.report
+        alone = HydraConfig.get().mode is not RunMode.MULTIRUN
+        if alone:
+            interrupts.say(partial(_onward, folder))
+        else:
+            _check_multirun(options)
+        checkpoint = None if options.resume is None else resumed_checkpoint(options.resume)
+        if options.report:
+            check_shown(options.network.activation, options.network.cost)  # not only when all is trained
+        make_trainer = trainer_maker(options, folder)
+        population = build_population(options)
+        if not alone:
+            self._check_objective(options, population)
+        accepted = partial(_store_options, folder, cfg) if on_first_rank() else None
+        try:
+            summary = experiment.run(population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted)
+        except WritingError as error:
+            onward = f"resume={relative(folder)} goes on with this run when that is mended"
+            raise InputError(f"{onward}: {error}") from error
+        if options.report and alone and on_first_rank():
+            interrupts.say(lambda: f"only its page is missing: {interrupts.command('report', str(relative(folder)))}")
+            _open_the_box(folder, population)
+        return float(summary["val_cost_of_starts"]["median"])
+
+    def _check_objective(self, options: RunOptions, population: Population) -> None:
+        """Hydra's own sweepers try all that they are told to; others look for the lowest of what jobs return."""
+        if HydraConfig.get().runtime.choices.get("hydra/sweeper") not in ("hillstart", "basic"):
+            self._objective.check(options.network.cost, population.data.validated_on)
+
+
+def _write_job(done: experiment.Finished, cfg: DictConfig) -> float:
+    return float(done.write(_output_folder())["val_cost_of_starts"]["median"])
+
+
+def _open_the_box(folder: Path, population: Population | None = None) -> None:
+    from hillstart.report import write  # which brings Matplotlib: training need not wait for it
+
+    log.info("writing the page that opens the box ...")
+    log.info(f"open it in a browser: {relative(write.write(folder, population))}")
+
+
+def _onward(folder: Path) -> str:
+    """How an interrupted run in `folder` goes on."""
+    if (folder / "checkpoints" / "packs.json").is_file():
+        return f"go on with it by: {interrupts.command('train', resuming(relative(folder)))}"
+    return "nothing was trained yet."
+
+
+def _raise(error: BaseException, cfg: DictConfig) -> float:
+    raise error
+
+
+def _output_folder() -> Path:
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def _check_multirun(options: RunOptions) -> None:
+    of = options.trainer
+    if of.devices != 1 or of.num_nodes != 1:
+        raise InputError(
+            f"trainer.devices={of.devices} trainer.num_nodes={of.num_nodes}: the jobs of a multirun are trained on one "
+            "device; without -m, starts=N shares N starts among many."
+        )
+    if options.resume is not None:
+        raise InputError(f"resume={options.resume}: a multirun cannot be resumed; leave out -m, or leave out resume.")
+
+
+def _store_options(folder: Path, cfg: DictConfig) -> None:
+    """The options of a run that goes on, now that it does: not before, as a refused one is to stay as it was."""
+    typed = HydraConfig.get().overrides.task
+    for path, content in ((OPTIONS, OmegaConf.to_yaml(cfg)), (OVERRIDES, OmegaConf.to_yaml(typed))):
+        with replacing(folder / path) as new:
+            new.write_text(content, encoding="utf-8")
+
+
+class BeforeTraining(Callback):
+    """Callback of Hydra (`hydra.callbacks` in conf) that checks options and folder before anything is written."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check all options; those of a run that goes on are taken from its folder."""
+        outlive()
+        with _refusing():
+            _check_subfolder(config)
+            options = plain(config)
+            trusted = set(targets(options))
+            if options["resume"] is None:
+                overwrite = read_options(options, trusted).overwrite
+                _take(config.hydra.run.dir, overwrite=overwrite)
+                return
+            folder, typed = Path(str(config.hydra.run.dir)), list(config.hydra.overrides.task)
+            options, typed = resumed_options(folder, options, typed)
+            read_options(options, trusted)
+            _take(folder, resume=True)
+            with read_write(config), open_dict(config), read_write(config.hydra), open_dict(config.hydra):
+                for key, value in options.items():
+                    config[key] = value
+                config.hydra.overrides.task = typed
+                config.hydra.output_subdir = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the folder of the sweep; options are checked when each job is composed."""
+        outlive()
+        with _refusing():
+            _check_subfolder(config)
+            overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in config.hydra.overrides.task)
+            _take(config.hydra.sweep.dir, overwrite=overwrite, sweep=True)
+
+
+_taken = ExitStack()
+"""The folders that this process holds."""
+
+
+def _take(folder: str | Path, **how: bool) -> None:
+    """Hold the folder that this command writes into, until it ends; ranks beside the first write nothing."""
+    if on_first_rank():
+        _taken.enter_context(claim(Path(str(folder)).absolute(), **how))
+
+
+def _check_subfolder(config: DictConfig) -> None:
+    given, needed = config.hydra.output_subdir, str(OPTIONS.parent)
+    if given != needed and on_first_rank():
+        raise InputError(
+            f"hydra.output_subdir is {given}; it must stay {needed}, where resume= and the report find a run's options."
+        )
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End with one sentence, or a fault of ours with its traceback: Hydra would warn of it, and the run would go on."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        sys.exit(f"hillstart: {explain(error)}")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _quiet() -> None:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for expected in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", expected)
+
+
+def train() -> None:
+    """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for."""
+    task = TrainingTask(wants_traceback())
+    give_own_folders()
+    with one_sentence(), _taken:
+        check_words(sys.argv[1:])
+        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_folder(sys.argv[1:])))
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
+        finally:
+            if task.sweep:
+                sweep.close(task.sweep)
+        if task.sweep and task.report and (task.sweep / "summary.json").is_file():
+            try:
+                _open_the_box(task.sweep)
+            except InputError as error:  # of data that conf does not name, say: all that was trained is whole
+                log.warning(f"the page is left out: {error}")
+    if task.mistakes:
+        sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
+    leave()

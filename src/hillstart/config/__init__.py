@@ -1,0 +1,1 @@
+"""From conf to objects: the options of a run, checked and built."""

@@ -1,0 +1,181 @@
+"""Build what the options of a run ask for: pictures and starts, a trainer, a logger."""
+
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hillstart.config.options import RunOptions, located, read_options, targets
+from hillstart.data.dataset import PictureSet
+from hillstart.network import Network
+from hillstart.runs.logs import forgiving_logger
+from hillstart.runs.reader import Plain
+from hillstart.system.errors import InputError
+from hillstart.system.untrusted import briefly
+from hillstart.training.callbacks import Checkpoints, TrainingBar, WholeCheckpoints
+from hillstart.training.distributed import AcrossRanks
+from hillstart.training.packs import Population
+
+ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
+"""What to do when a rank is lost."""
+
+PER_START = ("seed", "descent.eta", "descent.momentum", "descent.lmbda")
+"""What the jobs of a multirun may differ in and still be trained together."""
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Turn a composed config, without Hydra's own node, into plain data with its references resolved.
+
+    A logger may refer to the folder of the run, which is not known before the run begins.
+
+    Raises:
+        OmegaConfBaseException: a reference leads nowhere.
+    """
+    found: dict[str, Any] = {}
+    for key in map(str, cfg):
+        if key == "hydra":
+            continue
+        node = cfg[key]
+        try:
+            found[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        except OmegaConfBaseException:
+            if key != "logger":
+                raise
+            found[key] = OmegaConf.to_container(node)
+    return found
+
+
+def composed_options(cfg: DictConfig) -> RunOptions:
+    """The options of a run as the command line has them, all of them trusted.
+
+    Raises:
+        InputError: as `read_options`.
+    """
+    options = plain(cfg)
+    return read_options(options, set(targets(options)))
+
+
+def build_population(options: RunOptions) -> Population:
+    """The starts that the options ask for, with the pictures they are to learn.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    data, net = options.data(), options.network
+    if not isinstance(data, PictureSet):
+        raise InputError(f"data: its _target_ returned a {type(data).__name__}; it must return a PictureSet.")
+    sizes = [data.train.x[0].numel(), *net.hidden, len(data.classes)]
+    begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
+    return Population(begin, sizes, data, options.descent, options.stop, options.population)
+
+
+def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer]:
+    """Makes a Lightning trainer for each pack, as `trainer` and `logger` ask for, writing into `folder`.
+
+    What it returns takes the number of packs that are left, this one with them: these share evenly what is left of
+    `max_time`, so that all starts roll about as long. At least one epoch is trained, so that each start is measured.
+
+    Raises:
+        InputError: a device that is not there; of what it returns, a value that Lightning refuses or a logger whose
+            package is not installed.
+    """
+    of, began = options.trainer, cache(time.monotonic)
+    accelerator = _accelerator(of.accelerator)
+    torch.set_float32_matmul_precision(of.matmul_precision)
+    cuda = accelerator == "cuda"
+    there, what = (torch.cuda.device_count(), "CUDA device") if cuda else (os.cpu_count() or 1, "core")
+    if of.devices > there:
+        there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
+        raise InputError(f"trainer.devices is {of.devices}, but there {there_are} here.")
+    shared = of.devices * of.num_nodes > 1 or _was_started_as_one_of_many()
+    checkpoints = Checkpoints(folder / "checkpoints")
+
+    def make(packs_left: int = 1) -> pl.Trainer:
+        callbacks: list[pl.Callback] = [checkpoints]
+        if of.enable_progress_bar:
+            callbacks.append(TrainingBar())
+        if of.seconds is not None:
+            left = max(0.0, of.seconds + began() - time.monotonic())
+            callbacks.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
+        try:
+            return pl.Trainer(
+                accelerator=accelerator,
+                devices=of.devices,
+                num_nodes=of.num_nodes,
+                max_epochs=of.max_epochs,
+                max_steps=of.max_steps,
+                min_epochs=1,
+                strategy=AcrossRanks(ADVICE) if shared else "auto",
+                use_distributed_sampler=False,
+                logger=build_logger(options.logger, folder),
+                plugins=[WholeCheckpoints()],
+                callbacks=callbacks,
+                enable_progress_bar=of.enable_progress_bar,
+                default_root_dir=folder,
+                num_sanity_val_steps=0,
+                log_every_n_steps=1,
+                enable_model_summary=False,
+                reload_dataloaders_every_n_epochs=0,
+            )
+        except ValueError as error:  # of devices and hosts that the launcher counts otherwise
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"trainer: {briefly(error)}.") from error
+
+    return make
+
+
+def _was_started_as_one_of_many() -> bool:
+    """By torchrun or srun, with which trainer.devices and trainer.num_nodes must agree."""
+    tasks = os.environ.get("SLURM_NTASKS", "1") if SLURMEnvironment.detect() else os.environ.get("WORLD_SIZE", "1")
+    return tasks != "1"
+
+
+def _accelerator(asked: str) -> str:
+    if asked not in ("auto", "cpu", "cuda", "gpu"):
+        raise InputError(f"trainer.accelerator is {asked!r}; it must be auto, cpu or cuda.")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"trainer.accelerator is {asked}, but there is no CUDA device here; use auto or cpu.")
+    return "cpu" if asked == "cpu" else "cuda"
+
+
+def build_logger(options: Plain, folder: Path) -> Any:
+    """The Lightning logger that `logger` names, writing into `folder` where `save_dir` is null; False for none.
+
+    Raises:
+        InputError: its package is not installed, or it does not take one of the options.
+    """
+    if options.get("_target_") is None:
+        return False
+    located("logger", str(options["_target_"]))
+    options = dict(options)
+    if "save_dir" in options and options["save_dir"] is None:
+        options["save_dir"] = str(folder)
+    try:
+        return forgiving_logger(hydra.utils.instantiate(options))
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ModuleNotFoundError):
+                name = HydraConfig.get().runtime.choices["logger"]
+                raise InputError(
+                    f"logger={name} needs a package that is not installed; pip install 'hillstart[{name}]' brings it."
+                ) from error
+            if isinstance(cause, TypeError):
+                raise InputError(f"logger: {briefly(cause)}.") from error
+            cause = cause.__cause__ or cause.__context__
+        raise

@@ -1,0 +1,295 @@
+"""The typed options of a run: one schema for what is typed and for what the folder of a run holds.
+
+What is typed on the command line may name code of its own, as `_target_`. What is read from the folder of a run may
+not, for it may come from a stranger: it is plain data, and only what conf itself names is ever imported for it.
+"""
+
+import pydoc
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import hydra
+import torch
+import yaml  # type: ignore[import-untyped]
+from annotated_types import Predicate
+
+from hillstart.data.dataset import PictureSet
+from hillstart.engine.starts import Start
+from hillstart.network import ACTIVATIONS, COSTS, STARTS
+from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_options
+from hillstart.system.errors import InputError
+from hillstart.system.schema import Flag, Says, check, one_of, whole
+from hillstart.system.untrusted import briefly
+from hillstart.training.optimizer import Descent
+from hillstart.training.stopping import Stopping
+
+MOST_STARTS, MOST_NODES = 10**6, 10**6
+"""In one run, with all points of a grid; in one layer."""
+LAST_SEED = 2**62
+
+_DIRECTIVES = ("_target_", "_partial_", "_convert_", "_recursive_")
+"""Keys that speak to Hydra and are no options."""
+
+
+def conf_folder() -> Path:
+    """The one copy of conf: inside the package where a wheel installed it, else at the top of the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf" / "train.yaml").is_file() else package.parents[1] / "conf"
+
+
+# ---------------------------------------------------------------- the schema
+
+_Nodes = Annotated[int, *whole(1, MOST_NODES)]
+_Many = Annotated[int | None, *whole(1, of="null, or a whole number")]
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The options under `network`."""
+
+    hidden: Annotated[
+        list[_Nodes], Says(f"a list of whole numbers from 1 to {MOST_NODES}, such as [30] or [256,128], or []")
+    ]
+    activation: Annotated[str, *one_of(ACTIVATIONS)]
+    cost: Annotated[str, *one_of(COSTS)]
+    start: Annotated[str, *one_of(STARTS)]
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """The options under `trainer`: those of Lightning's that mean something for many starts at once, and no others."""
+
+    max_epochs: Annotated[int, *whole(1)]
+    max_steps: Annotated[
+        int, Predicate(lambda steps: steps == -1 or steps >= 1), Says("a whole number, 1 or more, or -1 for no limit")
+    ]
+    accelerator: Annotated[str, *one_of(("auto", "cpu", "cuda", "gpu"))]
+    devices: Annotated[int, *whole(1)]
+    num_nodes: Annotated[int, *whole(1)]
+    matmul_precision: Annotated[str, *one_of(("highest", "high", "medium"))]
+    max_time: Annotated[
+        str | None,
+        Predicate(lambda text: text is None or re.fullmatch(r"\d{1,5}:\d\d?:\d\d?:\d\d?", text) is not None),
+        Says("null, or days, hours, minutes and seconds, such as 00:01:30:00"),
+    ] = None
+    enable_progress_bar: Flag = True
+
+    @property
+    def seconds(self) -> float | None:
+        """`max_time` in seconds."""
+        if self.max_time is None:
+            return None
+        days, hours, minutes, seconds = map(int, self.max_time.split(":"))
+        return timedelta(days, seconds, hours=hours, minutes=minutes).total_seconds()
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All options of a run, each of its type and in its bounds.
+
+    Attributes:
+        data: reads the pictures.
+        logger: not looked into before the logger is made.
+    """
+
+    seed: Annotated[int, *whole(0, LAST_SEED)]
+    starts: Annotated[int, *whole(1, MOST_STARTS)]
+    keep: _Many
+    pack: _Many
+    resume: Annotated[str | None, Says("a run folder, a checkpoint in one, or null")]
+    data: Callable[[], PictureSet]
+    network: NetworkOptions
+    descent: Descent
+    stop: Stopping
+    trainer: TrainerOptions
+    logger: Plain
+    report: Flag = True  # runs of earlier versions name neither this one ...
+    overwrite: Flag = False  # ... nor this one
+
+    @property
+    def population(self) -> list[Start]:
+        """A start for each seed at each point of the descent's grid."""
+        seeds = range(self.seed, self.seed + self.starts)
+        return [Start(seed, point) for point in self.descent.grid() for seed in seeds]
+
+
+def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
+    """Check the options of a run and turn them into objects; no picture is read.
+
+    Args:
+        trusted: the code that `_target_` may name beside what conf does: that which the command line itself names.
+
+    Raises:
+        InputError: an option is unknown, missing, not of its type or out of its bounds, or names code that is not
+            trusted.
+    """
+    for group in ("data", "network", "descent", "stop", "trainer"):
+        if not isinstance(options.get(group), Mapping):
+            raise InputError(
+                f"{group} is {options.get(group)!r}; it must be a group of options, a file of conf/{group}."
+            )
+    found = {
+        **options,
+        "data": _loader(options["data"], trusted),
+        "network": _made("network", NetworkOptions, options["network"]),
+        "descent": _descent(options["descent"], trusted),
+        "stop": _recipe("stop", Stopping, options["stop"], trusted),
+        "trainer": _made("trainer", TrainerOptions, options["trainer"]),
+    }
+    read: RunOptions = _made("", RunOptions, found)
+    points = len(read.descent.grid())
+    if points * read.starts > MOST_STARTS:
+        raise InputError(
+            f"starts is {read.starts}, for each of {points} points of a grid; all together may be {MOST_STARTS}."
+        )
+    if read.keep is not None and read.keep > points * read.starts:
+        raise InputError(f"keep is {read.keep}; it must be at most {points * read.starts}, the number of starts.")
+    return read
+
+
+def _made(group: str, kind: type[Any], options: Plain) -> Any:
+    check(group, kind, options)
+    return kind(**options)
+
+
+@cache
+def _of_conf(group: str) -> frozenset[str]:
+    """What the files of a group of conf name as `_target_`."""
+    found = (yaml.safe_load(path.read_text()) for path in (conf_folder() / group).glob("*.yaml"))
+    return frozenset(str(options["_target_"]) for options in found if options.get("_target_"))
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in plain options, at any depth."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from targets(value)
+
+
+def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str], **known: Any) -> Any:
+    """What a group with a `_target_` stands for: an object of `kind`, or of a class of the user's own below it.
+
+    Args:
+        known: options that are objects already.
+    """
+    target = str(options.get("_target_"))
+    plain = {key: value for key, value in options.items() if key != "_target_"} | known
+    if target in _of_conf(group):
+        return _made(group, kind, plain)
+    _check_trusted(group, target, trusted)
+    made = located(group, target)
+    if not (isinstance(made, type) and issubclass(made, kind)):
+        raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)}, or a class of your own below it.")
+    return _called(group, made, plain)
+
+
+def _descent(options: Plain, trusted: Collection[str]) -> Descent:
+    optimiser = options.get("optimiser")
+    if optimiser is None:
+        return _recipe("descent", Descent, options, trusted)
+    if not isinstance(optimiser, Mapping) or "_target_" not in optimiser:
+        raise InputError("descent.optimiser has no _target_; give one such as torch.optim.Adam.")
+    target = str(optimiser["_target_"])
+    if not re.fullmatch(r"torch\.optim\.[A-Z]\w*", target):
+        _check_trusted("descent.optimiser", target, trusted)
+    steps = located("descent.optimiser", target)
+    if not (isinstance(steps, type) and issubclass(steps, torch.optim.Optimizer)):
+        raise InputError(f"descent.optimiser._target_ is {target!r}; it must be a class of torch.optim, such as Adam.")
+    own = {key: value for key, value in optimiser.items() if key not in _DIRECTIVES}
+    if nested := list(targets(own)):
+        _check_trusted("descent.optimiser", nested[0], trusted)
+        own = dict(_called("descent.optimiser", hydra.utils.instantiate, {"config": own, "_convert_": "all"}))
+    return _recipe("descent", Descent, options, trusted, optimiser=partial(steps, **own))
+
+
+def _loader(options: Plain, trusted: Collection[str]) -> Callable[[], PictureSet]:
+    target = str(options.get("_target_"))
+    if target in _of_conf("data"):
+        plain = {key: value for key, value in options.items() if key != "_target_"}
+        load: Callable[..., PictureSet] = located("data", target)
+        check("data", load, plain)
+        return partial(load, **plain)
+    for named in targets(options):
+        _check_trusted("data", named, trusted)
+    located("data", target)
+    return partial(_called, "data", hydra.utils.instantiate, {"config": dict(options)})
+
+
+def _check_trusted(group: str, target: str, trusted: Collection[str]) -> None:
+    if target not in trusted:
+        raise InputError(
+            f"{group}._target_ is {target!r}, which conf does not know; code that only the folder of a run names is "
+            f"not run. Where it is yours, name it on the command line too: {group}._target_={target}."
+        )
+
+
+def located(group: str, target: str) -> Any:
+    """A class or function by its dotted name, which is trusted.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        found = pydoc.locate(target)
+    except pydoc.ErrorDuringImport as error:
+        raise InputError(
+            f"{group}._target_ is {target!r}, which cannot be imported ({briefly(error.value)})."
+        ) from error
+    if found is None:
+        raise InputError(f"{group}._target_ is {target!r}; there is no such class or function.")
+    return found
+
+
+def _called(group: str, make: Callable[..., Any], options: Plain) -> Any:
+    """What code of the user's own makes of its options; its own words where it refuses them."""
+    try:
+        return make(**options)
+    except InputError:
+        raise
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, InputError):
+            raise cause from error
+        raise InputError(f"{group}: {briefly(cause)}") from error
+    except TypeError as error:  # an argument that it does not take
+        raise InputError(f"{group}: {briefly(error)}.") from error
+
+
+def _name(kind: type[Any]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def read_stored_options(folder: Path) -> RunOptions:
+    """The options in the folder of a run, which may come from a stranger.
+
+    Raises:
+        InputError: as `stored_options` and `read_options`, or an option is a reference.
+    """
+    options = stored_options(folder) | {"logger": {}}  # nothing is logged anew
+    check_no_reference(folder, options)
+    try:
+        return read_options(options)
+    except InputError as error:
+        raise InputError(f"{folder / OPTIONS}: {error}") from error
+
+
+def read_stored_trainer(folder: Path) -> TrainerOptions:
+    """Of the options in the folder of a run those under `trainer` alone.
+
+    Raises:
+        InputError: as `read_stored_options`.
+    """
+    options = stored_options(folder).get("trainer")
+    if not isinstance(options, dict):
+        raise InputError(f"{folder / OPTIONS}: holds no options of the trainer; give the folder of a run.")
+    read: TrainerOptions = _made("trainer", TrainerOptions, options)
+    return read

@@ -1,0 +1,105 @@
+"""Labelled pictures on the device, handed out as mini-batches in an order that depends on seed and epoch alone."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hillstart.data.augment import Augment
+from hillstart.data.dataset import Split
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.system.errors import InputError
+
+
+def generator(seed: int, *purpose: object) -> torch.Generator:
+    """A CPU generator for one purpose, independent of those for any other purpose of the same seed."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+class MiniBatches:
+    """The training pictures, kept as bytes on the device and turned into network inputs a chunk at a time.
+
+    The order of an epoch and the augmentation of each picture in it follow from `seed` and the number of the epoch,
+    whatever the device, the size of the chunks or the starts that are trained; so any position can be returned to.
+
+    Args:
+        batch_size: pictures in a mini-batch; the last one of an epoch holds what is left.
+        seed: of order and augmentation.
+
+    Raises:
+        InputError: `batch_size` below 1 or above the number of pictures.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        classes: int,
+        preprocessing: Preprocessing,
+        augment: Augment,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ):
+        self.pictures = len(split.y)
+        if not 1 <= batch_size <= self.pictures:
+            raise InputError(
+                f"descent.batch_size is {batch_size}; it must lie between 1 and the {self.pictures} training pictures."
+            )
+        self.batch_size, self.per_epoch = batch_size, -(-self.pictures // batch_size)
+        self._x, self._y = split.x.to(device), one_hot(split, classes, device)
+        self._preprocessing, self._augment, self._seed = preprocessing, augment, seed
+        self._epoch, self._order, self._drawn = -1, torch.empty(0, dtype=torch.long), torch.empty(0)
+
+    def chunk(
+        self, epoch: int, first: int, count: int
+    ) -> Callable[[slice], tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]:
+        """Mini-batches first to first + count - 1 of an epoch, one behind the other.
+
+        They are gathered as they are asked for, by any thread: what is wanted soon still lies in a core's cache then.
+        """
+        if epoch != self._epoch:
+            g = generator(self._seed, "order", epoch)
+            self._order = torch.randperm(self.pictures, generator=g).to(self._x.device)
+            if not self._augment.is_none:
+                drawn = self._augment.draw(self.pictures, generator(self._seed, "augment", epoch))
+                self._drawn = drawn.to(self._x.device)
+            self._epoch = epoch
+        places = slice(first * self.batch_size, (first + count) * self.batch_size)
+        order, drawn = self._order[places], self._drawn[places]
+
+        def read(rows: slice) -> tuple[Tensor, Tensor]:
+            x = self._x.index_select(0, order[rows])
+            if not self._augment.is_none:
+                x = self._augment.apply(x, drawn[rows])
+            return self._preprocessing.normalise(x), self._y.index_select(0, order[rows])
+
+        return read
+
+
+class Sample:
+    """Pictures to measure on, in a fixed order and never augmented.
+
+    Args:
+        limit: use at most so many pictures, evenly spread over the split.
+    """
+
+    def __init__(
+        self, split: Split, classes: int, preprocessing: Preprocessing, device: torch.device, limit: int | None = None
+    ):
+        self.pictures = len(split.y) if limit is None else min(limit, len(split.y))
+        chosen = torch.arange(self.pictures) * len(split.y) // self.pictures
+        split = Split(split.x[chosen], split.y[chosen])
+        self._x, self._y, self._preprocessing = split.x.to(device), one_hot(split, classes, device), preprocessing
+
+    def batches(self, size: int = 1000) -> Iterator[tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]:
+        """Inputs and wanted outputs, `size` pictures at a time."""
+        for x, y in zip(self._x.split(size), self._y.split(size), strict=True):
+            yield self._preprocessing.normalise(x), y
+
+
+def one_hot(split: Split, classes: int, device: torch.device) -> Float[Tensor, "N classes"]:
+    """1 for the right class of each picture, else 0."""
+    return torch.nn.functional.one_hot(split.y, classes).to(device, torch.float32)

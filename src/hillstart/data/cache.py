@@ -1,0 +1,235 @@
+"""Many picture files to pixels at once, kept by content: the next run decodes only what it has not seen.
+
+Every run reads every file and takes the SHA-256 of its bytes, which costs little beside decoding, and looks for the
+pixels under that. So what is used is what the files hold now, whatever their names, sizes and times say. Files that
+cannot be used are never kept: each run tries them again and tells of them again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, TiffImagePlugin, features
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hillstart.data import images
+from hillstart.data.images import PictureError, read_picture
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.system.files import open_regular, replacing
+from hillstart.system.machine import made_cache
+from hillstart.system.untrusted import briefly
+
+log = logging.getLogger(__name__)
+LARGEST_FILE = 2**30
+"""Bytes of one picture file; more than 100 million pixels of 16 bit take in four channels."""
+CACHE_BYTES = 4 * 2**30
+"""What all kept pictures may take on the disk; those that were not used for the longest time go first."""
+QUARTER = 2**14
+"""Grey levels of a deep picture that is below them throughout are few."""
+DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pictures x of the files at places `good` of those that were asked for, in their order.
+
+    `traits`: for each picture what was done to it beyond bringing it to size, of `deep`, `dark`, `transparent`,
+    `turned`, `colours` and `animated`. `errors`: why others could not be used, by their place.
+    """
+
+    x: UInt8[Tensor, "N C H W"]
+    good: tuple[int, ...]
+    traits: tuple[frozenset[str], ...]
+    errors: dict[int, PictureError]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The pixels of each content once, and by its SHA-256 its row in them and its traits."""
+
+    x: Tensor
+    entries: dict[str, tuple[int, frozenset[str]]]
+
+
+def decode(paths: Sequence[Path], preprocessing: Preprocessing, keep_as: str | None = None) -> Decoded:
+    """All files as `read_picture` makes them, several at a time, with a progress bar where there is a terminal.
+
+    Args:
+        keep_as: what the set of pictures is called in the cache, such as the path of its folder; None: no cache.
+    """
+    place = _place(keep_as, preprocessing) if keep_as is not None else None
+    shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
+    kept = _load(place, shape) if place else _Kept(torch.empty(0, *shape, dtype=torch.uint8), {})
+    x = torch.empty(len(paths), *shape, dtype=torch.uint8)  # filled in place: no picture is in memory twice
+
+    def read(i: int) -> tuple[str, frozenset[str]] | PictureError:
+        try:
+            content = _content(paths[i])
+            sha256 = hashlib.sha256(content).hexdigest()
+            if sha256 in kept.entries:
+                return sha256, kept.entries[sha256][1]
+            traits: set[str] = set()
+            notice = lambda image: traits.update(_traits(image, content))  # noqa: E731
+            x[i] = read_picture(content, preprocessing, name=str(paths[i]), notice=notice)
+            return sha256, frozenset(traits)
+        except PictureError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            results = list(
+                track(
+                    pool.map(read, range(len(paths))),
+                    description="reading pictures",
+                    total=len(paths),
+                    console=Console(stderr=True),
+                    disable=not sys.stderr.isatty(),
+                    transient=True,
+                )
+            )
+        except BaseException:  # Ctrl-C is not to wait for all that is in the queue
+            pool.shutdown(cancel_futures=True)
+            raise
+    read_well = {i: result for i, result in enumerate(results) if not isinstance(result, PictureError)}
+    known = {i: kept.entries[sha256][0] for i, (sha256, _) in read_well.items() if sha256 in kept.entries}
+    if list(known.values()) == list(range(len(kept.x))) and len(known) == len(paths):
+        x = kept.x
+    elif known:
+        x[list(known)] = kept.x[list(known.values())]
+    if place and len(known) < len(read_well):
+        _keep(place, x, read_well)
+    good = tuple(read_well)
+    errors = {i: result for i, result in enumerate(results) if isinstance(result, PictureError)}
+    return Decoded(x[list(good)] if errors else x, good, tuple(traits for _, traits in read_well.values()), errors)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with images.opened(path) as file:
+            content = file.read(LARGEST_FILE + 1) if os.fstat(file.fileno()).st_size <= LARGEST_FILE else None
+    except OSError as error:
+        sentence = f"{path}: cannot be read ({error.strerror}); give a picture that can be read."
+        raise PictureError(sentence, "unreadable") from None
+    if content is None or len(content) > LARGEST_FILE:
+        most = f"{LARGEST_FILE / 2**30:g} GiB"
+        raise PictureError(f"{path}: the file is too large; give one of at most {most}.", "too large")
+    return content
+
+
+def _traits(image: Image.Image, content: bytes) -> set[str]:
+    """What `read_picture` is going to convert. `content`: the file, which knows the depth that Pillow has cut off."""
+    found = set()
+    bits = content[24] if image.format == "PNG" else 8  # its place in the IHDR chunk, which always comes first
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,)))
+    if bits > 8 or image.mode.startswith("I"):
+        found.add("deep")
+        grey = image.mode.startswith("I")
+        high = int(np.asarray(image).max()) if grey else max(band[1] for band in image.getextrema()[:3]) << 8  # type: ignore[index]
+        if 0 < high < QUARTER and not image.has_transparency_data:
+            found.add("dark")
+    if image.has_transparency_data and (image.mode not in ("LA", "RGBA") or image.getextrema()[-1][0] < 255):  # type: ignore[index]
+        found.add("transparent")
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        found.add("turned")
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        found.add("colours")
+    try:
+        if getattr(image, "is_animated", False):
+            found.add("animated")
+    except Exception:  # a second frame that is damaged is a second frame; the first, which is used, is decoded
+        found.add("animated")
+    return found
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def _place(keep_as: str, preprocessing: Preprocessing) -> Path | None:
+    """The file of this set, as this code with these decoders reads it; None where nothing can be kept."""
+    try:
+        folder = made_cache("pictures")
+        # The source itself, so that no one has to remember to count a version up.
+        code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, __file__)]
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        log.info("decoded pictures are not kept for the next run (%s)", error)
+        return None
+    decoders = {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo", "webp", "avif", "libtiff")}
+    how = [preprocessing.size, preprocessing.channels, preprocessing.background]
+    key = json.dumps([keep_as, how, code, decoders], sort_keys=True).encode()
+    return folder / f"{hashlib.sha256(key).hexdigest()[:32]}.safetensors"
+
+
+def _checksum(x: Tensor, entries: str) -> str:
+    sha256 = hashlib.sha256(entries.encode())
+    sha256.update(x.numpy().data)
+    return sha256.hexdigest()
+
+
+def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
+    try:
+        open_regular(place).close()  # safetensors would wait for a pipe
+        with safe_open(place, "pt") as file:
+            about = file.metadata() or {}
+            x = file.get_tensor("x").clone()  # what is checked is what is used, even if the file is then overwritten
+        if _checksum(x, about["entries"]) != about["sha256"]:
+            raise ValueError("its checksum differs")
+        entries = [(sha256, frozenset(traits)) for sha256, traits in json.loads(about["entries"])]
+        if x.dtype != torch.uint8 or x.shape != (len(entries), *shape):
+            raise ValueError(f"it holds {x.dtype} {tuple(x.shape)}")
+        with suppress(OSError):  # the time of use decides what goes first, and a read-only cache loses nothing
+            os.utime(place, follow_symlinks=False)
+        return _Kept(x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)})
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # safetensors, numpy and json raise whatever the damage leads to
+        log.warning("%s: the kept pictures are damaged (%s); all are decoded anew", place, briefly(error))
+    return _Kept(torch.empty(0, *shape, dtype=torch.uint8), {})
+
+
+def _keep(place: Path, x: Tensor, read_well: dict[int, tuple[str, frozenset[str]]]) -> None:
+    first = {sha256: i for i, (sha256, _) in reversed(read_well.items())}
+    rows = sorted(first.values())
+    chosen = x if len(rows) == len(x) else x[rows]
+    if chosen.nbytes > CACHE_BYTES:
+        log.info("decoded pictures are not kept for the next run, as they take more than %d bytes", CACHE_BYTES)
+        return
+    entries = json.dumps([(sha256, sorted(traits)) for sha256, traits in (read_well[i] for i in rows)])
+    try:
+        with replacing(place, sync=False) as new:
+            save_file({"x": chosen}, new, {"entries": entries, "sha256": _checksum(chosen, entries)})
+        _bound(place)
+    except (OSError, SafetensorError) as error:
+        log.info("decoded pictures are not kept for the next run (%s)", error)
+
+
+def _bound(newest: Path) -> None:
+    """Remove the sets that were not used for the longest time, and what writers that were killed have left."""
+    found = []
+    for path in newest.parent.iterdir():
+        with suppress(FileNotFoundError):  # another process removes the same
+            about = path.stat()
+            if path.suffix == ".safetensors":
+                found.append((about.st_mtime_ns, about.st_size, path))
+            elif path.name.startswith(".") and time.time() - about.st_mtime > DAY_SECONDS:
+                path.unlink()
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total > CACHE_BYTES and path != newest:
+            path.unlink(missing_ok=True)
+            total -= size

@@ -1,0 +1,178 @@
+"""What every source of data hands over: pictures with labels, split once and for all; and the checks they share."""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from hillstart.data.augment import PRESETS, Augment
+from hillstart.data.images import read_picture
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.system.errors import InputError
+from hillstart.system.schema import one_of
+
+Preset = Annotated[str, *one_of(PRESETS)]
+"""The name of a kind of augmentation."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures x, uint8 (N, C, H, W), and their classes y, int64 (N,): indices into `PictureSet.classes`."""
+
+    x: UInt8[Tensor, "N C H W"]
+    y: Int64[Tensor, " N"]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all pixels and labels, in their order: what tells these pictures from others, wherever they came from."""
+        found = hashlib.sha256()
+        for tensor in (self.x, self.y):
+            found.update(tensor.cpu().contiguous().numpy().data)
+        return found.hexdigest()
+
+    def take(self, indices: Int64[Tensor, " M"]) -> "Split":
+        return Split(self.x[indices], self.y[indices])
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A data set, ready to train on: choice among starts is by `val`; `test` is looked at once, for what was chosen.
+
+    `classes`: their names, in the order of the labels. `source`: one line on where the pictures came from. `files`:
+    what the training pictures were read from, named the same wherever the data set lies; none if they were drawn.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    augment: Augment
+    source: str
+    files: Sequence[str] = ()
+
+    @cached_property
+    def trained_on(self) -> dict[str, Any]:
+        """Number of training pictures and of the files they came from, and the SHA-256 of the sorted list of files."""
+        listed = "\n".join(sorted(self.files)).encode(errors="surrogateescape")
+        sha256 = hashlib.sha256(listed).hexdigest() if self.files else None
+        return {"pictures": len(self.train.y), "files": len(self.files), "sha256": sha256}
+
+    @cached_property
+    def validated_on(self) -> dict[str, Any]:
+        """Which validation pictures these are: `shape` (C, H, W), the SHA-256 of pixels and labels, and one of labels.
+
+        Costs and accuracies of two trainings compare only where these were the same. The same pictures at another size
+        have other pixels, so there `labels`, a hash of the labels, the classes and `source`, has to do.
+        """
+        labels = hashlib.sha256(repr((self.classes, self.source)).encode(errors="surrogateescape"))
+        labels.update(self.val.y.numpy().tobytes())
+        pixels = hashlib.sha256(f"{self.val.sha256} {self.classes!r}".encode(errors="surrogateescape"))
+        return {
+            "shape": list(self.val.x.shape[1:]),
+            "sha256": pixels.hexdigest(),
+            "labels": labels.hexdigest(),
+        }
+
+
+def stratified(
+    y: Int64[Tensor, " N"], fraction: float, seed: int, key: str = "data.val_fraction"
+) -> tuple[Int64[Tensor, " rest"], Int64[Tensor, " part"]]:
+    """Indices of two parts of y, both sorted: the rest, and a fraction of every class, drawn by its own seed.
+
+    Every class keeps at least one example on each side. Raises InputError, naming `key`, when a class has fewer than
+    two examples.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rest, part = [], []
+    for k in y.unique().tolist():
+        members = (y == k).nonzero().squeeze(1)
+        if len(members) < 2:
+            raise InputError(f"{key}: class {k} has a single example and cannot be split; give at least two of each.")
+        members = members[torch.randperm(len(members), generator=generator)]
+        n = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        part.append(members[:n])
+        rest.append(members[n:])
+    if not rest:
+        raise InputError(f"{key}: there is nothing to split; give at least two examples of each class.")
+    return torch.cat(rest).sort().values, torch.cat(part).sort().values
+
+
+def pick_classes(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The wanted classes, in the order asked for, or all that are known when None.
+
+    Raises InputError for a name that is not known (with the nearest ones that are), one asked for twice, or fewer
+    than two.
+    """
+    if isinstance(wanted, str):
+        raise InputError(f"data.classes: {wanted!r} is one name; give a list such as [{', '.join(known[:2])}].")
+    names = tuple(known if wanted is None else wanted)
+    check_listed(names, known)
+    if len(names) < 2:
+        raise InputError(f"data.classes: {list(names)} is fewer than two classes; give at least two to tell apart.")
+    return names
+
+
+def check_listed(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise InputError for a name of `data.classes` that is not known, or that comes twice."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5) or list(known[:10])
+            raise InputError(f"data.classes: there is no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
+        if list(names).count(name) > 1:
+            raise InputError(f"data.classes: {name!r} is listed twice; list each class once.")
+
+
+def only_classes(split: Split, known: Sequence[str], names: Sequence[str]) -> Split:
+    """The pictures of the named classes, their labels renumbered in the order of `names`."""
+    if tuple(names) == tuple(known):
+        return split
+    new = torch.full((len(known),), -1)
+    for k, name in enumerate(names):
+        new[list(known).index(name)] = k
+    y = new[split.y]
+    return Split(split.x[y >= 0], y[y >= 0])
+
+
+def resized(x: UInt8[Tensor, "N C H W"], preprocessing: Preprocessing) -> UInt8[Tensor, "N C size size"]:
+    """Pictures brought to the size of `preprocessing` as `read_picture` does it, so that prediction agrees."""
+    if x.shape[2] == x.shape[3] == preprocessing.size:
+        return x
+    pictures = x.permute(0, 2, 3, 1).numpy()
+    return torch.stack([read_picture(picture, preprocessing) for picture in pictures])
+
+
+def assemble(
+    *,
+    train: Split,
+    val: Split,
+    test: Split,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    augment: str,
+    normalise: bool,
+    source: str,
+    files: Sequence[str] = (),
+) -> PictureSet:
+    """The last step of every source: pictures standardised by the training split alone, augmentation by its name."""
+    chosen = Augment.preset(augment, preprocessing.size)
+    fitted = preprocessing.fitted(train.x) if normalise else preprocessing
+    return PictureSet(train, val, test, classes, fitted, chosen, source, files)
+
+
+def assemble_official(train: Split, test: Split, *, val_fraction: float, seed: int, **about: Any) -> PictureSet:
+    """`assemble` for a set with a test split of its own: validation is taken from the training split by `seed`."""
+    rest, part = stratified(train.y, val_fraction, seed)
+    return assemble(train=train.take(rest), val=train.take(part), test=test, **about)
+
+
+def check_fraction(key: str, value: float) -> None:
+    """Raise InputError, naming the config key, unless the value is a number between 0 and 1, both excluded."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise InputError(f"{key}: {value!r} is not a share; give a number between 0 and 1, such as 0.2.")

@@ -1,0 +1,300 @@
+"""Picture file or array to tensor, for training and for prediction alike."""
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.system.errors import InputError
+from hillstart.system.files import open_regular
+from hillstart.system.untrusted import briefly
+
+PICTURE_SUFFIXES = frozenset(
+    [".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
+# Only these decoders are tried: Pillow's others run programs (EPS) or read whole documents.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
+MAX_PIXELS = 100_000_000
+SHORT_SIDE, PART_PIXELS = 16, 256
+"""Pixels that a row or column, and a part of a TIFF, count as at least: each costs as much, however short it is."""
+SLOW_DECODERS, SLOWER = ("ppm", "ppm_plain", "bmp_rle"), 16
+"""What Pillow decodes in a loop of Python, and how many usual pixels one of these stands for."""
+LEAST_GREY = 2**12
+"""A deep picture that is darker throughout keeps at most 16 of 256 levels: it holds 8 or 12 bit in 16."""
+REDUCING_GAP = 2  # as Pillow's own thumbnails: the last step down, which has soft edges, is at least by half
+NO_FOLDERS = frozenset({"__MACOSX"})  # left by archives; hidden folders such as .ipynb_checkpoints are skipped anyway
+
+PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
+
+# warnings.catch_warnings changes the whole process, so one thread at a time reads headers; decoding runs in parallel.
+_reading_header = threading.Lock()
+
+
+class PictureError(InputError):
+    """A picture that cannot be used.
+
+    Attributes:
+        reason: `missing`, `unreadable`, `no picture`, `damaged`, `too large`, or `unsupported` for pixels of a kind
+            that is not read.
+    """
+
+    def __init__(self, message: str, reason: str = "unsupported"):
+        super().__init__(message)
+        self.reason = reason
+
+
+def read_picture(
+    source: PictureSource,
+    preprocessing: Preprocessing,
+    max_pixels: int = MAX_PIXELS,
+    name: str = "the given bytes",
+    notice: Callable[[Image.Image], None] | None = None,
+) -> UInt8[Tensor, "C H W"]:
+    """A picture as the network is to see it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
+
+    `source`: the path of a file, its bytes, a PIL image, an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool, or
+    a tensor (H, W) or (1 to 4, H, W) of uint8, or of floats from 0 to 1, as torchvision's `to_tensor` makes them.
+    Of an animation the first frame counts (of a PIL image, the current one). The whole file is decoded, so that a
+    damaged one is noticed. Colour profiles are ignored. `name`: what errors call bytes. `notice`: is shown a file or
+    bytes once decoded, before anything is converted. Raises InputError, for a file or bytes a PictureError, naming it,
+    for anything unusable, or of more than `max_pixels`.
+    """
+    if isinstance(source, Tensor):
+        return _square(_from_array(_from_tensor(source)), "the given tensor", preprocessing)
+    if isinstance(source, np.ndarray):
+        return _square(_from_array(source), "the given array", preprocessing)
+    if isinstance(source, Image.Image):
+        return _square(source, "the given picture", preprocessing)
+    if isinstance(source, bytes):
+        return _decoded(io.BytesIO(source), name, preprocessing, max_pixels, notice)
+    path = Path(source)
+    with opened(path) as file:
+        return _decoded(file, str(path), preprocessing, max_pixels, notice)
+
+
+def opened(path: Path) -> BinaryIO:
+    """The file of a picture. Raises PictureError where there is none, or a folder, a pipe or a device."""
+    try:
+        return open_regular(path)
+    except InputError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "missing" if missing else "unreadable" if error.__cause__ else "no picture"
+        raise PictureError(f"{str(error).rstrip('.')}; give the path of a picture.", reason) from error
+
+
+def _decoded(
+    file: io.BytesIO | BinaryIO,
+    name: str,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    notice: Callable[[Image.Image], None] | None,
+) -> Tensor:
+    too_large = f"{name}: the picture is too large; give one of at most {max_pixels / 1e6:g} million pixels."
+    try:
+        with _reading_header, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd headers; the checks below decide
+            image = Image.open(file, formats=FORMATS)
+            if image.width * image.height > max_pixels:
+                raise PictureError(too_large, "too large")
+            if _cost(image) > max_pixels:
+                kind = f"{image.width} x {image.height} pixels, {image.format} in {len(image.tile)} parts"
+                sentence = f"{name}: its shape or kind ({kind}) takes too long to read; cut it, or save it as PNG."
+                raise PictureError(sentence, "too large")
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                _check_tiff(image, name)
+            # Where there are colours, Pillow keeps 8 of 16 bits.
+            cut = isinstance(image, ImageFile.ImageFile) and any(map(_is_deep, image.tile))
+            if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, as far as twice the size needed is left
+                image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
+            if image.format != "PNG":  # whose metadata may lie behind the pixels, and would decode them here
+                image.getexif()
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        file.seek(0)
+        if file.read(4) in (b"II*\0", b"MM\0*"):
+            raise PictureError(f"{name}: is a TIFF of a kind that is not read; save it as PNG or JPEG.") from None
+        raise PictureError(f"{name}: is not a picture; give a file such as PNG, JPEG or WebP.", "no picture") from None
+    except Image.DecompressionBombError:
+        raise PictureError(too_large, "too large") from None
+    except Exception as error:
+        raise _damaged(name, error) from error
+    with image:
+        return _square(image, name, preprocessing, notice, cut)
+
+
+def _is_deep(tile: Any) -> bool:
+    """Whether a part of a file holds 16 bits: it is `RGB;16B` and the like, or of PPM's the highest level is told."""
+    told = tile.args if isinstance(tile.args, tuple) else ()
+    return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in told[1:]))
+
+
+def _cost(image: ImageFile.ImageFile) -> int:
+    """Usual pixels that take as long to decode."""
+    slower = SLOWER if image.tile and image.tile[0].codec_name in SLOW_DECODERS else 1
+    return max(slower * max(image.size) * max(min(image.size), SHORT_SIDE), len(image.tile) * PART_PIXELS)
+
+
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
+    """Refuse what Pillow reads as if it were something else."""
+    about = image.tag_v2
+    bits = max(about.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    wrong = None
+    if TiffImagePlugin.SAMPLEFORMAT in about and 2 in about[TiffImagePlugin.SAMPLEFORMAT] and bits <= 16:
+        wrong = "grey levels with a sign"
+    elif bits > 8 and about.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        wrong = f"{bits} bit grey levels of which 0 is white"
+    elif bits > 8 and about.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and image.mode not in ("I;16", "I", "F"):
+        wrong = f"{bits} bit colours one behind the other (planar)"
+    elif (
+        image.mode == "YCbCr"
+        and image.info.get("compression") == "raw"
+        and tuple(about.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))) != (1, 1)
+    ):
+        wrong = "colours shared by several pixels, uncompressed"
+    elif image.mode in ("P", "PA") and 0 < max(about.get(TiffImagePlugin.COLORMAP, (0,))) < 256:
+        wrong = "a palette of 8 bit in place of 16"
+    if wrong:
+        raise PictureError(f"{name}: is a TIFF of {wrong}, which is not read; save it as PNG.")
+
+
+def _damaged(name: str, error: Exception) -> PictureError:
+    sentence = f"{name}: the picture is damaged ({briefly(error)}); give a file that opens whole in a picture viewer."
+    return PictureError(sentence, "damaged")
+
+
+def _from_tensor(tensor: Tensor) -> np.ndarray:
+    if tensor.is_floating_point():
+        if not bool(((tensor >= 0) & (tensor <= 1)).all()):
+            raise InputError("the given tensor: holds numbers outside 0 to 1; give pixels from 0 to 1, or uint8.")
+        tensor = (tensor.double() * 255).round().to(torch.uint8)
+    if tensor.dtype != torch.uint8:
+        raise InputError(f"the given tensor: its type {tensor.dtype} has no known range; give uint8, or 0 to 1.")
+    if (tensor.ndim == 3 and tensor.shape[0] > 4) or tensor.ndim not in (2, 3):
+        raise InputError(f"the given tensor: shape {tuple(tensor.shape)} is not (H, W) or (1 to 4, H, W).")
+    return (tensor if tensor.ndim == 2 else tensor.permute(1, 2, 0)).cpu().numpy()
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4) and array.dtype != np.uint16)):
+        raise InputError(
+            f"the given array: shape {array.shape} of {array.dtype} is not (H, W) or uint8 (H, W, 1 to 4)."
+        )
+    if array.dtype not in (np.uint8, np.uint16, np.bool_):
+        raise InputError(f"the given array: its type {array.dtype} has no known range; give uint8, uint16 or bool.")
+    if 0 in array.shape:
+        raise InputError("the given array: holds no pixels; give a picture of at least 1 x 1.")
+    return Image.fromarray(np.ascontiguousarray(array if array.dtype != np.bool_ else array * np.uint8(255)))
+
+
+def _square(
+    image: Image.Image,
+    name: str,
+    preprocessing: Preprocessing,
+    notice: Callable[[Image.Image], None] | None = None,
+    cut: bool = False,
+) -> Tensor:
+    """`cut`: whether the picture has 16 bits a channel, of which Pillow has kept the upper 8."""
+    if 0 in image.size:
+        raise PictureError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
+    try:
+        image.load()  # decodes the whole picture
+        if notice:
+            notice(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    except Exception as error:  # what Pillow's decoders raise on damaged files has no common class
+        raise _damaged(name, error) from error
+    if cut and image.mode in ("RGB", "RGBA", "LA", "CMYK"):
+        bands = image.getextrema()
+        colours = bands[:-1] if image.mode in ("RGBA", "LA") else bands
+        if bands[len(colours) :] in ((), ((255, 255),)) and max(high for _, high in colours) <= LEAST_GREY >> 8:  # type: ignore[misc]
+            raise _low(name)
+    image = _opaque(_eight_bit(image, name, preprocessing), preprocessing)
+    try:
+        image = image if image.mode in ("1", "L", "RGB") else image.convert("RGB")
+    except ValueError:
+        raise PictureError(f"{name}: pictures of mode {image.mode} are not read; save it as an RGB picture.") from None
+    mode = "L" if preprocessing.channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    image = ImageOps.fit(image, (preprocessing.size, preprocessing.size), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _eight_bit(image: Image.Image, name: str, preprocessing: Preprocessing) -> Image.Image:
+    """Deep grey scaled to 8 bit: Pillow's own conversion would clip all that is above 255 to white."""
+    if image.mode == "F":
+        raise PictureError(f"{name}: holds floating-point pixels of unknown range; save it as 8 or 16 bit.")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    deep = np.asarray(image).astype(np.int64)
+    if deep.min() < 0 or deep.max() > 65535:
+        raise PictureError(f"{name}: holds grey levels beyond 16 bit; save it as 8 or 16 bit.")
+    if 0 < deep.max() < LEAST_GREY:
+        raise _low(name)
+    grey = ((deep + 128) // 257).astype(np.uint8)
+    if isinstance(image.info.get("transparency"), int):
+        grey[deep == image.info["transparency"]] = preprocessing.background
+    return Image.fromarray(grey)
+
+
+def _low(name: str) -> PictureError:
+    return PictureError(f"{name}: uses 12 of its 16 bits at most, and would be black; scale it, or save it as 8 bit.")
+
+
+def _opaque(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    paper = Image.new("RGBA", image.size, (*(preprocessing.background,) * 3, 255))
+    paper.alpha_composite(image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA"))
+    return paper
+
+
+def find_pictures(
+    folder: str | os.PathLike[str], passing: Callable[[Path, str], None] = lambda path, why: None
+) -> tuple[list[Path], list[Path]]:
+    """The pictures under a folder, by their suffix, and the other files, both sorted.
+
+    Hidden files and folders and `__MACOSX` are passed over; links are followed, each folder being read once. `passing`
+    is told each path that is passed over, and whether it is `hidden` or `linked twice`. Raises InputError naming a
+    folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); allow it, or move it away.") from error
+
+    pictures: list[Path] = []
+    others: list[Path] = []
+    # The folders above count as read: a link back to them would bring in what lies beside `folder`.
+    seen = {(about.st_dev, about.st_ino) for about in (path.stat() for path in Path(folder).resolve().parents)}
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        about = Path(parent).stat()
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            passing(Path(parent), "linked twice")
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        for name in filter(is_passed_over, sorted([*folders, *names])):
+            passing(Path(parent, name), "hidden")
+        folders[:] = sorted(name for name in folders if not is_passed_over(name))
+        for path in (Path(parent, name) for name in names if not is_passed_over(name)):
+            (pictures if path.suffix.lower() in PICTURE_SUFFIXES else others).append(path)
+    return sorted(pictures), sorted(others)
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is no part of one's pictures: hidden, or left by an archive."""
+    return name.startswith(".") or name in NO_FOLDERS

@@ -1,0 +1,94 @@
+"""What is done to every picture before a network sees it, stored with the network for prediction."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from hillstart.system.errors import InputError
+from hillstart.system.schema import whole
+
+MAX_SIZE = 1024  # the side of the square that becomes the network's inputs
+
+Size = Annotated[int, *whole(4, MAX_SIZE)]
+Grey = Annotated[int, *whole(0, 255, of="a grey level")]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to every picture, stored with the network, so that prediction does what training did.
+
+    `size`: side of the square in pixels. `channels`: 1 grey, 3 colour. `background`: grey level 0 to 255 on which
+    transparency is laid. `mean`, `std`: per channel, of pixel/255; left empty, 0 and 1, so that inputs lie in 0 to 1.
+    Raises InputError when one of them is out of its range.
+    """
+
+    size: int
+    channels: int
+    background: int = 255
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", self.mean or (0.0,) * self.channels)
+        object.__setattr__(self, "std", self.std or (1.0,) * self.channels)
+        _check(**vars(self))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python data, for JSON: `from_dict` reads it back equal."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `as_dict`. Raises InputError on a missing, unknown or unusable entry."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(plain, Mapping) or set(plain) != names:
+            raise InputError(f"preprocessing: {plain!r} does not hold exactly the entries {', '.join(sorted(names))}.")
+        _check(**plain)
+        return cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
+
+    def fitted(self, x: UInt8[Tensor, "N C H W"]) -> "Preprocessing":
+        """The same, with the mean and standard deviation of x, which is to be the training split and nothing else."""
+        # Counting the 256 levels is exact and needs no copy of x in floating point.
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        mean, std = [], []
+        for channel in x.unbind(1):
+            share = torch.bincount(channel.flatten(), minlength=256).double().cpu() / channel.numel()
+            mean.append(float(share @ levels))
+            std.append(float(share @ (levels - mean[-1]).square()) ** 0.5)
+        # A channel without contrast carries nothing: dividing by 1 leaves it at zero.
+        return replace(self, mean=tuple(mean), std=tuple(s if s > 1e-6 else 1.0 for s in std))
+
+    def normalise(self, x: UInt8[Tensor, "N C H W"] | Float[Tensor, "N C H W"]) -> Float32[Tensor, "N inputs"]:
+        """((x / 255) - mean) / std, each picture flattened channel by channel: (N, C*H*W), on the device of x."""
+        shift, scale = _constants(self, x.device)
+        return (x.flatten(2) - shift).div_(scale).flatten(1).to(torch.float32)
+
+
+def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> None:
+    """What a file may say is what may be written: 127.5 or True as a background could be neither read back."""
+    for name, value, right, what in (
+        ("size", size, range(1, MAX_SIZE + 1), f"a side from 1 to {MAX_SIZE} pixels"),
+        ("channels", channels, (1, 3), "1 (grey) or 3 (colour)"),
+        ("background", background, range(256), "a grey level from 0 to 255"),
+    ):
+        if type(value) is not int or value not in right:
+            raise InputError(f"preprocessing.{name} is {value!r}; it must be {what}.")
+    for name, values, least in (("mean", mean, -math.inf), ("std", std, 0.0)):
+        sound = isinstance(values, list | tuple) and len(values) == channels
+        if not sound or not all(type(v) in (int, float) and math.isfinite(v) and v > least for v in values):
+            above = " above 0" if name == "std" else ""
+            raise InputError(f"preprocessing.{name} is {values!r}; it must be {channels} finite numbers{above}.")
+
+
+@lru_cache(maxsize=16)
+def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and std on the scale of pixels, kept on the device, since sending them at every step would stall it."""
+    pixel = torch.tensor([preprocessing.mean, preprocessing.std], dtype=torch.float64).unsqueeze(-1) * 255
+    shift, scale = pixel.to(device, torch.float32)
+    return shift, scale

@@ -1,0 +1,1 @@
+"""Trained networks put to use: model file, classifier, vote, calibration, explanation, export."""

@@ -1,0 +1,101 @@
+"""Does 0.8 mean right in 80 % of all cases? Measured, drawn as numbers, and mended by a temperature.
+
+Guo et al. 2017, *On Calibration of Modern Neural Networks*: expected calibration error (eq. 3), reliability diagram
+(sec. 2), temperature scaling (sec. 4.2).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from scipy.optimize import brentq
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from hillstart.inference.voting import Calibration, log_outputs, probabilities, vote
+
+BINS = 15
+"""Of equal width from 0 to 1, as in the paper."""
+
+# Beyond these a temperature says that the outputs tell nothing, or that there were too few pictures to fit it on.
+COLDEST, HOTTEST = 1 / 64, 64.0
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Pictures whose label was given a probability above `low` and up to `high`.
+
+    Attributes:
+        confidence: mean of those probabilities.
+        accuracy: the share of the pictures whose label was right; on the diagonal of the diagram both are equal.
+    """
+
+    low: float
+    high: float
+    pictures: int
+    confidence: float
+    accuracy: float
+
+
+def temperature_of(outputs: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> float:
+    """The temperature that makes the right classes most likely, between `COLDEST` and `HOTTEST`.
+
+    Each picture counts N + 1 times of N + 2 as its class and once as any other, by Laplace's rule as in Platt 1999,
+    sec. 2.2: else a network without a mistake on these pictures would be taken to make none at all. The mean cost is
+    convex in 1/T, so the root of its slope is the minimum.
+    """
+    log_m = log_outputs(outputs.double())
+    N, n_out = log_m.shape
+    wanted = torch.full_like(log_m, 1 / ((N + 2) * (n_out - 1)))
+    wanted[torch.arange(N), y] = (N + 1) / (N + 2)
+    target = float((wanted * log_m).sum(-1).mean())
+
+    def slope(inverse: float) -> float:
+        return float((torch.softmax(inverse * log_m, -1) * log_m).sum(-1).mean()) - target
+
+    coldest, hottest = 1 / COLDEST, 1 / HOTTEST
+    if slope(coldest) <= 0:
+        return COLDEST
+    if slope(hottest) >= 0:
+        return HOTTEST
+    return 1 / brentq(slope, hottest, coldest, xtol=1e-6)
+
+
+def calibrate(outputs: Float[Tensor, "S N n_out"], y: Int64[Tensor, " N"]) -> Calibration:
+    """The temperatures of the vote and of each start, fitted on validation pictures and their classes y."""
+    of_starts = [temperature_of(o, y) for o in outputs] if len(outputs) > 1 else []
+    of_vote = temperature_of(vote(outputs), y)
+    return Calibration(of_vote, tuple(of_starts or [of_vote]))
+
+
+def expected_calibration_error(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> float:
+    """The distance of confidence and accuracy, averaged over the pictures: sum over the bins of share x distance."""
+    return float(
+        multiclass_calibration_error(p, y, num_classes=p.shape[1], n_bins=BINS, norm="l1", validate_args=False)
+    )
+
+
+def reliability(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> list[Bin]:
+    """The reliability diagram as numbers: of each bin that holds a picture, how sure and how right the labels are."""
+    confidence, label = p.double().max(-1)
+    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)
+    place = (torch.bucketize(confidence, edges) - 1).clamp(0, BINS - 1)
+    n = torch.bincount(place, minlength=BINS)
+    sure, right = (torch.bincount(place, of, BINS) / n for of in (confidence, (label == y).double()))
+    return [
+        Bin(float(edges[k]), float(edges[k + 1]), int(n[k]), float(sure[k]), float(right[k]))
+        for k in range(BINS)
+        if n[k]
+    ]
+
+
+def before_and_after(outputs: Float[Tensor, "S N n_out"], y: Int64[Tensor, " N"], temperature: float) -> dict[str, Any]:
+    """What calibration does to the vote: its error and its reliability diagram at T = 1 and at the temperature."""
+    of_vote = vote(outputs)
+    found = {}
+    for when, T in (("before", 1.0), ("after", temperature)):
+        p = probabilities(of_vote, T)
+        found[when] = {"expected_calibration_error": expected_calibration_error(p, y),
+                       "reliability": [vars(b) for b in reliability(p, y)]}  # fmt: skip
+    return found

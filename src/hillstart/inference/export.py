@@ -1,0 +1,174 @@
+"""Networks taken elsewhere: one ONNX or torch program from pixels to probabilities; `spreadsheet` makes the tables.
+
+A program holds all that follows `images.read_picture`: normalisation, all starts, their vote, its temperature. What was
+written is read back and compared before it takes its place, so that a file which is there is right.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from hillstart.inference import spreadsheet
+from hillstart.inference.classifier import Classifier
+from hillstart.inference.voting import agreement, log_outputs, probabilities, vote
+from hillstart.network import Network
+from hillstart.system.errors import InputError
+from hillstart.system.files import replacing
+from hillstart.system.machine import versions
+
+TOLERANCE, MOST = 1e-5, 1e-3
+"""How far a program's probabilities may be from hillstart's, and how far at most where rounding alone takes them."""
+
+# What torch's own translations are written in, whatever its default: nothing is converted, and older runtimes read it.
+OPSET = 18
+MAX_ONNX_BYTES = 2_000_000_000  # of weights; protobuf holds no more in one file
+INPUT, OUTPUTS = "pixels", ["probabilities", "agreement"]
+
+
+class Answering(nn.Module):
+    """From pictures as `images.read_picture` makes them to what `Classifier.answer` says of them, by its functions."""
+
+    def __init__(self, classifier: Classifier):
+        super().__init__()
+        self._network, self._preprocessing = classifier.model.network, classifier.model.preprocessing
+        self._temperature = classifier.calibration.vote
+        for l, (w, b) in enumerate(zip(self._network.w, self._network.b, strict=True)):
+            self.register_buffer(f"w{l}", w if l else w.transpose(0, 1))  # as it lies in memory: torch saves no views
+            self.register_buffer(f"b{l}", b)
+
+    def forward(self, pixels: UInt8[Tensor, "N C H W"]) -> tuple[Float[Tensor, "N n_out"], Float[Tensor, " N"]]:
+        """The probabilities of all classes, and the share of the starts whose own label is that of the vote."""
+        w, b = ([self.get_buffer(f"{kind}{l}") for l in range(len(self._network.w))] for kind in "wb")
+        network = Network([w[0].transpose(0, 1), *w[1:]], b, self._network.activation, self._network.cost)
+        outputs = network.forward(self._preprocessing.normalise(pixels))[-1]
+        return probabilities(vote(outputs), self._temperature), agreement(outputs)
+
+
+def trace(classifier: Classifier) -> ExportedProgram:
+    """`Answering` as a program of tensor operations, for any number of pictures."""
+    answering, p = Answering(classifier), classifier.model.preprocessing
+    sample = torch.zeros(2, p.channels, p.size, p.size, dtype=torch.uint8)
+    with torch.no_grad():
+        answering(sample)  # `normalise` keeps its constants: made while tracing, they would be stand-ins for ever
+        program = torch.export.export(answering, (sample,), dynamic_shapes=({0: Dim("N", min=1)},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it tells the folders of this machine
+    program.constants.update({name: t.clone() for name, t in program.constants.items()})  # torch saves no views
+    return program
+
+
+def describe(classifier: Classifier) -> dict[str, str]:
+    """What someone who uses a program needs to know, as text and JSON."""
+    p = classifier.model.preprocessing
+    return {
+        "classes": json.dumps(classifier.classes),
+        "preprocessing": json.dumps(p.as_dict()),
+        "seeds": json.dumps(classifier.seeds),
+        "hillstart": versions()["hillstart"],
+        "input": f"{INPUT}: uint8 (N, {p.channels}, {p.size}, {p.size}), {spreadsheet.pictures(classifier)}; "
+        "normalised within",
+    } | ({} if classifier.calibrated else {"calibrated": "false"})
+
+
+def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier) -> str:
+    """Put a program beside hillstart, on noise, a black and a white picture, some of them alone; says how close it is.
+
+    `TOLERANCE` is allowed, or up to `MOST`, 4 times what hillstart's own answer changes by when its weights are shaken
+    in their last digits: steep networks tell no better. The agreement counts where no label hangs on such a digit.
+
+    Raises:
+        InputError: they disagree.
+    """
+    p, network = classifier.model.preprocessing, classifier.model.network
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (66, p.channels, p.size, p.size), generator=g, dtype=torch.uint8)
+    pixels[0], pixels[1] = 0, 255
+    expected, agreed = _answers(classifier, pixels)
+    outputs = classifier.outputs(pixels)
+    first, second = log_outputs(torch.cat([outputs, vote(outputs).unsqueeze(0)])).topk(2, -1).values.unbind(-1)
+    clear = (first - second > 0.01).all(0)
+    found, shares = (torch.cat(parts) for parts in zip(*map(answer, pixels.split([1, 7, 58])), strict=True))
+    off, allowed = float((found - expected).abs().max()), TOLERANCE
+    for _ in range(4 if off > TOLERANCE else 0):
+        w = [w * (1 + (torch.rand(w.shape, generator=g) - 0.5) * 2**-20) for w in network.w]
+        shaken = replace(classifier.model, network=Network(w, network.b, network.activation, network.cost))
+        changed = 4 * float((_answers(Classifier(shaken), pixels)[0] - expected).abs().max())
+        allowed = min(MOST, max(allowed, changed))
+    if not off <= allowed or not torch.allclose(shares[clear], agreed[clear]):  # `not <=` holds for nan too
+        raise InputError(
+            f"the file written answers otherwise than hillstart (probabilities up to {off:.2g} apart, {allowed:.2g} is "
+            "allowed) and was removed; take another --to."
+        )
+    return f"{len(pixels)} pictures (noise, black, white), where its probabilities are within {off:.1g} of hillstart's"
+
+
+def _answers(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    found = list(classifier.answer(pixels))
+    table = torch.tensor([[answer.probabilities[name] for name in classifier.classes] for answer in found])
+    return table, torch.tensor([answer.agreement for answer in found])
+
+
+# ---------------------------------------------------------------- two forms; each says how it was checked
+
+
+def to_onnx(classifier: Classifier, path: Path) -> str:
+    """One ONNX file.
+
+    Raises:
+        InputError: a package is missing, the weights are too many for one file, or it disagrees with hillstart.
+    """
+    try:
+        import onnx
+        import onnxruntime  # type: ignore[import-untyped]
+        from onnxscript import opset18 as op
+    except ImportError as error:
+        raise InputError(f"--to onnx: {error}; it needs what pip install 'hillstart[export]' installs.") from error
+    if sum(4 * t.numel() for t in classifier.model.network.parameters) > MAX_ONNX_BYTES:
+        raise InputError("--to onnx: the weights are more than the 2 GB of one file; give --start SEED or --to torch.")
+
+    def sigmoid(z: Any) -> Any:
+        # onnxruntime's own Sigmoid is 0 from z = -18 on, but a temperature brings out the ratios of small outputs.
+        return op.Reciprocal(op.Add(op.Exp(op.Neg(z)), op.Constant(value_float=1.0)))
+
+    made = torch.onnx.export(
+        trace(classifier), input_names=[INPUT], output_names=OUTPUTS, dynamic_shapes={INPUT: {0: "N"}}, verbose=False,
+        opset_version=OPSET, custom_translation_table={torch.ops.aten.sigmoid.default: sigmoid},
+    )  # fmt: skip
+    assert made is not None  # as the old exporter's answer would be
+    for part in (made.model.graph, *made.model.graph, *made.model.graph.inputs, *made.model.graph.outputs):
+        part.metadata_props.clear()  # how torch came by it, which is longer than the program
+    made.model.metadata_props.update(describe(classifier))
+    made.model.doc_string = describe(classifier)["input"]
+    made.save(path, external_data=False)
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    compared = compare(lambda x: [torch.from_numpy(a) for a in session.run(OUTPUTS, {INPUT: x.numpy()})], classifier)
+    return f"opset {OPSET}; by onnx.checker, and by onnxruntime {onnxruntime.__version__} on {compared}"
+
+
+def to_torch(classifier: Classifier, path: Path) -> str:
+    """One file for `torch.export.load`. Raises InputError where it disagrees with hillstart."""
+    with path.open("wb") as file:
+        torch.export.save(trace(classifier), file, extra_files=describe(classifier))
+    with path.open("rb") as file:
+        program = torch.export.load(file).module()
+    return f"by torch.export.load, on {compare(program, classifier)}"
+
+
+# ---------------------------------------------------------------- the command
+
+
+# Of each form: the end of its name, what makes it whole or not there, what writes it.
+FORMS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Path]], Callable[[Classifier, Path], str]]] = {
+    "onnx": (".onnx", replacing, to_onnx),
+    "torch": (".pt2", replacing, to_torch),
+    "csv": ("-csv", spreadsheet.replacing_folder, spreadsheet.write),
+}

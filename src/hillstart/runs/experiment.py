@@ -1,0 +1,267 @@
+"""One experiment from starts to summary: train, choose by validation, look at the test pictures once."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from hillstart.engine.starts import STATUS, STOPPED, Record, Start, accuracy_interval, spread, standard_error, varying
+from hillstart.runs.claim import check_free
+from hillstart.runs.results import Outcome, measure
+from hillstart.runs.summary import of_rows, report, settings
+from hillstart.runs.tables import Tables
+from hillstart.runs.writer import RunFolder
+from hillstart.system import interrupts
+from hillstart.system.errors import InputError
+from hillstart.system.files import relative, replacing
+from hillstart.system.machine import commit, device_name, versions
+from hillstart.training.distributed import Ranks, ranks_of
+from hillstart.training.packs import Population, train
+
+log = logging.getLogger(__name__)
+
+Summary = dict[str, Any]
+
+
+def run(
+    population: Population,
+    make_trainer: Callable[..., pl.Trainer],
+    folder: Path,
+    keep: int | None = None,
+    pack: int | None = None,
+    checkpoint: Path | None = None,
+    accepted: Callable[[], None] | None = None,
+) -> Summary:
+    """Train, choose the best start by validation cost, test it once, and write all of it to `folder`.
+
+    Args:
+        make_trainer: a new trainer for each pack.
+        keep: how many of the best starts are kept and vote together; None: all, but at most `starts.VOTERS`.
+        pack: how many starts are trained side by side at most; None: as many as fit the memory.
+        checkpoint: where an earlier run in this folder stopped, to go on from there.
+        accepted: called when it is known that the run can go on from there.
+
+    Returns:
+        What `summary.json` holds; on ranks other than the first without the accuracies on the test pictures.
+
+    Raises:
+        InputError: `checkpoint` is not of this run and population, or there is none and the folder holds a run already,
+            or every start diverged.
+    """
+    trainer = make_trainer()
+    ranks, device = ranks_of(trainer), trainer.strategy.root_device
+    run_folder = RunFolder(folder, population, keep, (trainer.max_epochs or -1, trainer.max_steps), ranks.is_first)
+    if checkpoint:
+        run_folder.go_on(checkpoint)
+        if accepted:
+            accepted()
+        if pack is not None and (most := max(run_folder.packs)) > pack:
+            log.warning(f"resume: pack={pack} changes nothing, for a run keeps its packs: up to {most} starts in each.")
+    else:
+        run_folder.begin(ranks.from_first(population.packs(device, ranks.size, pack)))
+    _announce(population, device, ranks, run_folder.packs, run_folder.checkpoint or checkpoint)
+    with interrupts.held():
+        left = (run_folder.packs, run_folder.done, run_folder.checkpoint, run_folder.run, run_folder.seconds)
+        for trained in train(population, make_trainer, *left):
+            if trained.whole:
+                run_folder.add(trained)
+            else:
+                run_folder.leave(trained)
+        run_folder.end()
+    outcome = run_folder.outcome
+    _check_sound(outcome, population, folder)
+    measured = measure([outcome], population.data, device)[0] if outcome.network else {}
+    summary = summarise(outcome, population, device, ranks, measured)
+    summary["packs"] = len(run_folder.packs)
+    if ranks.is_first:
+        outcome.save(run_folder.model, population.data)
+        _write(summary, folder)
+        report(outcome, summary, folder)
+    return summary
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job of a sweep whose starts are all trained: what is left to do is to write it down in its own folder."""
+
+    job: int
+    outcome: Outcome
+    records: Sequence[tuple[Record, Sequence[int]]]
+    summary: Summary | None
+    population: Population
+
+    def write(self, folder: Path) -> Summary:
+        """Tables, kept starts and summary.
+
+        Raises:
+            InputError: every start diverged, or the folder holds a run already.
+        """
+        check_free(folder)
+        tables = Tables(folder, self.population.starts)
+        for record, places in self.records:
+            tables.add((), record, places)
+        tables.end(self.outcome.rows)
+        _check_sound(self.outcome, self.population, folder)
+        assert self.summary is not None
+        self.outcome.save(folder / "network.safetensors", self.population.data)
+        _write(self.summary, folder)
+        report(self.outcome, self.summary, folder, table=False)
+        return self.summary
+
+
+def run_together(
+    population: Population,
+    jobs: Sequence[Sequence[Start]],
+    make_trainer: Callable[..., pl.Trainer],
+    keep: int | None = None,
+    pack: int | None = None,
+) -> Iterator[Finished]:
+    """Train the starts of many jobs as one population, and hand over each job when its last start is done.
+
+    In which order jobs were given changes nothing: they are trained by the way they roll and their seeds.
+
+    Args:
+        population: what the jobs share; its starts do not count.
+        jobs: the starts of each job.
+
+    Raises:
+        InputError: a start that is in two jobs.
+    """
+    order = sorted(range(len(jobs)), key=lambda j: [(start.hyperparameters, start.seed) for start in jobs[j]])
+    whole = replace(population, starts=[start for j in order for start in jobs[j]])
+    _check_different(whole.starts)
+    trainer = make_trainer()
+    device = trainer.strategy.root_device
+    packs = whole.packs(device, most=pack)
+    _announce(whole, device, Ranks(), packs, None)
+    left = [(j, len(jobs[j])) for j in order]
+    outcome, records = Outcome(keep), list[tuple[Record, Sequence[int]]]()
+    with interrupts.held():
+        for trained in train(whole, make_trainer, packs):
+            if not trained.whole:  # none of its jobs is done
+                continue
+            done: list[tuple[int, Outcome, list[tuple[Record, Sequence[int]]]]] = []
+            at, size = 0, len(trained.rows)
+            while at < size:
+                job, starts = left[0]
+                places = range(at, min(size, at + starts))
+                outcome.add(trained, places)
+                records.append((trained.training.record, places))
+                at = places.stop
+                left[0] = (job, starts - len(places))
+                if len(places) == starts:
+                    left.pop(0)
+                    done.append((job, outcome, records))
+                    outcome, records = Outcome(keep), []
+            measured = iter(measure([o for _, o, _ in done if o.network is not None], whole.data, device))
+            for job, ended, of in done:
+                own = replace(population, starts=jobs[job])
+                summary = None
+                if ended.network is not None:
+                    summary = summarise(ended, own, device, Ranks(), next(measured))
+                interrupts.honour()
+                yield Finished(job, ended, of, summary, own)
+
+
+def summarise(
+    outcome: Outcome, population: Population, device: torch.device, ranks: Ranks, measured: dict[str, Any]
+) -> Summary:
+    """What `summary.json` holds, of an outcome with a sound start.
+
+    Args:
+        measured: what `measure` found; nothing on a rank that holds no weights.
+    """
+    rows, best, data = outcome.rows, outcome.kept[0], population.data
+    sound = [row for row in rows if not row.diverged]
+    stopped = sum(row.status == STATUS[STOPPED] for row in rows)
+    longest = max(row.epochs for row in rows)
+    pictures = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
+    if measured:
+        test, vote = measured["test_accuracy"], measured["vote_test_accuracy"]
+        measured = measured | {
+            "test_standard_error": standard_error(test, pictures["test"]),
+            "test_interval": list(accuracy_interval(test, pictures["test"])),
+            "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
+        }
+    of_starts = spread([row.val_accuracy for row in sound])
+    grid = {"settings": settings(of_rows(rows))[0]} if varying(row.start for row in rows) else {}
+    return {
+        "best_seed": best.start.seed,
+        "best_hyperparameters": asdict(best.start.hyperparameters),
+        "starts": len(rows),
+        "kept": len(outcome.kept),
+        "finished": len(sound) - stopped,
+        "stopped": stopped,
+        "diverged": len(rows) - len(sound),
+        "epochs": longest,
+        "epochs_trained": sum(row.epochs for row in rows),
+        "epochs_saved": sum(longest - row.epochs for row in rows if row.status == STATUS[STOPPED]),
+        "val_cost": best.val_cost,
+        "val_accuracy": best.val_accuracy,
+        **measured,
+        "val_cost_of_starts": spread([row.val_cost for row in sound]),
+        "val_accuracy_of_starts": of_starts,
+        "val_standard_error": standard_error(of_starts["median"], pictures["val"]),
+        **grid,
+        "cost": outcome.network.cost if outcome.network else None,
+        "validated_on": data.validated_on,
+        "pictures": pictures,
+        "classes": list(data.classes),
+        "seconds": round(outcome.seconds, 2),
+        "device": device_name(device),
+        "ranks": ranks.size,
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _announce(
+    population: Population, device: torch.device, ranks: Ranks, packs: Sequence[int], checkpoint: Path | None
+) -> None:
+    data, S = population.data, len(population.starts)
+    count = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
+    log.info(
+        f"pictures: {data.source}; {count['train']} to train, {count['val']} to validate, "
+        f"{count['test']} to test; classes {_listed(data.classes)}"
+    )
+    starts = f"{S} start" + "s" * (S > 1) + (f" in {len(packs)} packs of up to {max(packs)}" if len(packs) > 1 else "")
+    where = device.type + (f", shared by {ranks.size} ranks" if ranks.size > 1 else "")
+    onward = f", going on from {relative(checkpoint)}" if checkpoint else ""
+    log.info(f"network {list(population.sizes)}: {starts} on {where}{onward}")
+
+
+def _check_sound(outcome: Outcome, population: Population, folder: Path) -> None:
+    if not outcome.kept:
+        # By the starts' own numbers: jobs that are trained together share the descent of the first of them.
+        etas = sorted({start.hyperparameters.eta for start in population.starts})
+        given = f"={etas[0]:g}" if len(etas) == 1 else f" from {etas[0]:g} to {etas[-1]:g}"
+        raise InputError(
+            f"descent.eta{given}: every start diverged, so a smaller eta is needed; "
+            f"the costs are in {relative(folder)}."
+        )
+
+
+def _check_different(starts: Sequence[Start]) -> None:
+    seen: set[Start] = set()
+    for start in starts:
+        if start in seen:
+            rolls = ", ".join(f"{name} {value:g}" for name, value in asdict(start.hyperparameters).items())
+            raise InputError(
+                f"seed {start.seed} ({rolls}) is in two jobs of the sweep; with starts=k a job trains the seeds seed, "
+                "seed + 1, ..., seed + k - 1, so step by k, as in seed=range(0,100,k)."
+            )
+        seen.add(start)
+
+
+def _write(summary: Summary, folder: Path) -> None:
+    with replacing(folder / "summary.json", sync=False) as new:
+        new.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:9])} and {len(names) - 9} more"

@@ -1,0 +1,91 @@
+"""What a run writes beside its results, `train.log` and a logger's figures: a disk that refuses them ends no training.
+
+The first error of each is told in one sentence; what can be written later is.
+"""
+
+import errno
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from hillstart.system.console import visible
+from hillstart.system.files import WritingError, reason, relative, writing
+
+log = logging.getLogger(__name__)
+
+WRITERS = ("log_hyperparams", "log_metrics", "save", "finalize")
+
+
+def forgiving_logger(logger: Logger) -> Logger:
+    """The same logger of Lightning; what the system says against its files is told, not raised."""
+    told: list[WritingError] = []
+    for name in WRITERS:
+        setattr(logger, name, _forgiving(getattr(logger, name), type(logger).__name__, told))
+    return logger
+
+
+def _forgiving(write: Callable[..., Any], name: str, told: list[WritingError]) -> Callable[..., Any]:
+    @wraps(write)
+    def writes(*args: Any, **kwargs: Any) -> Any:
+        try:
+            with writing(Path(f"what {name} writes")):
+                return write(*args, **kwargs)
+        except WritingError as error:
+            if not told:
+                told.append(error)
+                log.warning(f"training goes on without all figures of the logger: {error}")
+
+    return writes
+
+
+class LogFile(logging.FileHandler):
+    """The log of a run, in conf's `hydra/job_logging`: what the disk refuses is told once, in a sentence.
+
+    What was refused is written with the next line that is not. A link in the place of the file is not followed.
+    """
+
+    _is_told = False
+
+    def _open(self) -> Any:
+        try:
+            return open(self.baseFilename, self.mode, encoding="utf-8", errors="backslashreplace", opener=_opened)
+        except OSError as error:
+            self._tell(error)
+            return Path(os.devnull).open("w")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of logging
+        """One sentence in place of a traceback for each line."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._tell(error)
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close it, whatever the disk says to its last line."""
+        try:
+            super().close()
+        except OSError as error:
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._is_told:
+            self._is_told = True
+            name = visible(str(relative(Path(self.baseFilename))))
+            print(f"hillstart: the log is not whole: {name} cannot be written: {reason(error)}.", file=sys.stderr)
+
+
+def _opened(path: str, flags: int) -> int:
+    """A regular file alone: a link may lead anywhere, and a pipe would wait for someone who reads it."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no file but a pipe or a device")
+    return handle

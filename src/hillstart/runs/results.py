@@ -1,0 +1,180 @@
+"""What became of a job's starts: a row for each, and the weights of the best, which vote."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hillstart.data.batches import Sample
+from hillstart.data.dataset import PictureSet, Split
+from hillstart.engine.starts import VOTERS, Row, standing
+from hillstart.inference import model_file
+from hillstart.inference.calibration import before_and_after, calibrate
+from hillstart.inference.model_file import Model
+from hillstart.inference.voting import Calibration, vote
+from hillstart.network import ACTIVATIONS, Network
+from hillstart.system.machine import versions
+from hillstart.training.packs import Trained
+
+FLAT = 0.04
+"""Of the steepest slope of sigma; by BP2 and BP4 a weight into a node that lies flatter moves 25 times slower. For the
+sigmoid that is an activation below 0.01 or above 0.99, for tanh one beyond 0.98, for relu exactly 0."""
+
+PICTURES = 1000
+NOTABLE = 0.05
+"""Share of saturated nodes from which a run says so: none of the networks that learned well had as many."""
+
+
+def saturated(network: Network, inputs: Iterable[Float[Tensor, "_ n_in"]]) -> Float[Tensor, " S"]:
+    """The share of its hidden nodes that are flat on every one of these pictures, for each start.
+
+    0 without hidden nodes. A node that is flat on most pictures is no fault: in networks that learned well three in
+    four pairs of a node and a picture are flat, and yet each node moves on some.
+    """
+    if len(network.b) == 1:
+        return torch.zeros(network.starts)
+    sigma, pictures = ACTIVATIONS[network.activation], 0
+    flat = FLAT * float(sigma.derivative(sigma.value(torch.tensor([0.0, 1.0]))).max())
+    counts = torch.cat(network.b[:-1], 1).zero_()
+    for x in inputs:
+        counts += torch.cat([(sigma.derivative(a) < flat).sum(1) for a in network.forward(x)[1:-1]], 1)
+        pictures += len(x)
+    return (counts == pictures).float().mean(1).cpu()
+
+
+def remark(share: float) -> str:
+    """What a share of saturated nodes means, and what to do."""
+    return (
+        f"saturated: {share:.0%} of the hidden nodes of the kept starts stand where the activation is flat, on every "
+        "picture looked at, and hardly learn; network.start=scaled_normal, data.normalise=true or a smaller "
+        "descent.eta keeps them moving"
+    )
+
+
+# Of the starts of many outcomes at once, while they are measured.
+OUTPUT_BYTES = 256 << 20
+
+
+class Outcome:
+    """The starts of one job as far as they are trained; of their weights only the best are held.
+
+    Attributes:
+        rows: a row for each start, in the order they were trained in.
+        kept: rows of the best sound starts, best first.
+        network: those starts as in their best epochs, on the CPU; None before there are any, and on all ranks but the
+            first.
+        calibration: of the kept starts; None before `measure`.
+        seconds: of training, shared out evenly where jobs were trained together.
+    """
+
+    def __init__(self, keep: int | None = None):
+        self.most = keep or VOTERS
+        self.rows: list[Row] = []
+        self.kept: list[Row] = []
+        self.network: Network | None = None
+        self.calibration: Calibration | None = None
+        self.seconds = 0.0
+
+    def add(self, trained: Trained, places: Sequence[int]) -> None:
+        """Take in these starts of a pack; to be called on every rank."""
+        rows, training = trained.rows, trained.training
+        new = [rows[place] for place in places]
+        self.rows += new
+        # A start that is here already was left by an interrupted run before it could note that its pack was done.
+        again = {row.start for row in new}
+        pool = [(row, k, -1) for k, row in enumerate(self.kept) if row.start not in again]
+        pool += [(rows[place], -1, place) for place in places if not rows[place].diverged]
+        chosen = sorted(pool, key=lambda entry: standing(entry[0]))[: self.most]
+        stay, come = [k for _, k, _ in chosen if k >= 0], sorted(place for _, _, place in chosen if place >= 0)
+        fresh = training.best_of(come) if come else None
+        if training.ranks.is_first and chosen:
+            parts = [self.network.pick(stay)] if stay and self.network else []
+            parts += [fresh] if fresh else []
+            order = [stay.index(k) if k >= 0 else len(stay) + come.index(place) for _, k, place in chosen]
+            self.network = Network.join(parts).pick(order)
+        self.kept, self.calibration = [row for row, _, _ in chosen], None
+        self.seconds += trained.seconds * len(places) / len(rows)
+
+    def keep_rows(self) -> None:
+        """Of `rows` the best, for a rank that holds no weights."""
+        self.kept = sorted((row for row in self.rows if not row.diverged), key=standing)[: self.most]
+
+    def save(self, path: Path, data: PictureSet) -> None:
+        """Write the kept starts as a file for inference."""
+        if self.network is not None:
+            origins = tuple(row.start for row in self.kept)
+            about = (data.classes, data.preprocessing, self.calibration, data.trained_on, versions())
+            model_file.save(path, Model(self.network, origins, *about))
+
+    def load(self, path: Path) -> None:
+        """Take the kept starts back from what `save` wrote, as far as `rows` knows of them.
+
+        Raises:
+            InputError: there is no such file, or it is not whole.
+        """
+        model, rows = model_file.load(path), {row.start: row for row in self.rows}
+        known = [s for s, start in enumerate(model.origins) if start in rows]
+        self.kept = [rows[model.origins[s]] for s in known]
+        self.network = model.network.pick(known) if known else None
+
+
+def measure(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device) -> list[dict[str, Any]]:
+    """Fit the temperatures of each outcome on the validation pictures, and look at the test pictures, once.
+
+    Args:
+        outcomes: with a network each, all of the same shape.
+
+    Returns:
+        For each: accuracy of its best start, and of its vote; what its calibration does on validation and on test; the
+        share of saturated nodes of its starts.
+    """
+    found: list[dict[str, Any]] = []
+    for some in _within(OUTPUT_BYTES, outcomes, data):
+        on_val, on_test = (_outputs(some, split, data, device) for split in (data.val, data.test))
+        flat = _saturated(some, data, device)
+        for outcome, val, test, share in zip(some, on_val, on_test, flat, strict=True):
+            outcome.calibration = calibrate(val, data.val.y)
+            T = outcome.calibration.vote
+            right = [(of.argmax(-1) == data.test.y).double().mean().item() for of in (test[0], vote(test))]
+            calibration = {
+                "temperature": T,
+                "val": before_and_after(val, data.val.y, T),
+                "test": before_and_after(test, data.test.y, T),
+            }
+            accuracy = {"test_accuracy": right[0], "vote_test_accuracy": right[1]}
+            found.append({**accuracy, "calibration": calibration, "saturated": share})
+    return found
+
+
+def _within(limit: int, outcomes: Sequence[Outcome], data: PictureSet) -> Iterator[list[Outcome]]:
+    """Some outcomes at a time, so that the outputs of all their starts on all pictures stay below so many bytes."""
+    some, held = list[Outcome](), 0
+    for outcome in outcomes:
+        size = 4 * len(outcome.kept) * (len(data.val.y) + len(data.test.y)) * len(data.classes)
+        if some and held + size > limit:
+            yield some
+            some, held = [], 0
+        some.append(outcome)
+        held += size
+    if some:
+        yield some
+
+
+def _saturated(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device) -> list[float]:
+    """The share of saturated nodes among the starts of each outcome, on some validation pictures."""
+    networks = [outcome.network for outcome in outcomes if outcome.network is not None]
+    sample = Sample(data.val, len(data.classes), data.preprocessing, device, limit=PICTURES)
+    shares = saturated(Network.join(networks).to(device), (x for x, _ in sample.batches(100)))
+    return [share.mean().item() for share in shares.split([network.starts for network in networks])]
+
+
+def _outputs(outcomes: Sequence[Outcome], split: Split, data: PictureSet, device: torch.device) -> list[Tensor]:
+    """a^L of the starts of each outcome on all pictures of a split, on the CPU: (S, N, n_out)."""
+    networks = [outcome.network for outcome in outcomes if outcome.network is not None]
+    together = Network.join(networks).to(device)
+    sample = Sample(split, len(data.classes), data.preprocessing, device)
+    outputs = torch.cat([together.forward(x)[-1].cpu() for x, _ in sample.batches()], 1)
+    return list(outputs.split([network.starts for network in networks]))

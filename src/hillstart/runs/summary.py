@@ -1,0 +1,225 @@
+"""The last words of a run: the ranked table, the settings, what was chosen, and how much of it is luck."""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from hillstart.engine.starts import Row, accuracy_interval, spread, standard_error, standing, varying
+from hillstart.runs.results import NOTABLE, Outcome, remark
+from hillstart.system.files import relative
+
+log = logging.getLogger(__name__)
+
+SHOWN = 16
+"""How many rows of the ranked table the terminal shows."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of one start, to be put together with others of its setting.
+
+    Attributes:
+        setting: the options in which starts differ besides their seeds, and their values.
+        pictures: which validation pictures it was measured on; the same text stands for the same pictures.
+        cost: the kind of its cost.
+    """
+
+    setting: Mapping[str, str]
+    diverged: bool
+    val_cost: float
+    val_accuracy: float
+    pictures: str = ""
+    cost: str = ""
+
+
+def of_rows(rows: Sequence[Row]) -> list[Result]:
+    """The results of the starts of one run, whose settings are the points of its grid."""
+    names = varying(row.start for row in rows)
+    return [
+        Result(
+            {f"descent.{name}": f"{getattr(row.start.hyperparameters, name):g}" for name in names},
+            row.diverged,
+            row.val_cost,
+            row.val_accuracy,
+        )
+        for row in rows
+    ]
+
+
+def settings(results: Iterable[Result]) -> tuple[list[dict[str, Any]], str | None]:
+    """The starts of each setting together, the best setting first: starts differ by luck, settings by more than that.
+
+    Each has its spread over the starts that did not diverge; where there are several sets of validation pictures, say
+    splits by `data.seed`, its spread over these sets, each of which counts with the median over its starts.
+
+    Returns:
+        The settings, and what they are ranked by: the median of `val_cost`; that of `val_accuracy` where their costs
+        are of different kinds; None where they were measured on different pictures: then they are in the order given.
+    """
+    of: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        of.setdefault((tuple(result.setting.items()), result.cost), []).append(result)
+    found, measured_on = [], []
+    for (setting, _), group in of.items():
+        sets: dict[str, list[Result]] = {}
+        for result in group:
+            sets.setdefault(result.pictures, [])
+            if not result.diverged:
+                sets[result.pictures].append(result)
+        entry: dict[str, Any] = {"setting": dict(setting), "starts": len(group)}
+        entry["diverged"] = sum(result.diverged for result in group)
+        entry["splits"] = len(sets)
+        for name in ("val_cost", "val_accuracy"):
+            each = [spread([getattr(result, name) for result in some]) for some in sets.values() if some]
+            entry[name] = spread([one["median"] for one in each]) if len(sets) > 1 else each[0] if each else spread([])
+        found.append(entry)
+        measured_on.append(set(sets))
+    if any(pictures != measured_on[0] for pictures in measured_on):
+        return found, None
+    by = "val_cost" if len({cost for _, cost in of}) == 1 else "val_accuracy"
+    sign = 1 if by == "val_cost" else -1
+    return sorted(found, key=lambda s: sign * s[by].get("median", sign * math.inf)), by
+
+
+def show_settings(found: Sequence[Mapping[str, Any]], by: str | None) -> None:
+    """The table of what `settings` returns."""
+    names = list(found[0]["setting"])
+    splits = max(s["splits"] for s in found) > 1
+    diverged = any(s["diverged"] for s in found)
+    lines = [
+        [*(short(s["setting"][k]) for k in names)]
+        + [str(s[k]) for k, there in (("splits", splits), ("starts", True), ("diverged", diverged)) if there]
+        + [f"{s['val_cost'].get('median', math.nan):.4f}"]
+        + [f"{s['val_accuracy'].get(k, math.nan):.4f}" for k in ("median", "min", "max")]
+        for s in found[:SHOWN]
+    ]
+    counts = [*["splits"] * splits, "starts trained", *["diverged"] * diverged]
+    heads = [*map(heading, names), *counts, "median val cost", "median val accuracy", "min", "max"]
+    best = "best" if by else "first"
+    title = f"the {SHOWN} {best} of {len(found)} settings" if len(found) > SHOWN else "settings"
+    over = "over splits of the medians of their starts" if splits else "over their starts"
+    ranked = f"by the median {by.replace('_', ' ')} {over}" if by else "not ranked: their validation pictures differ"
+    show(f"{title}, {ranked}", heads, lines)
+
+
+def heading(key: str) -> str:
+    """As much of a key as a column has room for."""
+    return key.rpartition(".")[2].replace("_", " ")
+
+
+def short(value: str) -> str:
+    """A value as a cell has room for: a number that is no whole one with four digits."""
+    try:
+        return value if value.lstrip("+-").isdigit() else f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
+def uncertain(accuracy: float, pictures: int) -> str:
+    """An interval of one standard error about an accuracy."""
+    low, high = accuracy_interval(accuracy, pictures)
+    return f"{low:.4f} to {high:.4f}"
+
+
+def tells(calibration: Mapping[str, Any], accuracy: float, pictures: int) -> int:
+    """Tell whether a temperature makes the probabilities better on so many test pictures.
+
+    Its effect counts where it changes the expected calibration error by more than two standard errors of the accuracy
+    that this compares the probabilities with.
+
+    Returns:
+        1: it makes them better; -1: worse; 0: this cannot be told.
+    """
+    before, after = (calibration["test"][when]["expected_calibration_error"] for when in ("before", "after"))
+    if abs(after - before) <= 2 * standard_error(accuracy, pictures):
+        return 0
+    return 1 if after < before else -1
+
+
+def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool = True) -> None:
+    """The table on the terminal, the rest of it in the log as well.
+
+    Args:
+        summary: what `experiment.summarise` returns.
+        table: show the table too.
+    """
+    rows = sorted(outcome.rows, key=standing)
+    differs = varying(row.start for row in rows)
+    if table:
+        title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
+        rolls_by = sorted({"eta", *differs})
+        headings = ("rank", "seed", *rolls_by, "epochs", "status", "train cost", "val cost", "val accuracy")
+        lines = []
+        for rank, row in enumerate(rows[:SHOWN], 1):
+            rolls = [f"{getattr(row.start.hyperparameters, name):g}" for name in rolls_by]
+            costs = [f"{cost:.4f}" for cost in (row.train_cost, row.val_cost, row.val_accuracy)]
+            lines.append([str(rank), str(row.start.seed), *rolls, str(row.epochs), row.status, *costs])
+        show(title, headings, lines)
+    best = outcome.kept[0]
+    apart = "".join(f", {name} {getattr(best.start.hyperparameters, name):g}" for name in differs)
+    _spread(summary, rows if table else [])
+    log.info(f"chosen by val cost: seed {best.start.seed}{apart}: val accuracy {best.val_accuracy:.4f}, "
+             f"test accuracy {summary['test_accuracy']:.4f}; vote of the {summary['kept']} kept: "
+             f"{summary['vote_test_accuracy']:.4f}")  # fmt: skip
+    test = summary["pictures"]["test"]
+    chosen, vote = (uncertain(summary[name], test) for name in ("test_accuracy", "vote_test_accuracy"))
+    log.info(f"of that, luck: with {test} test pictures the two are uncertain: {chosen} and {vote} "
+             "(one standard error)")  # fmt: skip
+    of = summary["calibration"]
+    before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
+    told = tells(of, summary["vote_test_accuracy"], test)
+    better = "" if told else f"; {test} test pictures are too few to tell which is better"
+    log.info(f"the vote's probabilities, by a temperature of {of['temperature']:.2f} fitted on val pictures, are off "
+             f"by {after:.3f} on test ({before:.3f} without it){better}")  # fmt: skip
+    if summary["saturated"] >= NOTABLE:
+        log.warning(remark(summary["saturated"]))
+    ended = [f"{summary[how]} {how}" for how in ("stopped", "diverged") if summary[how]]
+    if ended:
+        whole = summary["epochs"] * summary["starts"]
+        saved = f", {summary['epochs_saved']} of {whole} epochs saved" if summary["epochs_saved"] else ""
+        log.info(f"{summary['finished']} starts finished, {', '.join(ended)}{saved}")
+    where = summary["device"] + (f" on each of {summary['ranks']} ranks" if summary["ranks"] > 1 else "")
+    log.info(f"{summary['seconds']:.1f} s of training on {where}; the run lies in {relative(folder)}")
+
+
+def _spread(summary: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Tell the spread of the starts, and how much of it chance alone would show on so many pictures.
+
+    Args:
+        rows: what a table of the settings is shown of, where the starts are of several; none: it is not shown.
+    """
+    of, val = summary["val_accuracy_of_starts"], summary["pictures"]["val"]
+    if of["n"] == 1:
+        return
+    mixed = "settings" in summary
+    if mixed and rows:
+        show_settings(*settings(of_rows(rows)))
+    log.info(said_of(of, mixed=mixed))
+    interval = uncertain(of["median"], val)
+    log.info(f"of that spread, luck: with {val} val pictures the accuracy of one start is uncertain: {interval} "
+             "(one standard error)")  # fmt: skip
+
+
+def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False) -> str:
+    """The spread of the validation accuracy over starts, in one line; `mixed`: they are of several settings."""
+    return (
+        f"val accuracy of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "
+        f"{of['upper_quartile']:.4f}, from {of['min']:.4f} to {of['max']:.4f}" + ", all settings mixed" * mixed
+    )
+
+
+def show(title: str | None, headings: Iterable[str], lines: Iterable[Sequence[str]]) -> None:
+    """A table on the terminal."""
+    table = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in table.columns:
+        column.justify = "left" if column.header == "status" else "right"
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)

@@ -1,0 +1,235 @@
+"""A run's folder while it trains: pack by pack, what is done is written down, and an interrupted run goes on there."""
+
+import json
+import logging
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hillstart.engine.starts import FINISHED, ROLLING, STATUS, Record, Row
+from hillstart.runs.claim import check_free
+from hillstart.runs.results import Outcome
+from hillstart.runs.tables import Tables
+from hillstart.system.errors import InputError
+from hillstart.system.files import WritingError, read_text, replacing, sweep_up, writing
+from hillstart.system.untrusted import briefly, check_checkpoint, opened
+from hillstart.training.packs import Population, Trained
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """The outcome of a run as far as its packs are done, in memory and in `folder`.
+
+    Written in this order, so that a stop in between is noticed: rows are appended to the tables, the kept starts
+    replace those of before, and then `checkpoints/packs.json` says that the pack is done and how long the tables are.
+    What cannot be written stays in memory and is tried again with the next pack; only at the end it is an error.
+    The first rank writes; the others only keep count.
+
+    A finished run that goes on for more epochs stays as it is until these are done: till then they are in its
+    checkpoint alone.
+
+    Args:
+        keep: how many of the best starts are kept; None: as many as `Outcome` keeps.
+        length: `max_epochs` and `max_steps` of its trainer.
+
+    Attributes:
+        run: the id of this run, which its checkpoints name; None in runs of version 0.1.
+        packs: starts in each pack.
+        done: how many packs are.
+        checkpoint: where the next pack was left, if it was begun.
+        seconds: for how long that pack was trained, as far as the folder knows.
+    """
+
+    def __init__(
+        self, folder: Path, population: Population, keep: int | None, length: tuple[int, int], writes: bool = True
+    ):
+        self.folder, self.population, self.writes = folder, population, writes
+        # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
+        self._alike = {"trainer.max_epochs": length[0], "trainer.max_steps": length[1], "keep": keep}
+        self.outcome = Outcome(keep)
+        self.tables = Tables(folder, population.starts)
+        self.model, self._state = folder / "network.safetensors", folder / "checkpoints" / "packs.json"
+        self.run: str | None = None
+        self.packs: list[int] = []
+        self.done, self.seconds = 0, 0.0
+        self.checkpoint: Path | None = None
+        self._was_finished = False
+        self._unwritten: list[tuple[Sequence[Row], Record]] = []
+        if self.writes:
+            for place in (folder, folder / "checkpoints"):
+                sweep_up(place)
+
+    def begin(self, packs: Sequence[int]) -> None:
+        """A new run.
+
+        Raises:
+            InputError: the folder holds a run already.
+            WritingError: the folder cannot be written to.
+        """
+        self.packs = list(packs)
+        if self.writes:
+            check_free(self.folder)
+            self.run = uuid.uuid4().hex
+            self._note()
+
+    def go_on(self, checkpoint: Path) -> None:
+        """An earlier run, which left `checkpoint` in this folder's `checkpoints`, or had not come to write it.
+
+        Raises:
+            InputError: what lies in the folder is damaged, or of a run that cannot go on with this population.
+        """
+        state, there = self._read(), checkpoint.is_file()
+        self._check_alike(state["population"], self._described)
+        self.run, self.packs, self.done = state.get("run"), state["packs"], state["done"]
+        if self.done == len(self.packs) == 1 and there:  # it may go on for more epochs than before
+            self.done, self.seconds, self._was_finished = 0, state["seconds"], True
+        elif self.done:
+            self._check_alike(state, self._alike, f"{sum(self.packs[: self.done])} starts are done in the folder, and ")
+            unfinished = self.done < len(self.packs)
+            if self.writes and unfinished:
+                self.tables.cut((state["starts"], state["history"]))
+            rows = self.tables.read(state["starts"] if unfinished else None)
+            if len(rows) != sum(self.packs[: self.done]):
+                raise InputError(
+                    f"resume: {self.tables.starts} holds {len(rows)} starts, not the {sum(self.packs[: self.done])} "
+                    "that are done; put the file back, or begin a new run."
+                )
+            self.outcome.rows, self.outcome.seconds = rows, state["seconds"]
+            if self.writes and not all(row.diverged for row in rows):  # else there is no such file
+                self.outcome.load(self.model)
+            else:
+                self.outcome.keep_rows()
+        if self.done < len(self.packs) and there:
+            stored = _stored(checkpoint)
+            if stored.get("run") != self.run:
+                raise InputError(
+                    f"resume: {checkpoint} was written by another run than the one in {self._state.parent}; put that "
+                    "run's own checkpoint back, or remove this one, so that its pack is trained from its beginning."
+                )
+            if stored["pack"] == self.done + 1:
+                self.checkpoint = checkpoint
+
+    def add(self, trained: Trained) -> None:
+        """A pack is done; to be called on every rank."""
+        self.outcome.add(trained, range(len(trained.rows)))
+        self.done += 1
+        if self.writes:
+            self._unwritten.append((trained.rows, trained.training.record))
+            try:
+                self._write()
+            except WritingError as error:
+                if self.done < len(self.packs):
+                    log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
+
+    def leave(self, trained: Trained) -> None:
+        """A signal met this pack: write down how its starts stand, for whoever looks; to go on needs none of it."""
+        if not self.writes or self._was_finished:
+            return
+        so_far, record = Outcome(2 * self.outcome.most), trained.training.record
+        rows = [replace(r, status=ROLLING) if r.status == STATUS[FINISHED] else r for r in trained.rows]
+        self.tables.add(rows, record, range(len(rows)))
+        # Where no pack is done yet, the checkpoint is the model; and other ranks would have to send their weights.
+        if self.done and trained.training.ranks.size == 1:
+            so_far.kept, so_far.network = self.outcome.kept, self.outcome.network
+            so_far.add(trained, sorted(record.ranking()[: self.outcome.most]))
+            so_far.save(self.model, self.population.data)
+
+    def end(self) -> None:
+        """All packs are done.
+
+        Raises:
+            WritingError: what is done cannot be written.
+        """
+        if self.writes:
+            if self._unwritten:
+                self._write()
+            self.tables.end(self.outcome.rows)
+
+    def _write(self) -> None:
+        before = self.tables.sizes
+        try:
+            for rows, record in self._unwritten:
+                self.tables.add(rows, record, range(len(rows)))
+            self.tables.sync()
+            self.outcome.save(self.model, self.population.data)
+            self._note()
+        except WritingError:
+            self.tables.sizes = before
+            raise
+        self._unwritten = []
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
+        """The population as it reads once it was written."""
+        described: dict[str, Any] = json.loads(json.dumps(self.population.described()))
+        return described
+
+    def _note(self) -> None:
+        starts, history = self.tables.sizes
+        state = {
+            "run": self.run,
+            "population": self._described,
+            "packs": self.packs,
+            "done": self.done,
+            **self._alike,
+            "starts": starts,
+            "history": history,
+            "seconds": self.outcome.seconds,
+        }
+        with writing(self._state):
+            self._state.parent.mkdir(exist_ok=True)
+        with replacing(self._state) as new:
+            new.write_text(json.dumps(state) + "\n")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state = json.loads(read_text(self._state))
+            if "epochs" in state:  # as version 0.1 calls it
+                state["trainer.max_epochs"] = state["epochs"]
+            kinds: dict[str, Any] = {"population": dict, "packs": list, "seconds": (int, float)}
+            kinds |= dict.fromkeys(("done", "trainer.max_epochs", "starts", "history"), int)
+            if not all(isinstance(state[key], kind) for key, kind in kinds.items()):
+                raise ValueError(f"not all of {', '.join(kinds)} are there")
+            packs, starts = state["packs"], len(self.population.starts)
+            if not all(type(size) is int and size > 0 for size in packs) or not 0 <= state["done"] <= len(packs):
+                raise ValueError("its packs do not fit together")
+            if min(state["starts"], state["history"]) < 0 or not 0 <= state["seconds"] < math.inf:
+                raise ValueError("a length or time in it is none")
+            if state["population"].get("starts", starts) == starts != sum(packs):
+                raise ValueError(f"its packs are not of the {starts} starts of the run")
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"resume: {self._state} does not tell how far the run had come ({error}); give the folder of a run."
+            ) from error
+        return dict(state)
+
+    @staticmethod
+    def _check_alike(there: Mapping[str, Any], here: Mapping[str, Any], why: str = "") -> None:
+        """Refuse to go on with what differs; a run of an earlier version may not have stored all of it."""
+        differ = [f"{key} ({briefly(there[key])} there, {briefly(here[key])} here)" for key in here
+                  if key in there and there[key] != here[key]]  # fmt: skip
+        if differ:
+            raise InputError(
+                f"resume: {why}this run differs from the one in the folder in {'; '.join(differ)}; give the same "
+                "options and pictures, or begin a new run."
+            )
+
+
+def _stored(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of its run, under names."""
+    try:
+        with opened(checkpoint) as file:
+            check_checkpoint(checkpoint, file)
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["hillstart"]
+        return dict(stored, pack=int(stored["pack"]))
+    except Exception as error:  # torch raises whatever the damage leads to
+        raise InputError(
+            f"resume: {checkpoint} is not a checkpoint of such a training; give the folder of an earlier run."
+        ) from error

@@ -1,0 +1,151 @@
+"""Pictures over HTTP: a page for people, `POST /predict` for programs. Needs neither Lightning nor Hydra."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hillstart.serve.batching import CLOSE, RefusedError, Service
+from hillstart.system.errors import InputError
+
+LINGER_SECONDS, END_SECONDS = 1, 20
+"""For a body that was refused to be heard out, and for requests in flight when the server ends."""
+
+PAGE = {
+    "/": ("page.html", "text/html"),
+    "/theme.css": ("../theme.css", "text/css"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def application(service: Service, model: str, hosts: Sequence[str] = ("*",), origins: Sequence[str] = ()) -> Any:
+    """The ASGI application.
+
+    Args:
+        service: who answers.
+        model: what the networks are called in /health.
+        hosts: the names under which the server may be asked; `*`: any.
+        origins: the sites, beside the server's own, whose pages may send pictures and read the answers; `*`: any.
+    """
+    from starlette.applications import Starlette
+    from starlette.datastructures import Headers
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.cors import CORSMiddleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    class Last(Response):
+        """An answer before the end of a body. A little more of it is taken and thrown away, as most clients listen only
+        once they have sent all, and would find the connection broken."""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            more, size = True, 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while more and size < 2 * service.max_bytes:
+                        part = await receive()
+                        more, size = part.get("more_body", False), size + len(part.get("body", b""))
+            await send({"type": "http.response.body"})
+
+    class Guard(TrustedHostMiddleware):
+        """Refuses names that are not the server's and, before their body is read, pictures that another site's page
+        made a browser send."""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            headers = Headers(scope=scope)
+            if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, origins):
+                error = RefusedError(403, "pages of other sites may not send pictures here; --allow-origin lists those "
+                                          "that may.", CLOSE)  # fmt: skip
+                await (await refuse(Request(scope), error))(scope, receive, send)
+            elif "host" not in headers and scope["path"] == "/health":  # HTTP/1.0, as load balancers ask
+                await self.app(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
+    def plain(text: str, status: int = 200, headers: Mapping[str, str] = HEADERS) -> Response:
+        return (Last if "Connection" in headers else Response)(text, status, headers, "application/json")
+
+    async def predict(request: Request) -> Response:
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise RefusedError(415, "a form was sent; send the bytes of the picture itself as the body, as `curl "
+                                    "--data-binary @picture.jpg` does.", CLOSE)  # fmt: skip
+        if int(request.headers.get("content-length", 0)) > service.max_bytes:
+            raise service.too_large()
+        client = request.client.host if request.client else ""
+        return plain(await service.answer(request.stream(), client, request.is_disconnected))
+
+    async def health(request: Request) -> Response:
+        return plain(about)
+
+    def file(path: str, name: str, kind: str) -> Route:
+        content = (Path(__file__).parent / name).read_bytes()
+
+        async def answer(request: Request) -> Response:
+            return Response(content, headers=HEADERS, media_type=kind)
+
+        return Route(path, answer)
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        sentence, status, headers = str(error), 400, {}
+        if isinstance(error, RefusedError):
+            status, headers = error.status, error.headers
+        elif isinstance(error, HTTPException):
+            status, headers = error.status_code, CLOSE | dict(error.headers or {})
+            sentence = (f"{request.method} {request.url.path}: there is no such thing here; POST the bytes of a "
+                        "picture to /predict, or open / in a browser.")  # fmt: skip
+        elif not isinstance(error, InputError | ClientDisconnect):
+            status, sentence = 500, "the server failed at this picture; what it printed tells why."
+        return plain(json.dumps({"error": sentence}), status, HEADERS | headers)
+
+    classifier = service.classifier
+    about = json.dumps({"model": model, "classes": classifier.classes, "seeds": classifier.seeds,
+                        "calibrated": classifier.calibrated, "max_bytes": service.max_bytes,
+                        "max_pixels": service.max_pixels})  # fmt: skip
+    routes = [Route("/predict", predict, methods=["POST"]), Route("/health", health)]
+    routes += [file(path, *of) for path, of in PAGE.items()]
+    guards = [Middleware(Guard, allowed_hosts=[*hosts], www_redirect=False)]
+    if origins:
+        guards += [Middleware(CORSMiddleware, allow_origins=[*origins], allow_methods=["GET", "POST"],
+                              expose_headers=["Retry-After"])]  # fmt: skip
+    refused = (InputError, RefusedError, HTTPException, ClientDisconnect, Exception)
+    return Starlette(routes=routes, middleware=guards, exception_handlers=dict.fromkeys(refused, refuse))
+
+
+def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:
+    """Whether a browser says that a page of another site asks; other programs do not send these headers."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and ("*" in origins or origin.lower() in origins):
+        return False
+    if site is not None:  # browsers omit it towards http:// addresses of other machines
+        return site not in ("same-origin", "none")
+    return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
+
+
+def server(app: Any) -> Any:
+    """The server of an application; `run` it with the sockets that it is to listen on."""
+    import uvicorn
+
+    from hillstart.serve.connections import IDLE_SECONDS, Connection, Server, most_connections
+
+    return Server(uvicorn.Config(
+        app, http=Connection, lifespan="off", ws="none", log_config=None, log_level="error", access_log=False,
+        server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=END_SECONDS,
+        backlog=max(1, most_connections() // 8),  # asyncio accepts so many before it closes the first of them
+    ))  # fmt: skip

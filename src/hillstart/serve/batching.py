@@ -1,0 +1,244 @@
+"""The answers behind a server: pictures that come at any time, read by every core, told in batches.
+
+A picture is decoded as soon as it has come and a thread is free for it: each core has one for small pictures and one
+for large ones, so that small ones do not wait behind large ones. Clients take turns. Pictures that are ready while the
+networks compute go through them together afterwards, so that a busy server has large batches and an idle one no delay.
+"""
+
+import asyncio
+import json
+import os
+from collections import Counter, deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import torch
+from torch import Tensor
+
+from hillstart.data.images import PictureError, read_picture
+from hillstart.inference.classifier import Classifier, Prediction
+from hillstart.inference.voting import UNSURE_BELOW
+
+MAX_BYTES, MAX_PIXELS = 10_000_000, 20_000_000
+BATCH = 64
+"""Pictures that go through the networks at once; so few take less memory than the weights do."""
+WAITING, WAITING_BYTES = 512, 512 << 20
+"""Pictures that may wait to be answered, and what all that is received may take in memory."""
+SHARE = 0.75
+"""The part of both, and of the connections, that one client may have."""
+SMALL_PIXELS = 2_000_000
+"""Pictures of more pixels count as large."""
+AHEAD = 8
+"""Small pictures whose turn it is, for each thread: with one it would wait for the event loop between two pictures."""
+READ_SECONDS, ANSWER_SECONDS = 60, 30
+"""For a picture to come whole, and from then on to its answer."""
+
+CLOSE = {"Connection": "close"}
+"""Of an answer to a body that was not read to its end: what comes next on this connection is no request."""
+BUSY, LATER = (503, "too many pictures wait; try again in a second."), {"Retry-After": "1"}
+
+
+class RefusedError(Exception):
+    """A request that is not answered with a prediction: status, a sentence for the client, headers."""
+
+    def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None):
+        super().__init__(sentence)
+        self.status, self.headers = status, headers or {}
+
+
+async def _stays() -> bool:
+    return False
+
+
+class Turns:
+    """So many turns at once. Clients that wait for one are served in a circle, each in the order in which it asked."""
+
+    def __init__(self, count: int):
+        self._free = count
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Wait for a turn of this client, and hold it."""
+        if self._free:
+            self._free -= 1
+        else:
+            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(client, deque()).append(mine)
+            try:
+                await mine
+            except asyncio.CancelledError:
+                if not mine.cancelled():  # the turn came at the same moment
+                    self._pass_on()
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            client = next(iter(self._waiting))
+            queue = self._waiting.pop(client)
+            following = queue.popleft()
+            if queue:
+                self._waiting[client] = queue  # at the end
+            if not following.done():
+                following.set_result(None)
+                return
+        self._free += 1
+
+
+class Service:
+    """Answers to pictures that come at any time. Its state belongs to the event loop, and so needs no lock.
+
+    Args:
+        classifier: who answers.
+        max_bytes: of a picture's file.
+        max_pixels: of a picture, decoded.
+        unsure_below: the share of the starts that must agree.
+        waiting: how many pictures may wait.
+    """
+
+    def __init__(
+        self, classifier: Classifier, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS,
+        unsure_below: float = UNSURE_BELOW, waiting: int = WAITING,
+    ):  # fmt: skip
+        self.classifier, self.max_bytes, self.max_pixels = classifier, max_bytes, max_pixels
+        self.unsure_below, self.waiting = unsure_below, waiting
+        cores = os.cpu_count() or 1
+        self._small = Turns(cores * AHEAD), ThreadPoolExecutor(cores)
+        self._large = Turns(cores), ThreadPoolExecutor(cores)
+        self._networks = ThreadPoolExecutor(1)
+        self._ready: list[tuple[Tensor, asyncio.Future[str]]] = []
+        self._computing: asyncio.Task[None] | None = None
+        self._received = self._unanswered = 0
+        self._received_of: Counter[str] = Counter()
+        self._unanswered_of: Counter[str] = Counter()
+        seen = classifier.model.preprocessing
+        blank = torch.zeros(seen.channels, seen.size, seen.size, dtype=torch.uint8)
+        self._networks.submit(self._answers, [blank]).result()  # the first answer of a process is slow
+
+    async def answer(
+        self, parts: AsyncIterable[bytes], client: str = "", gone: Callable[[], Awaitable[bool]] = _stays
+    ) -> str:
+        """The JSON that answers to one picture, which comes in parts.
+
+        Args:
+            parts: the bytes of the file.
+            client: who asks; what the server can bear is shared between clients.
+            gone: tells whether the client has left. Then its picture is not decoded.
+
+        Raises:
+            InputError: it is not a usable picture.
+            RefusedError: it is too large or too slow, there are too many, or the client has left.
+        """
+        received: list[bytes] = []
+        size = 0
+        try:
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    async for part in parts:
+                        received.append(part)
+                        size += len(part)
+                        self._received += len(part)
+                        self._received_of[client] += len(part)
+                        if size > self.max_bytes:
+                            raise self.too_large()
+                        if max(self._received, self._received_of[client] / SHARE) > WAITING_BYTES:
+                            raise RefusedError(*BUSY, headers=CLOSE | LATER)
+            except TimeoutError:
+                sentence = f"no whole picture came within {READ_SECONDS} s; send it again."
+                raise RefusedError(408, sentence, CLOSE) from None
+            if max(self._unanswered, self._unanswered_of[client] / SHARE) >= self.waiting:
+                raise RefusedError(*BUSY, headers=LATER)
+            picture = b"".join(received)
+            received.clear()  # or its parts would be kept beside the whole
+            self._unanswered += 1
+            self._unanswered_of[client] += 1
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await self._answer(picture, client, gone)
+            finally:
+                self._unanswered -= 1
+                self._unanswered_of[client] -= 1
+        except TimeoutError:
+            raise RefusedError(*BUSY, headers=LATER) from None
+        except asyncio.CancelledError:  # nothing but the end of the server does that
+            raise RefusedError(503, "the server has ended; start it again.") from None
+        finally:
+            self._received -= size
+            self._received_of[client] -= size
+            for counts in (self._received_of, self._unanswered_of):
+                if not counts[client]:
+                    del counts[client]
+
+    def too_large(self) -> RefusedError:
+        """For a body of more than `max_bytes`."""
+        return RefusedError(413, f"the file is too large; send one of at most {self.max_bytes / 1e6:g} MB.", CLOSE)
+
+    async def _answer(self, picture: bytes, client: str, gone: Callable[[], Awaitable[bool]]) -> str:
+        small = min(SMALL_PIXELS, self.max_pixels)
+        try:
+            pixels = await self._decoded(self._small, picture, small, client, gone)
+        except PictureError as error:
+            if error.reason != "too large" or small == self.max_pixels:
+                raise
+            pixels = await self._decoded(self._large, picture, self.max_pixels, client, gone)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str] = loop.create_future()
+        self._ready.append((pixels, answer))
+        if self._computing is None:
+            self._computing = loop.create_task(self._compute())
+        return await answer
+
+    async def _decoded(
+        self,
+        by: tuple[Turns, ThreadPoolExecutor],
+        picture: bytes,
+        max_pixels: int,
+        client: str,
+        gone: Callable[[], Awaitable[bool]],
+    ) -> Tensor:
+        turns, readers = by
+        async with turns.turn(client):
+            if await gone():
+                raise RefusedError(499, "the client has left.")
+            seen = self.classifier.model.preprocessing
+            return await asyncio.get_running_loop().run_in_executor(readers, read_picture, picture, seen, max_pixels)
+
+    async def _compute(self) -> None:
+        """Whatever is ready, batch after batch, until nothing is."""
+        loop = asyncio.get_running_loop()
+        while self._ready:
+            batch, self._ready = self._ready[:BATCH], self._ready[BATCH:]
+            answers: Sequence[str | Exception]
+            try:
+                answers = await loop.run_in_executor(self._networks, self._answers, [pixels for pixels, _ in batch])
+            except Exception as error:  # each of these clients is to hear of it, and the next ones to be answered
+                answers = [error] * len(batch)
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future.done():  # cancelled
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        self._computing = None
+
+    def _answers(self, pixels: list[Tensor]) -> list[str]:
+        return [_json(found) for found in self.classifier.answer(torch.stack(pixels), self.unsure_below)]
+
+
+def _json(found: Prediction) -> str:
+    """In ASCII, since a class may be named after a folder whose bytes are no text."""
+    uncalibrated = {} if found.calibrated else {"calibrated": False}
+    return json.dumps({
+        "label": found.label,
+        "probability": found.probability,
+        "probabilities": found.probabilities,
+        "agreement": found.agreement,
+        "unsure": found.unsure,
+        "opinions": [{"seed": o.seed, "label": o.label, "probability": o.probability} for o in found.opinions],
+    } | uncalibrated)  # fmt: skip

@@ -1,0 +1,105 @@
+"""The machine: its device, versions and commit, and what is measured once on it and noted in the user's cache."""
+
+import errno
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from hillstart.system.files import read_text, replacing
+
+NOTES = "machine.json"
+"""The file of what was measured, in the user's cache."""
+
+
+def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> str:
+    """The choice that is noted for this processor and this torch, or is measured and noted now.
+
+    A note that cannot be read is written anew; where none can be written, each process measures for itself.
+    """
+    key = f"{processor()}; torch {torch.__version__}; {what}"
+    if (found := _notes().get(key)) in choices:
+        return str(found)
+    measured = measure()
+    notes = _notes()
+    if (found := notes.get(key)) in choices:  # another process was faster
+        return str(found)
+    # There may be no home, or one that cannot be written to.
+    with suppress(OSError, RuntimeError), replacing(made_cache() / NOTES, sync=False) as new:
+        new.write_text(json.dumps(notes | {key: measured}, indent=2) + "\n")
+    return measured
+
+
+def _notes() -> dict[str, str]:
+    with suppress(OSError, RuntimeError, ValueError):
+        found = json.loads(read_text(own_cache() / NOTES))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def own_cache() -> Path:
+    """Where what can be found again is kept: `hillstart` in $XDG_CACHE_HOME, or else in ~/.cache.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))  # its standard has a relative one passed over
+    return (base if base.is_absolute() else Path.home() / ".cache") / "hillstart"
+
+
+def made_cache(name: str = "") -> Path:
+    """The folder called so in `own_cache`, or that itself, made where it is missing.
+
+    Raises:
+        OSError: it cannot be made, or it is a link, through which nothing is written.
+        RuntimeError: the user has no home.
+    """
+    for folder in (own_cache(), own_cache() / name):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "is a link, through which nothing is written", str(folder))
+    return folder
+
+
+@cache
+def processor() -> str:
+    """What it is called, and of which family and model, for its name alone may stand for many."""
+    told: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = (part.strip() for part in line.partition(":"))
+            told.setdefault(name, value)
+    names = [told[name] for name in ("model name", "cpu family", "model") if told.get(name)]
+    return " ".join(names) or platform.processor() or platform.machine()
+
+
+def device_name(device: torch.device) -> str:
+    """Of a GPU its name; of a CPU its kind, and the threads that are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' * (threads > 1)} ({platform.machine()})"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    packages = {name: version(name) for name in ("hillstart", "torch", "lightning", "hydra-core")}
+    return packages | {"python": platform.python_version()}
+
+
+@cache
+def commit() -> str | None:
+    """The commit of the checkout this file lies in, with a + where files were changed since; None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

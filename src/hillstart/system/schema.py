@@ -1,0 +1,128 @@
+"""The types of options: one check for whatever is typed, read from a file, or given from Python.
+
+An option is a keyword argument of a function or class, and its annotation is its schema: a type, bounds where it has
+any, and in `Says` the words for what it must be.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+from annotated_types import Ge, Gt, Le, Lt, Predicate
+
+from hillstart.system.errors import InputError
+from hillstart.system.untrusted import briefly
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LARGEST = 2**63 - 1
+"""Of a whole number where nothing bounds it earlier: the last that a tensor holds."""
+
+
+@dataclass(frozen=True)
+class Says:
+    """What an option must be, in words that go on from "it must be"."""
+
+    what: str | Callable[[], str]
+
+    def __str__(self) -> str:
+        return self.what if isinstance(self.what, str) else self.what()
+
+
+def whole(least: int, most: int = LARGEST, of: str = "a whole number") -> tuple[Any, ...]:
+    """What `Annotated[int, ...]` holds for a whole number in these bounds."""
+    bounds = f", {least} or more" if most == LARGEST else f" from {least} to {most}"
+    return Ge(least), Le(most), Says(of + bounds)
+
+
+def one_of(known: Collection[str]) -> tuple[Any, ...]:
+    """What `Annotated[str, ...]` holds for one of the names that `known` has when the option is checked."""
+    return Predicate(lambda name: name in known), Says(lambda: f"one of {', '.join(known)}")
+
+
+Flag = Annotated[bool, Says("true or false")]
+Seed = Annotated[int, *whole(0)]
+Share = Annotated[float, Gt(0), Lt(1), Says("a number between 0 and 1, such as 0.2")]
+Location = Annotated[str | Path | None, Says("the path of a folder, or null")]
+Names = Annotated[Sequence[str] | None, Says("a list of names, such as [lion,duck], or null")]
+
+
+def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that do not fit the annotations of the function or class that they are given to.
+
+    Args:
+        group: the key that they stand under, such as `data`; empty for the options at the top.
+        takes: what they are given to.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value is not of its type or out of its bounds.
+    """
+    import pydantic  # here, as predictions check no options
+
+    of = _parameters(takes)
+    for key in options:
+        if key not in of:
+            raise InputError(f"{_dotted(group, key)}: there is no such key{nearest(str(key), list(of))}.")
+    try:
+        _model(takes).__pydantic_validator__.validate_python(dict(options))
+    except pydantic.ValidationError as error:
+        key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
+        is_ = f"is {briefly(repr(_shown(options[key])))}" if key in options else "is missing"
+        raise InputError(f"{_dotted(group, key)} {is_}; it must be {_says(of[key])}.") from None
+
+
+def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorator of a function whose keyword arguments are the options under `group`: checks them before it runs."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            check(group, function, kwargs)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def nearest(wrong: str, right: Iterable[str]) -> str:
+    """The end of a sentence about a name that is unknown: the nearest right one, or all of them."""
+    right = list(right)
+    near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
+    return f"; the nearest is {near[0]}" if near else f"; there are {', '.join(right)}"
+
+
+def _dotted(group: str, key: object) -> str:
+    return f"{group}.{key}" if group else str(key)
+
+
+def _shown(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+@cache
+def _parameters(takes: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(takes).parameters)
+
+
+@cache
+def _model(takes: Callable[..., Any]) -> Any:
+    from pydantic import ConfigDict, create_model
+
+    fields: dict[str, Any] = {
+        name: (of.annotation, ... if of.default is of.empty else of.default) for name, of in _parameters(takes).items()
+    }
+    config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+    return create_model("Options", __config__=config, **fields)
+
+
+def _says(of: inspect.Parameter) -> str:
+    for found in getattr(of.annotation, "__metadata__", ()):
+        if isinstance(found, Says):
+            return str(found)
+    return f"a value of type {getattr(of.annotation, '__name__', of.annotation)}"

@@ -1,0 +1,1 @@
+"""The Lightning side of training: module, optimiser, stopping, packs, callbacks, ranks."""

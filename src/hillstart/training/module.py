@@ -1,0 +1,338 @@
+"""The LightningModule that trains a pack of starts, a chunk of mini-batches at a time, and its optimiser."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from hillstart.data.batches import MiniBatches, Sample
+from hillstart.data.dataset import PictureSet
+from hillstart.engine.ensemble import Pack
+from hillstart.engine.starts import DIVERGED, VAL_ACCURACY, VAL_COST, Record, Start, spread
+from hillstart.network import Network
+from hillstart.system import interrupts
+from hillstart.system.errors import InputError
+from hillstart.training.distributed import Ranks, ranks_of
+from hillstart.training.optimizer import SCHEDULES, Chunks, Descent, GradientDescent
+from hillstart.training.stopping import Stopping
+
+log = logging.getLogger(__name__)
+
+# A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
+CHUNK_SECONDS = 0.3
+# ... by these deliberately rough rates; results do not depend on them, for they do not depend on the chunks.
+FLOPS_PER_SECOND = {"cpu": 8e10, "cuda": 1e13}
+SECONDS_PER_STEP = 1e-4
+CHUNK_BYTES = 64 << 20
+
+
+Begin = Callable[[Sequence[int]], Network]
+"""Makes the starts of some seeds, at their starting points on the CPU."""
+
+
+class Training(pl.LightningModule):
+    """Trains the starts of a pack on pictures that lie on the device.
+
+    `global_step` counts mini-batches, not chunks: `max_steps` and the x axis of every logger mean the same whatever
+    the pack. After each epoch every start is measured on the validation pictures and on as many training pictures;
+    `best` holds each start as it was in its best epoch. Of several ranks each trains its share of the starts, with all
+    the pictures; the record is that of all of them on every rank.
+
+    Args:
+        begin: makes starts from seeds.
+        data: the pictures.
+        descent: how they roll downhill.
+        starts: those of the pack.
+        stopping: what ends a start early.
+        number, packs: which pack of the run this is, from 1 to `packs`.
+        run: the id of the run, which its checkpoints name.
+        seconds: for how long it was trained before, unless the checkpoint that it goes on from tells of more.
+    """
+
+    best: Network
+    pack: Pack
+    batches: MiniBatches
+    ranks: Ranks
+
+    def __init__(
+        self,
+        begin: Begin,
+        data: PictureSet,
+        descent: Descent,
+        starts: Sequence[Start],
+        stopping: Stopping | None = None,
+        number: int = 1,
+        packs: int = 1,
+        run: str | None = None,
+        seconds: float = 0.0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.begin, self.data, self.descent = begin, data, descent
+        self.stopping, self.number, self.packs = stopping or Stopping(), number, packs
+        self.run, self._seconds_before, self._began = run, seconds, time.perf_counter()
+        self.record = Record(starts)
+        self.between_chunks = False
+        self.was_restored = False
+
+    # ------------------------------------------------------------ what Lightning asks for
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
+        classes = len(data.classes)
+        # Lightning would take any checkpoint for one within an epoch where max_steps is given, and pass over the next.
+        self._max_steps, self.trainer.fit_loop.epoch_loop.max_steps = self.trainer.max_steps, -1
+        self.ranks = ranks_of(self.trainer)
+        self._mine = self.ranks.share(len(self.record.starts))
+        starts = self.record.starts[self._mine]
+        self.best = self.begin([start.seed for start in starts]).to(device)
+        points = [astuple(start.hyperparameters) for start in starts]
+        eta, mu, lmbda = torch.tensor(points, dtype=torch.float64).unbind(1)
+        momentum = mu if any(start.hyperparameters.momentum for start in self.record.starts) else None
+        self.batches = MiniBatches(
+            data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
+        )
+        self.pack = Pack(
+            self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser, descent.fuse
+        )
+        self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
+        self._val = Sample(data.val, classes, data.preprocessing, device)
+
+    def configure_optimizers(self) -> GradientDescent:
+        return GradientDescent(self.pack.tiles[0].network.parameters, self._largest_eta)
+
+    def train_dataloader(self) -> Chunks:
+        return Chunks(self._rest_of_epoch)
+
+    def val_dataloader(self) -> range:
+        return range(1)
+
+    def training_step(self, size: int, index: int) -> None:
+        epoch, first = divmod(self.global_step, self.batches.per_epoch)
+        count = int(min(size, self.total_steps - self.global_step))
+        factor, total = SCHEDULES[self.descent.schedule], self.total_steps
+        schedule = [factor(min(1.0, (self.global_step + k) / total)) for k in range(count)]
+        chunk = self.batches.chunk(epoch, first, count)
+        optimiser = self.optimizers()
+        optimiser.param_groups[0]["lr"] = self._largest_eta * schedule[-1]  # type: ignore[union-attr]
+        self.between_chunks = False
+        optimiser.step(lambda: self.pack.descend(chunk, schedule))  # type: ignore[union-attr]
+        self._count(count - 1)
+        self.between_chunks = True
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        # After an epoch's last chunk a resumed training would go without its measurement, which heeds signals as well.
+        if self.global_step % self.batches.per_epoch:
+            interrupts.honour()
+
+    def validation_step(self, batch: int, index: int) -> None:
+        train_cost, _ = self.pack.measure(interrupts.heeding(self._train.batches()))
+        val_cost, val_accuracy = self.pack.measure(interrupts.heeding(self._val.batches()))
+        figures = self.ranks.gather(torch.stack([train_cost, val_cost, val_accuracy], 1))
+        these = self.record.rolling
+        lower = self.record.add(figures)
+        self.pack.copy_into(self.best, lower[self._mine])
+        self.stopping.after_epoch(self.record, last=self.global_step >= self.total_steps)
+        self._let_go()
+        best = self.record.rows()[self.record.ranking()[0]]
+        sound = figures[self.record.status[these] != DIVERGED]
+        medians = [spread(sound[:, k].tolist()).get("median", math.nan) for k in (VAL_COST, VAL_ACCURACY)]
+        self.log_dict(
+            {
+                "val_cost": best.val_cost,
+                "val_accuracy": best.val_accuracy,
+                "median_val_cost": medians[0],
+                "median_val_accuracy": medians[1],
+                "rolling": float(self.record.rolling.sum()),
+                "step": float(self.global_step),
+            },
+            batch_size=1,
+        )
+
+    def on_train_start(self) -> None:
+        interrupts.take_back()
+        if len(self.record.history) and self.global_step < self.total_steps:
+            # What was the last epoch of a shorter training ended no start; the others have been through this already.
+            self.stopping.after_epoch(self.record, last=False)
+        self._let_go()
+        self.between_chunks = True
+
+    # ------------------------------------------------------------ where it stands
+
+    @property
+    def seconds(self) -> float:
+        """Of training, those before an interruption included."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    @property
+    def _largest_eta(self) -> float:
+        return max(start.hyperparameters.eta for start in self.record.starts)
+
+    @property
+    def total_steps(self) -> int:
+        """Mini-batches in the whole training."""
+        epochs, steps = self.trainer.max_epochs, self._max_steps
+        by_epochs = epochs * self.batches.per_epoch if epochs is not None and epochs > 0 else math.inf
+        return int(min(by_epochs, steps if steps > 0 else math.inf))
+
+    @property
+    def chunk_steps(self) -> int:
+        """Mini-batches in a chunk of about `CHUNK_SECONDS` and at most `CHUNK_BYTES` of pictures, in whole blocks."""
+        rate = FLOPS_PER_SECOND.get(self.pack.device.type, FLOPS_PER_SECOND["cuda"]) * self.pack.cores
+        by_time = CHUNK_SECONDS / max(SECONDS_PER_STEP, self.pack.step_flops / rate)
+        steps = int(min(by_time, CHUNK_BYTES / (4 * self.batches.batch_size * self.pack.sizes[0])))
+        return max(1, steps // self.pack.block) * self.pack.block
+
+    def _let_go(self) -> None:
+        """Only starts that roll stay in the pack; when none does, or all is done, the fit ends."""
+        rolling = self.record.rolling
+        self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
+        # A run that was interrupted after its last chunk has not measured its last epoch yet.
+        is_measured = len(self.record.history) * self.batches.per_epoch >= self.global_step
+        is_over = not bool(rolling.any()) or (self.global_step >= self.total_steps and is_measured)
+        self.trainer.should_stop = self.trainer.should_stop or is_over
+
+    def release(self) -> None:
+        """Free the starts when they are of no more use.
+
+        A trainer and its module refer to each other, so that without this they would wait for the collector.
+        """
+        for name in ("pack", "best", "batches", "_train", "_val"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the tensors in a checkpoint, as long as all starts roll."""
+        moving = [t for tensors in self.pack.tiles[0].state().values() for t in tensors if t.dim()]
+        a_start = sum(t[0].numel() * t.element_size() for t in (*moving, *self.best.parameters))
+        return a_start * len(self.record.starts)
+
+    def best_of(self, places: Sequence[int]) -> Network | None:
+        """These starts, as they were in their best epochs, on the CPU of the first rank; None on the others.
+
+        Args:
+            places: in the pack, ascending, so that the shares of the ranks stand in the same order.
+        """
+        first, last = self._mine.start, self._mine.stop
+        mine = self.best.pick([place - first for place in places if first <= place < last]).to("cpu")
+        gathered = [self.ranks.gather_first(t) for t in mine.parameters]
+        if not self.ranks.is_first:
+            return None
+        layers = len(mine.w)
+        return Network([t for t in gathered[:layers] if t is not None], [t for t in gathered[layers:] if t is not None],
+                       mine.activation, mine.cost)  # fmt: skip
+
+    def _rest_of_epoch(self) -> tuple[int, int]:
+        in_epoch = self.batches.per_epoch - self.global_step % self.batches.per_epoch
+        return min(in_epoch, self.total_steps - self.global_step), self.chunk_steps
+
+    def _count(self, steps: int) -> None:
+        """Add to `global_step`: Lightning has counted the chunk as one step, however many mini-batches it held."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for counts in (progress.total, progress.current):
+            counts.ready += steps
+            counts.completed += steps
+
+    # ------------------------------------------------------------ what a checkpoint holds
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """Weights and biases, what moves them, and best epochs: `weights.w1`, `velocity.b2`, `best.w1` ...
+
+        Of the starts that still roll, but `best` of all; those of all ranks, on the first one.
+        """
+        state = self.pack.state() | {"best": self.best.parameters}
+        names = self._names()
+        mine = {f"{part}.{name}": t for part, ts in state.items() for name, t in zip(names, ts, strict=True)}
+        whole = {key: self.ranks.gather_first(t) if t.dim() else t for key, t in mine.items()}
+        return {key: t for key, t in whole.items() if t is not None}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:  # type: ignore[override]
+        state: dict[str, list[Tensor]] = {}
+        for part in dict.fromkeys(key.split(".")[0] for key in state_dict):
+            state[part] = [state_dict[f"{part}.{name}"] for name in self._names()]
+        for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
+            target.copy_(source[self._mine])
+        # Epoch by epoch, as they ended: how the pack is tiled, and so the bits it gives, depends on the way there.
+        for epoch in range(1, len(self.record.history) + 1):
+            left = self.record.rolling | (self.record.epochs > epoch)
+            self.pack.retain(left[self._mine].nonzero().flatten().tolist())
+        rolling = self.record.rolling
+        first = int(rolling[: self._mine.start].sum())
+        mine = slice(first, first + len(self.pack.starts))
+        self.pack.load({name: [t[mine] if t.dim() else t for t in ts] for name, ts in state.items()})
+
+    def _names(self) -> list[str]:
+        return [f"{kind}{l}" for kind in "wb" for l in range(1, len(self.pack.sizes))]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Plain data only: what is loaded with weights_only=True cannot run code.
+        checkpoint["hillstart"] = {
+            "sizes": self.pack.sizes,
+            "activation": self.best.activation,
+            "cost": self.best.cost,
+            "seeds": [start.seed for start in self.record.starts],
+            "rolls": [list(astuple(start.hyperparameters)) for start in self.record.starts],
+            "optimiser": self.descent.optimiser_name,
+            "classes": list(self.data.classes),
+            "preprocessing": self.data.preprocessing.as_dict(),
+            "history": self.record.history,
+            "epochs": self.record.epochs,
+            "status": self.record.status,
+            "pack": self.number,
+            "run": self.run,
+            "total_steps": self.total_steps,
+            "seconds": self.seconds,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint["hillstart"]
+        this_run: dict[str, Any] = {}
+        self.on_save_checkpoint(this_run)
+        for key, what in (
+            ("sizes", "network sizes"),
+            ("activation", "network.activation"),
+            ("cost", "network.cost"),
+            ("seeds", "seeds"),
+            ("classes", "classes"),
+            ("optimiser", "the optimiser"),
+            ("rolls", "[eta, momentum, lmbda]"),
+        ):
+            there, here = stored[key], this_run["hillstart"][key]
+            if here != there:
+                there, here = _briefly(key, there), _briefly(key, here)
+                raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
+        self._check_length(checkpoint["global_step"], stored.get("total_steps", self.total_steps))
+        self._seconds_before = max(self._seconds_before, stored.get("seconds", 0.0))
+        self.record.history, self.record.epochs = stored["history"], stored["epochs"]
+        self.record.status = stored["status"]
+        self.was_restored = True
+
+    def _check_length(self, done: int, planned: int) -> None:
+        """Refuse a training that is shorter than what is done; tell what becomes of a schedule when it is longer."""
+        epochs, steps, schedule = self.trainer.max_epochs, self._max_steps, self.descent.schedule
+        before, now, behind = (f"{count / self.batches.per_epoch:.4g}" for count in (planned, self.total_steps, done))
+        if self.total_steps < done:
+            raise InputError(
+                f"resume: trainer.max_epochs={epochs} trainer.max_steps={steps} end before what is done already, "
+                f"{done} mini-batches ({behind} epochs); give no less than that."
+            )
+        if self.total_steps != planned and schedule != "constant":
+            log.warning(
+                f"resume: descent.schedule={schedule} lets eta fall over the whole training, which was to be {before} "
+                f"epochs long and is now {now}, so the run does not end as one of {now} epochs in one go would."
+            )
+
+
+def _briefly(key: str, values: Any) -> Any:
+    """What a sentence can hold of it: the first and last of many seeds, each way to roll once."""
+    if key == "seeds" and len(values) > 10:
+        return f"{values[0]} ... {values[-1]} ({len(values)} of them)"
+    return [list(v) for v in dict.fromkeys(map(tuple, values))] if key == "rolls" else values

@@ -1,0 +1,168 @@
+"""Gradient descent: its options (eta and its schedule, momentum, L2, grids), and the optimiser that Lightning steps."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
+from torch import Tensor
+
+from hillstart.engine.starts import Hyperparameters
+from hillstart.system.errors import InputError
+from hillstart.system.schema import Flag, Says, Seed, check, one_of, whole
+from hillstart.system.untrusted import briefly
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
+"""The factor on eta when a share `done`, from 0 to 1, of all mini-batches lies behind."""
+
+_LARGEST = 1e30  # float32 computes with it, and a model file may hold it
+_DIFFERENT = Predicate(lambda values: len(set(values)) == len(values))
+_Eta = Annotated[float, Gt(0), Le(_LARGEST)]
+_Momentum = Annotated[float, Ge(0), Lt(1)]
+_Lmbda = Annotated[float, Ge(0), Le(_LARGEST)]
+_OF_MANY = ", or a list of such numbers, each once"
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How starts roll downhill.
+
+    A list of values for eta, momentum or lmbda is a grid: each start is made once for every combination.
+
+    Args:
+        eta: learning rate, above 0.
+        batch_size: pictures in a mini-batch.
+        schedule: how eta changes over the whole training, a key of `SCHEDULES`.
+        momentum: mu, from 0 (none) to below 1.
+        lmbda: strength of the L2 term lmbda/(2n) sum w^2, 0 or more.
+        seed: of the order of the pictures and of augmentation; the same for all starts.
+        optimiser: makes an optimiser of torch.optim from parameters and lr, to step in place of gradient descent.
+        fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
+
+    Raises:
+        InputError: a value outside its range; an optimiser that cannot step many starts at once, each as if alone; or
+            a momentum or `fuse` beside an optimiser, which would not use them.
+    """
+
+    eta: Annotated[
+        _Eta | Annotated[Sequence[_Eta], MinLen(1), _DIFFERENT], Says(f"a number above 0 and up to 1e30{_OF_MANY}")
+    ]
+    batch_size: Annotated[int, *whole(1)]
+    schedule: Annotated[str, *one_of(SCHEDULES)] = "constant"
+    momentum: Annotated[
+        _Momentum | Annotated[Sequence[_Momentum], MinLen(1), _DIFFERENT],
+        Says(f"a number from 0 to below 1{_OF_MANY}"),
+    ] = 0.0
+    lmbda: Annotated[
+        _Lmbda | Annotated[Sequence[_Lmbda], MinLen(1), _DIFFERENT], Says(f"a number from 0 to 1e30{_OF_MANY}")
+    ] = 0.0
+    seed: Seed = 0
+    optimiser: Callable[..., torch.optim.Optimizer] | None = None
+    fuse: Flag = False
+
+    def __post_init__(self) -> None:
+        check("descent", Descent, vars(self))
+        if self.optimiser is not None:
+            self._check_optimiser()
+
+    @property
+    def optimiser_name(self) -> str:
+        """Name of the class that steps."""
+        made_by = getattr(self.optimiser, "func", self.optimiser)
+        return "gradient descent" if made_by is None else str(getattr(made_by, "__name__", made_by))
+
+    def grid(self) -> list[Hyperparameters]:
+        """Every combination of eta, momentum and lmbda."""
+        points = itertools.product(*map(_listed, (self.eta, self.momentum, self.lmbda)))
+        return [Hyperparameters(*map(float, point)) for point in points]
+
+    def _check_optimiser(self) -> None:
+        name = self.optimiser_name
+        if "lr" in getattr(self.optimiser, "keywords", {}):
+            raise InputError(f"descent.optimiser.lr: the learning rate of {name} is descent.eta; leave this one out.")
+        for key, used in (("momentum", any(_listed(self.momentum))), ("fuse", self.fuse)):
+            if used:
+                own = "; its own momentum, if it has one, is descent.optimiser.momentum" if key == "momentum" else ""
+                raise InputError(
+                    f"descent.{key} is {getattr(self, key)!r}, which {name} does not use; leave it out by "
+                    f"~descent.{key}{own}."
+                )
+        try:
+            together, alone = self._stepped([slice(0, 3)]), self._stepped([slice(k, k + 1) for k in range(3)])
+        except Exception as error:  # whatever an optimiser raises
+            raise InputError(
+                f"descent.optimiser: {name} cannot be used here ({briefly(error)}); correct its options, or choose an "
+                "optimiser of torch.optim that works element by element."
+            ) from error
+        if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(together, alone, strict=True)):
+            raise InputError(
+                f"descent.optimiser: {name} mixes the numbers of different starts, which are to be independent; choose "
+                "an optimiser of torch.optim that works element by element."
+            )
+
+    def _stepped(self, parts: Iterable[slice]) -> list[Tensor]:
+        """Parameters of three small starts after a few steps, where the optimiser is given these parts of them."""
+        assert self.optimiser is not None
+        w = torch.linspace(-2, 3, 3 * 4 * 2).reshape(3, 4, 2) * torch.tensor([0.1, 1.0, 10.0]).reshape(3, 1, 1)
+        found: list[list[Tensor]] = []
+        for part in parts:
+            parameters = [w[part].clone(), w[part, 0].clone()]
+            optimiser = self.optimiser(parameters, lr=0.01)
+            for _ in range(3):
+                for p in parameters:
+                    p.grad = p.sin()
+                optimiser.step()
+            found.append(parameters)
+        return [torch.cat(of) for of in zip(*found, strict=True)]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+class GradientDescent(torch.optim.Optimizer):
+    """What Lightning sees of the descent: its step rolls the whole pack through a chunk of mini-batches.
+
+    Lightning needs a stepped optimiser to count steps, to write checkpoints and to monitor the learning rate:
+    `param_groups[0]["lr"]` is eta after the schedule, of a grid the largest. Weights and velocities are saved by
+    `Training`, start by start, so that a checkpoint does not depend on how a pack is tiled; here there is nothing left
+    to save but eta.
+    """
+
+    def __init__(self, parameters: list[Tensor], eta: float):
+        super().__init__(parameters, {"lr": eta})
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Run `closure`, which descends the chunk."""
+        if closure is not None:
+            closure()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lr": self.param_groups[0]["lr"]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.param_groups[0]["lr"] = state_dict["lr"]
+
+
+class Chunks:
+    """The rest of the epoch as sizes of chunks: all that Lightning passes on, for the pictures do not move.
+
+    Args:
+        rest: tells how many mini-batches are left in the epoch, and how many make a chunk.
+    """
+
+    def __init__(self, rest: Callable[[], tuple[int, int]]):
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[int]:
+        left, size = self._rest()
+        while left:
+            yield min(size, left)
+            left -= min(size, left)

@@ -1,0 +1,215 @@
+"""A population of starts and how it is trained: in packs that fit the memory, each of them one fit of Lightning."""
+
+import inspect
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from hillstart.data.dataset import PictureSet
+from hillstart.engine.starts import Row, Start
+from hillstart.system import interrupts
+from hillstart.system.errors import InputError
+from hillstart.training.distributed import ranks_of
+from hillstart.training.module import Begin, Training
+from hillstart.training.optimizer import Descent
+from hillstart.training.stopping import Stopping
+
+log = logging.getLogger(__name__)
+
+# Of a pack on the CPU, all it holds for its starts together. Every core has tiles enough long before this.
+CPU_BYTES = 160 << 20
+# Of the free memory of a CUDA device.
+CUDA_SHARE = 0.4
+# Packs are of a multiple of this many starts where they are larger, so that tiles come out even.
+EVEN = 64
+
+
+@dataclass(frozen=True)
+class Population:
+    """Starts, and all that they share.
+
+    Attributes:
+        begin: makes starts from seeds.
+        sizes: nodes of each layer.
+    """
+
+    begin: Begin
+    sizes: Sequence[int]
+    data: PictureSet
+    descent: Descent
+    stopping: Stopping
+    starts: Sequence[Start]
+
+    def described(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the run it goes on with, in plain data.
+
+        Where a conf key says it, under this key. Pictures and preprocessing are told by their content, so that it does
+        not matter by which options, or from which files, they came to be others.
+        """
+        seeds, data, descent = [start.seed for start in self.starts], self.data, self.descent
+        began_by = inspect.signature(self.begin).parameters  # of a partial call, its values are the defaults
+        preprocessing, optimiser = data.preprocessing, getattr(descent.optimiser, "keywords", {})
+        plain = (bool, int, float, str, list, tuple)
+        return {
+            "network": list(self.sizes),
+            "classes": list(self.data.classes),
+            "optimiser": self.descent.optimiser_name,
+            "starts": len(seeds),
+            "seeds": [min(seeds), max(seeds)],
+            "[eta, momentum, lmbda]": [
+                list(astuple(p)) for p in dict.fromkeys(start.hyperparameters for start in self.starts)
+            ],
+            **{f"network.{key}": began_by[key].default for key in ("activation", "cost", "start") if key in began_by},
+            **{f"descent.{key}": getattr(descent, key) for key in ("batch_size", "schedule", "seed")},
+            "descent.optimiser": {key: value for key, value in optimiser.items() if isinstance(value, plain)},
+            **{f"stop.{key}": value for key, value in asdict(self.stopping).items()},
+            **{
+                f"{name} pictures": f"{len(split.y)}, SHA-256 {split.sha256[:16]}"
+                for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
+            },
+            "data.background": preprocessing.background,
+            # Rounded: the same pictures may have means that differ in the last bit on another processor.
+            "data.normalise": [[round(v, 6) for v in of] for of in (preprocessing.mean, preprocessing.std)],
+            "data.augment": asdict(data.augment),
+        }
+
+    def start_bytes(self, device: torch.device) -> int:
+        """Memory that training one start takes: itself, its best epoch, what moves it, a copy for a checkpoint."""
+        parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(self.sizes))
+        momentum = any(start.hyperparameters.momentum for start in self.starts)
+        moving = 3 if self.descent.optimiser is not None else int(momentum)
+        copies = 2 * (1 + moving) + 1
+        # On the CPU the activations of a tile at a time; on CUDA those of all, for 1,000 pictures measured at once.
+        activations = 0 if device.type == "cpu" else 2 * 1000 * sum(self.sizes[1:])
+        return 4 * (copies * parameters + activations)
+
+    def packs(self, device: torch.device, ranks: int = 1, most: int | None = None) -> list[int]:
+        """How many starts are in each pack.
+
+        Args:
+            device: of this rank; the others are taken to have as much memory.
+            most: no more than this many in any pack; None: as many as fit.
+
+        Raises:
+            InputError: fewer starts than ranks, or the memory cannot hold a single start.
+        """
+        S = len(self.starts)
+        if ranks > S:
+            raise InputError(f"starts is {S}; with {ranks} devices it must be at least {ranks}, one for each.")
+        on_cpu = device.type == "cpu"
+        whole = memory_bytes() if on_cpu else torch.cuda.mem_get_info(device)[1]
+        if self.start_bytes(device) > whole:
+            raise InputError(
+                f"network.hidden: to train one network of {list(self.sizes)} nodes takes "
+                f"{self.start_bytes(device) / 2**30:.0f} GiB, and there are {whole / 2**30:.0f}; give fewer nodes."
+            )
+        free = CPU_BYTES if on_cpu else int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
+        fit = ranks * max(1, free // self.start_bytes(device))
+        fit = max(ranks, min(fit, most or fit))
+        packs = -(-S // fit)
+        even = -(-S // packs)
+        size = even if even < 2 * EVEN or most else min(fit, -(-even // EVEN) * EVEN)
+        rest = S - size * (S // size)
+        if rest and 2 * rest < size:
+            return [S * (k + 1) // packs - S * k // packs for k in range(packs)]
+        return [size] * (S // size) + [rest] * bool(rest)
+
+
+def memory_bytes() -> int:
+    """Of the machine's memory as a whole."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A pack at its end, and a row for each of its starts.
+
+    Attributes:
+        whole: False where a signal ended it before.
+    """
+
+    training: Training
+    rows: Sequence[Row]
+    seconds: float
+    whole: bool = True
+
+
+def train(
+    population: Population,
+    make_trainer: Callable[..., pl.Trainer],
+    packs: list[int],
+    done: int = 0,
+    checkpoint: Path | None = None,
+    run: str | None = None,
+    seconds: float = 0.0,
+) -> Iterator[Trained]:
+    """Fit pack after pack.
+
+    Args:
+        make_trainer: a new trainer for each pack, from how many are left, this one with them.
+        packs: starts in each; a pack that a CUDA device has no memory for is halved in this very list.
+        done: how many packs need no training any more.
+        checkpoint: where the first of the others was left.
+        run: the id of the run, for its checkpoints.
+        seconds: for how long the pack in `checkpoint` was trained at least.
+
+    Raises:
+        InputError: `checkpoint` is none of such a training.
+        Interrupted: a signal came; the pack that it met is yielded before.
+    """
+    while done < len(packs):
+        interrupts.honour()
+        first = sum(packs[:done])
+        starts = population.starts[first : first + packs[done]]
+        training = Training(
+            population.begin,
+            population.data,
+            population.descent,
+            starts,
+            population.stopping,
+            number=done + 1,
+            packs=len(packs),
+            run=run,
+            seconds=seconds,
+        )
+        trainer = make_trainer(len(packs) - done)
+        try:
+            _fit(training, trainer, checkpoint)
+        except torch.OutOfMemoryError:
+            if len(starts) == 1 or ranks_of(trainer).size > 1:
+                raise
+            half = len(starts) // 2
+            packs[done : done + 1] = [len(starts) - half, half]
+            log.info(f"{len(starts)} starts are too many for the memory of the device; going on with {half} at once.")
+            training.release()
+            torch.cuda.empty_cache()
+            continue
+        except interrupts.Interrupted:
+            if training.record.history.numel():
+                yield Trained(training, training.record.rows(), training.seconds, whole=False)
+            raise
+        finally:
+            checkpoint, seconds = None, 0.0
+        yield Trained(training, training.record.rows(), training.seconds)
+        done += 1
+        training.release()
+
+
+def _fit(training: Training, trainer: pl.Trainer, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if checkpoint is None or training.was_restored:
+            raise
+        raise InputError(
+            f"resume: {checkpoint} is not a checkpoint of such a training; give the folder of an earlier run."
+        ) from error

@@ -1,0 +1,56 @@
+"""When a start ends before its time: it has diverged, it no longer gets better, or it has lost a race."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from hillstart.engine.starts import DIVERGED, STOPPED, VAL_COST, Record
+from hillstart.system.schema import check, whole
+
+# Cost of a picture. No start begins so high (unit-normal weights in a deep relu network begin at some 10^4), and from
+# here a cost is off to infinity in a few steps.
+EXPLODED = 1e6
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What ends a start early; each lives its own life, and one that has ended costs nothing more.
+
+    Args:
+        patience: end a start after so many epochs in a row without a new lowest validation cost; None: never.
+        race: successive halving (Jamieson and Talwalkar 2016): after this many epochs the better half of the pack by
+            validation cost goes on, after twice as many the better quarter, and so on down to one; None: no race.
+
+    Raises:
+        InputError: a value that is no whole number of 1 or more.
+    """
+
+    patience: Annotated[int | None, *whole(1, of="null, or a whole number of epochs")] = None
+    race: Annotated[int | None, *whole(1, of="null, or a whole number of epochs")] = None
+
+    def __post_init__(self) -> None:
+        check("stop", Stopping, vars(self))
+
+    def after_epoch(self, record: Record, last: bool) -> None:
+        """End the starts that are to end after the newest epoch of `record`; in the last epoch all others finish."""
+        costs = record.history[-1, :, : VAL_COST + 1]
+        record.end(record.rolling & ~(costs < EXPLODED).all(1), DIVERGED)
+        if last:
+            return
+        if self.patience is not None:
+            record.end(record.rolling & (record.epochs_since_lowest() >= self.patience), STOPPED)
+        if self.race is not None:
+            record.end(record.rolling & self._lost(record, self.race), STOPPED)
+
+    @staticmethod
+    def _lost(record: Record, race: int) -> Bool[Tensor, " S"]:
+        """The starts that a halving after this epoch leaves behind: none in the epochs between two halvings."""
+        lost = torch.zeros(len(record.starts), dtype=torch.bool)
+        rounds, between = divmod(len(record.history), race)
+        if not between and rounds & (rounds - 1) == 0:  # after race, 2 race, 4 race ... epochs
+            places = max(1, -(-len(record.starts) // (2 * rounds)))
+            lost[record.ranking()[places:]] = True
+        return lost

@@ -1,0 +1,162 @@
+"""Where conf is found, and a wrong option answered by naming the nearest right one."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import hillstart.config.options
+from hillstart.cli import train
+from hillstart.cli.options import check_words, explain, resumed_checkpoint, resumed_options, with_resumed_folder
+from hillstart.config.build import plain
+from hillstart.config.options import conf_folder
+from hillstart.system.errors import InputError
+
+TOP = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("descent.etta=1", "descent.etta: there is no such key; the nearest is descent.eta"),
+        ("descnt=adam", "descnt: there is no such key; the nearest is descent"),
+        ("data=lionduck", "data=lionduck: there is no such choice; the nearest is lion_duck"),
+        ("data.root=here", "data.root: the chosen data has no such key; it belongs to data="),
+        ("startz=3", "startz: there is no such key; the nearest is start"),
+        ("experiment=nielsen", "experiment=nielsen: there is no such choice; the nearest is nielsen_30"),
+        ("hydra/sweeper=basik", "hydra/sweeper=basik: there is no such choice; the nearest is basic"),
+    ],
+)
+def test_a_misspelt_option_is_named_with_the_nearest_right_one(option: str, sentence: str) -> None:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"), pytest.raises(Exception) as caught:
+        compose("train", [option])
+    assert explain(caught.value).startswith(sentence)
+    assert "\n" not in explain(caught.value)
+
+
+def test_a_key_misspelt_in_a_sweep_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=range(0,3)", "descent.etta=0.1,0.5"])
+    with pytest.raises(SystemExit) as end:
+        train.train()
+    assert end.value.code == (
+        "hillstart: 6 of 6 jobs failed: descent.etta: there is no such key; the nearest is descent.eta."
+    )
+
+
+def test_conf_is_found_in_a_checkout() -> None:
+    assert conf_folder() == TOP / "conf"
+    assert (conf_folder() / "train.yaml").is_file()
+
+
+def test_conf_is_found_where_a_wheel_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "site-packages" / "hillstart"
+    shutil.copytree(TOP / "conf", installed / "conf")
+    monkeypatch.setattr(hillstart.config.options, "__file__", str(installed / "config" / "options.py"))
+    assert conf_folder() == installed / "conf"
+
+
+def test_conf_is_found_by_an_editable_install_from_anywhere(tmp_path: Path) -> None:
+    code = "from hillstart.config.options import conf_folder; print(conf_folder())"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == TOP / "conf"
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """What a run leaves that was given `data.train`, an experiment and a cost; nothing is in its checkpoint."""
+    typed = ["experiment=lion_duck", "data.train=400", "network.cost=quadratic", "resume=before", "hydra.run.dir=x"]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(b"")
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(composed(*typed[:3]), tmp_path / ".hydra/config.yaml")
+    OmegaConf.save(typed, tmp_path / ".hydra/overrides.yaml")
+    return tmp_path
+
+
+def composed(*options: str) -> Any:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("train", list(options))
+
+
+def resumed(folder: Path, *typed: str) -> tuple[dict[str, Any], list[str]]:
+    words = with_resumed_folder([*typed, f"resume={folder}"])
+    assert words[-1] == f"hydra.run.dir='{folder}'"
+    return resumed_options(folder, plain(composed(*words[:-1])), words[:-1])
+
+
+@pytest.mark.parametrize("named", ["", "checkpoints/last.ckpt"])
+def test_a_resumed_run_has_the_options_it_began_with(run_folder: Path, named: str) -> None:
+    assert with_resumed_folder(["starts=3"]) == ["starts=3"]
+    words = with_resumed_folder([f"resume={run_folder / named}", "trainer.max_epochs=9"])
+    assert words == [
+        "experiment=lion_duck",
+        "trainer.max_epochs=9",
+        f"resume='{run_folder / named}'",
+        f"hydra.run.dir='{run_folder}'",
+    ]
+    options, typed = resumed(run_folder, "trainer.max_epochs=9", "~descent.fuse")
+    assert options["data"]["train"] == 400
+    assert options["network"]["cost"] == "quadratic"
+    assert options["trainer"]["max_epochs"] == 9
+    assert "fuse" not in options["descent"]
+    assert typed[:4] == ["experiment=lion_duck", "data.train=400", "network.cost=quadratic", "trainer.max_epochs=9"]
+
+
+def test_a_resumed_run_may_be_given_another_file_of_a_group(run_folder: Path) -> None:
+    options, _ = resumed(run_folder, "descent=adam", "descent.eta=0.01")
+    assert options["descent"]["optimiser"]["_target_"] == "torch.optim.Adam"
+    assert options["descent"]["eta"] == 0.01
+    with pytest.raises(InputError, match="experiment=photos"):
+        resumed(run_folder, "experiment=photos")
+
+
+def test_a_multirun_is_not_resumed(run_folder: Path) -> None:
+    for words in (["-m", f"resume={run_folder}"], [f"+resume={run_folder}", "seed=0,1", "--multirun"]):
+        with pytest.raises(InputError, match="resume"):
+            with_resumed_folder(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("overrides.yaml", "- &a starts=4\n- *a\n", "holds an alias"),
+        ("overrides.yaml", "- starts=4\n" * 30_000, "longer than the options of any run"),
+        ("overrides.yaml", "starts: 4\n", "holds no list"),
+        ("overrides.yaml", "- [\n", "cannot be read"),
+        ("overrides.yaml", "\0", "cannot be read"),
+        ("config.yaml", "- starts\n", "holds no options"),
+        ("config.yaml", "3: 4\n", "holds no options"),
+        ("config.yaml", "starts: 2001-01-01\n", "starts is of type date"),
+        ("config.yaml", "starts: !!python/object/apply:os.getpid []\n", "cannot be read"),
+        ("config.yaml", "seed: ${oc.env:HOME}\n", "seed is the reference"),
+        ("config.yaml", "[" * 3000, "cannot be read"),
+    ],
+)
+def test_stored_options_that_no_run_wrote_are_refused(run_folder: Path, name: str, text: str, said: str) -> None:
+    (run_folder / ".hydra" / name).write_text(text)
+    with pytest.raises(InputError, match=said) as refused:
+        resumed(run_folder)
+    assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["=3", "network=null", "data=", "descent=[adam]", "logger={a:1}", "+=4"])
+def test_what_names_nothing_is_refused(option: str) -> None:
+    with pytest.raises(InputError, match=r"there are|has no key"):
+        check_words(["starts=3", option])
+    check_words(["data=lion_duck", "-m", "+trainer.x=1", "network.hidden=[3]", "data.classes=null", "network=a,b"])
+
+
+def test_what_cannot_be_resumed_is_refused(run_folder: Path) -> None:
+    with pytest.raises(InputError, match="give a run folder"):
+        resumed_checkpoint(str(run_folder / "nowhere"))
+    with pytest.raises(InputError, match="give a run folder"):
+        resumed_checkpoint(str(run_folder / "checkpoints"))
+    shutil.rmtree(run_folder / ".hydra")
+    with pytest.raises(InputError, match="not the folder of a run"):
+        with_resumed_folder([f"resume={run_folder}"])

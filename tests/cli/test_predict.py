@@ -1,0 +1,373 @@
+"""scripts/predict.py: any pictures in, one line each out; what cannot be used is named, and the rest is answered."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_inference import model, noise
+
+import hillstart
+from hillstart.cli import predict
+from hillstart.inference import model_file
+from hillstart.system import console
+from launching import BOUND, Ran, ran
+
+TOP = Path(__file__).parents[2]
+NO_PICTURE = "is not a picture; give a file such as PNG, JPEG or WebP."
+TOO_LARGE = "the picture is too large; give one of at most 100 million pixels."
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, on a model of four starts and three classes."""
+    model_file.save(tmp_path / "network.safetensors", model(channels=3))
+
+    def run(*arguments: Any, of: Path = tmp_path / "network.safetensors", stdin: bytes = b"") -> Ran:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        return ran(predict.main, monkeypatch, capsys, of, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three pictures, one of them in a folder below, beside what is none."""
+    for i, name in enumerate(("photos/a.png", "photos/b.jpg", "photos/below/c.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(i, 9, 12, 3)).save(tmp_path / name)
+    (tmp_path / "photos/notes.txt").write_text("no picture")
+    return tmp_path / "photos"
+
+
+def paths(ran: Ran) -> list[str]:
+    return [json.loads(line)["path"] for line in ran.out.splitlines()]
+
+
+# ---------------------------------------------------------------- which pictures
+
+
+def test_files_folders_and_patterns(run: Run, photos: Path) -> None:
+    a, b, c = (str(photos / name) for name in ("a.png", "b.jpg", "below/c.png"))
+    assert paths(run(a, "--json")) == [a]
+    below = run(photos, b, "--json")
+    assert paths(below) == [a, b, c, b] and below.code == 0
+    assert below.err == f"hillstart: {photos}: passed over 1 file that is not a picture (.txt 1)\n"
+    assert paths(run(f"{photos}/**/*.png", "--json")) == [a, c]
+    assert paths(run(f"{photos}/be*", "--json")) == [c]
+
+
+def test_a_name_with_the_signs_of_a_pattern_is_a_name_first(run: Run, photos: Path) -> None:
+    odd = (photos / "a.png").rename(photos / "[ab]*.png")
+    assert paths(run(odd, "--json")) == [str(odd)]
+
+
+def test_names_on_standard_input(run: Run, photos: Path) -> None:
+    a, b = photos / "a.png", photos / "b.jpg"
+    assert paths(run("-", "--json", stdin=f"{b}\n{a}\r\n\n{photos / 'below'}".encode())) == [
+        str(b), str(a), str(photos / "below/c.png"),
+    ]  # fmt: skip
+    assert run("-", "--json") == Ran(0, "", "")
+
+
+# ---------------------------------------------------------------- how answers look
+
+
+def test_a_table(run: Run, photos: Path) -> None:
+    answers = hillstart.load(photos.parent).predict([photos / "a.png", photos / "b.jpg"])
+    head, *lines = run(photos / "a.png", photos / "b.jpg", "--unsure-below", 1).out.splitlines()
+    assert head.split() == ["label", "prob.", "agree", "picture"]
+    for line, answer in zip(lines, answers, strict=True):
+        cells = line.split()
+        assert cells[:3] == [answer.label, f"{answer.probability:.3f}", f"{round(4 * answer.agreement)}/4"]
+        assert cells[-1] == answer.path and ("unsure" in cells) == (answer.agreement < 1)
+    assert len({line.index("/4") for line in lines}) == 1
+
+
+def test_json_and_csv_tell_the_same(run: Run, photos: Path) -> None:
+    by_json = [json.loads(line) for line in run(photos, "--json").out.splitlines()]
+    assert list(by_json[0]) == ["path", "label", "probability", "probabilities", "agreement", "unsure"]
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5) for row in by_json)
+    assert all(next(iter(row["probabilities"].items())) == (row["label"], row["probability"]) for row in by_json)
+    by_csv = list(csv.DictReader(run(photos, "--csv").out.splitlines()))
+    assert list(by_csv[0]) == ["path", "label", "probability", "agreement", "unsure"]
+    for row, cells in zip(by_json, by_csv, strict=True):
+        assert [row["path"], row["label"]] == [cells["path"], cells["label"]]
+        assert (row["probability"], row["agreement"]) == (float(cells["probability"]), float(cells["agreement"]))
+        assert cells["unsure"] == ("yes" if row["unsure"] else "no")
+
+
+def test_what_is_not_calibrated_is_told_on_the_log_and_in_json(
+    run: Run, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = photos.parent / "network.safetensors"
+    model_file.save(path, replace(model_file.load(path), calibration=None))
+    told = run(photos / "a.png", "--json")
+    assert "not calibrated" in caplog.text
+    assert json.loads(told.out)["calibrated"] is False
+
+
+def test_the_most_likely_classes(run: Run, photos: Path) -> None:
+    whole = json.loads(run(photos / "a.png", "--json").out)["probabilities"]
+    for k in (1, 2, 3, 99):
+        assert json.loads(run(photos / "a.png", "--json", "--top", k).out)["probabilities"] == dict(
+            list(whole.items())[:k]
+        )
+    (row,) = csv.DictReader(run(photos / "a.png", "--csv", "--top", 2).out.splitlines())
+    assert [row["label_2"], float(row["probability_2"])] == list(list(whole.items())[1])
+    assert all(name in run(photos / "a.png", "--top", 3).out for name in whole)
+
+
+def test_the_vote_and_one_start(run: Run, photos: Path) -> None:
+    assert run(photos / "a.png", "--json", "--vote") == run(photos / "a.png", "--json")
+    alone = hillstart.load(photos.parent).only(3).predict(photos / "a.png")
+    found = json.loads(run(photos / "a.png", "--json", "--start", 3).out)
+    assert (found["label"], found["probability"]) == (alone.label, round(alone.probability, 6))
+
+
+def test_control_signs_in_a_name_are_written_out(run: Run, photos: Path) -> None:
+    evil = photos / "\x1b[31mred\n.png"
+    Image.fromarray(noise(0, 9, 9)).save(evil)
+    assert "\x1b" not in run(evil).out and r"\x1b[31mred\n.png" in run(evil).out
+    assert paths(run(evil, "--json")) == [str(evil)]
+    bad = photos / "\x1b[31mbad.png"
+    bad.write_bytes(b"x")
+    assert "\x1b" not in run(bad).err and r"\x1b[31mbad.png: is not a picture" in run(bad).err
+    assert console.visible("schön \udcff") == r"schön \xff"
+
+
+# ---------------------------------------------------------------- what cannot be used
+
+
+def cut(folder: Path) -> Path:
+    Image.fromarray(noise(0, 64, 64, 3)).save(folder / "cut.jpg")
+    whole = (folder / "cut.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) * 9 // 10])
+    return folder / "cut.jpg"
+
+
+def png_of(width: int, height: int, folder: Path) -> Path:
+    """A PNG of any size that is small on the disk: black, compressed as far as it goes."""
+    rows, packer = bytes(1 + width // 8 + 1), zlib.compressobj(9)
+    data = b"".join(packer.compress(rows) for _ in range(height)) + packer.flush()
+    chunks = [
+        b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0]),
+        b"IDAT" + data,
+        b"IEND",
+    ]
+    body = b"".join((len(c) - 4).to_bytes(4, "big") + c + zlib.crc32(c).to_bytes(4, "big") for c in chunks)
+    path = folder / f"{width}x{height}.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def empty(folder: Path) -> Path:
+    (folder / "empty.png").write_bytes(b"")
+    return folder / "empty.png"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (cut, "the picture is damaged"),
+        (lambda folder: png_of(20_000, 20_000, folder), TOO_LARGE),
+        (lambda folder: png_of(65_535, 65_535, folder), TOO_LARGE),
+        (lambda folder: png_of(0, 0, folder), NO_PICTURE),
+        (empty, NO_PICTURE),
+        (lambda folder: folder / "missing.png", "there is no such file; give the path of a picture."),
+        (lambda folder: folder / "miss*.png", "no file is called so; give a pattern that one matches."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_named_and_the_rest_is_answered(
+    run: Run, photos: Path, make: Callable[[Path], Path], sentence: str
+) -> None:
+    bad = make(photos)
+    ran = run(photos / "a.png", bad, photos / "b.jpg", "--json")
+    assert paths(ran) == [str(photos / "a.png"), str(photos / "b.jpg")]
+    assert ran.err.startswith(f"hillstart: {bad}: {sentence.rstrip('.')}") and ran.err.count("\n") == 1
+    assert ran.code == 1
+
+
+def test_10_000_by_10_000_is_within_the_cap(run: Run, photos: Path) -> None:
+    large = png_of(10_000, 10_000, photos)
+    assert paths(run(large, "--json")) == [str(large)]
+
+
+def test_a_folder_without_pictures(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "none/.hidden").mkdir(parents=True)
+    Image.fromarray(noise(0, 9, 9)).save(tmp_path / "none/.hidden/a.png")
+    ran = run(tmp_path / "none")
+    assert ran.code == 1
+    assert ran.err == (
+        f"hillstart: {tmp_path / 'none'}: holds no pictures; give a folder with some, or the files themselves.\n"
+    )
+
+
+def test_links_in_a_circle_archives_leftovers_and_other_kinds(run: Run, photos: Path) -> None:
+    (photos / "below/up").symlink_to(photos)
+    for name in ("__MACOSX", ".ipynb_checkpoints"):
+        (photos / name).mkdir()
+        Image.fromarray(noise(0, 9, 9)).save(photos / name / "a.png")
+    assert len(paths(run(photos, "--json"))) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be someone else for a moment")
+def test_a_folder_that_may_not_be_read(run: Run, photos: Path) -> None:
+    (photos / "below").chmod(0)
+    parents = [parent for parent in photos.parents if parent.is_relative_to(Path(os.environ.get("TMPDIR", "/tmp")))]
+    modes = {parent: parent.stat().st_mode for parent in parents}
+    try:
+        for parent in parents:
+            parent.chmod(0o755)
+        os.seteuid(65534)
+        ran = run(photos, "--json")
+    finally:
+        os.seteuid(0)
+        for parent, mode in modes.items():
+            parent.chmod(mode)
+    assert ran.code == 1 and f"{photos / 'below'}: cannot be read (Permission denied)" in ran.err
+
+
+# ---------------------------------------------------------------- wrong use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "the following arguments are required: IMAGE"),
+        (["a.png", "--top", "0"], "'0' is not a whole number, 1 or more"),
+        (["a.png", "--unsure-below", "nan"], "'nan' is not a number from 0 to 1"),
+        (["a.png", "--json", "--csv"], "not allowed with argument"),
+        (["a.png", "--vote", "--start", "1"], "not allowed with argument"),
+        (["a.png", "--start", "77"], "hillstart: start 77: is not among those that were kept; there are 0, 1, 2, 3."),
+        (["a.png", "--device", "cuda:99"], "hillstart: device: there is no cuda:99 here; leave it out, or give cpu."),
+    ],
+)
+def test_wrong_use_ends_with_2(run: Run, arguments: list[str], sentence: str) -> None:
+    ran = run(*arguments)
+    assert ran.code == 2 and sentence in ran.err and ran.out == ""
+
+
+def test_a_model_that_cannot_be_loaded_ends_with_2(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "picture.safetensors").write_bytes(b"no model at all")
+    ran = run("a.png", of=tmp_path / "picture.safetensors")
+    assert ran.code == 2 and ran.out == "" and ran.err.count("\n") == 1
+    assert ran.err.startswith(f"hillstart: {tmp_path / 'picture.safetensors'}")
+
+
+def test_weights_that_overflow_give_no_answer_but_a_sentence(run: Run, photos: Path, tmp_path: Path) -> None:
+    damaged = model(channels=3, activation="relu")
+    for w in damaged.network.w:
+        w.fill_(3e38)
+    model_file.save(tmp_path / "huge.safetensors", damaged)  # finite, as one flipped bit of an exponent leaves it
+    ran = run(photos / "a.png", "--json", of=tmp_path / "huge.safetensors")
+    assert ran == Ran(2, "", "hillstart: the networks answer with what is no number; give a model file as a run "
+                             "wrote it.\n")  # fmt: skip
+
+
+# ---------------------------------------------------------------- as a process
+
+
+def process(*arguments: Any, **how: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, TOP / "scripts/predict.py", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    model_file.save(tmp_path / "network.safetensors", model(channels=3))
+    (tmp_path / "many").mkdir()
+    Image.fromarray(noise(0, 8, 8, 3)).save(tmp_path / "many/0.png")
+    for i in range(1, 20_000):
+        (tmp_path / f"many/{i}.png").hardlink_to(tmp_path / "many/0.png")
+    return tmp_path / "many"
+
+
+def test_a_closed_pipe_ends_it_quietly(many: Path) -> None:
+    running = process(many.parent, many, "--csv")
+    assert running.stdout and running.stderr
+    assert running.stdout.readline() == b"path,label,probability,agreement,unsure\n"
+    running.stdout.close()
+    with running.stderr as err:
+        assert err.read() == b""
+    assert running.wait(BOUND) == 141
+
+
+def test_control_c_ends_it_quietly(many: Path) -> None:
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = process(many.parent, many, "--csv", **heeding)
+    assert running.stdout and running.stderr
+    running.stdout.readline()  # it is at work, and ends no sooner than somebody reads the rest
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=BOUND)
+    assert err == b"" and running.returncode == 130
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    model_file.save(tmp_path / "network.safetensors", model(channels=3))
+    name = os.fsencode(tmp_path) + b"/\xff\xe9.png"
+    Image.fromarray(noise(0, 8, 8, 3)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(os.fsdecode(name))
+    for form in ("--csv", "--json", "--vote"):
+        for source in ([name], ["-"]):
+            running = process(tmp_path, *source, form, stdin=subprocess.PIPE, env=os.environ | {"LC_ALL": "C"})
+            out, err = running.communicate(name, timeout=BOUND)
+            assert (err, running.returncode) == (b"", 0)
+            line = out.splitlines()[-1]
+            if form == "--csv":
+                assert line.startswith(name + b",")
+            elif form == "--json":
+                assert os.fsencode(json.loads(line)["path"]) == name
+            else:
+                assert line.endswith(rb"\xff\xe9.png")
+
+
+def test_a_terminal_has_a_bar_below_the_answers_and_a_pipe_has_none(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "PATIENCE_SECONDS", 0.0)
+    assert "━" not in "".join(run(photos)[1:])
+    ours, theirs = os.openpty()
+    code = (
+        "from hillstart.cli import predict; from hillstart.system import console;"
+        "console.PATIENCE_SECONDS = 0; predict.main()"
+    )
+    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
+    command = [sys.executable, "-c", code, photos.parent, photos]
+    running = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # an error is how its end is told
+        while part := screen.read(65536):
+            shown += part
+    assert running.wait(BOUND) == 0
+    text = shown.decode()
+    assert "3/3" in text and "━" in text
+    assert all(str(photos / name) in text for name in ("a.png", "b.jpg", "below/c.png"))
+
+
+def test_a_model_of_other_channels_takes_any_picture(run: Run, photos: Path, tmp_path: Path) -> None:
+    for channels in (1, 3):
+        model_file.save(tmp_path / "other.safetensors", model(channels=channels))
+        Image.fromarray(np.full((9, 9), 77, np.uint8)).save(tmp_path / "grey.png")
+        Image.fromarray(np.full((9, 9, 3), 77, np.uint8)).save(tmp_path / "colour.png")
+        grey, colour = (
+            run(tmp_path / name, "--json", of=tmp_path / "other.safetensors") for name in ("grey.png", "colour.png")
+        )
+        assert json.loads(grey.out)["probabilities"] == json.loads(colour.out)["probabilities"]

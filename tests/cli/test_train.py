@@ -1,0 +1,346 @@
+"""The commands as a user types them: what a run leaves behind, how it goes on, and how a mistake is answered."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hillstart.cli import train as commands
+
+TOP = Path(__file__).parents[2]
+SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
+SUMMARY = [
+    "best_seed",
+    "starts",
+    "val_accuracy",
+    "test_accuracy",
+    "vote_test_accuracy",
+    "seconds",
+    "device",
+    "versions",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def call(*options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", *options])
+        commands.train()
+
+    return call
+
+
+def folder() -> Path:
+    runs = sorted(Path("outputs").glob("*/*"))
+    assert len(runs) == 1, f"one run folder expected, found {runs}"
+    return runs[0]
+
+
+def refused(capsys: pytest.CaptureFixture[str], call: Any, *options: str) -> str:
+    """The one sentence that a command ends with, which must name what is wrong and hold no traceback."""
+    with pytest.raises(SystemExit) as end:
+        call(*options)
+    assert isinstance(end.value.code, str), "a sentence as exit code prints it and exits with 1"
+    assert "\n" not in end.value.code
+    assert "Traceback" not in capsys.readouterr().err
+    return end.value.code
+
+
+def test_a_run_folder_holds_what_was_promised(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    train(*SMALL)
+    run = folder()
+    for name in (
+        ".hydra/config.yaml",
+        "train.log",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "csv/version_0/metrics.csv",
+    ):
+        assert (run / name).is_file(), name
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(SUMMARY) <= set(summary)
+    with (run / "starts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert sorted(row["seed"] for row in rows) == ["0", "1", "2"]
+    assert int(rows[0]["seed"]) == summary["best_seed"]
+    assert float(rows[0]["val_cost"]) == min(float(row["val_cost"]) for row in rows)
+    with (run / "history.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3 * 2
+    shown = capsys.readouterr()
+    assert str(run) in shown.out + shown.err
+    assert f"chosen by val cost: seed {summary['best_seed']}" in (run / "train.log").read_text()
+
+
+def test_the_chosen_start_is_tested_as_stored(train: Any) -> None:
+    """The figures of the summary follow from the checkpoint alone."""
+    import torch
+
+    from hillstart.config.options import conf_folder
+    from hillstart.data.batches import Sample
+    from hillstart.network import Network
+
+    train(*SMALL)
+    stored = torch.load(folder() / "checkpoints/last.ckpt", weights_only=True)
+    about, state = stored["hillstart"], stored["state_dict"]
+    best = Network(
+        [state["best.w1"], state["best.w2"]], [state["best.b1"], state["best.b2"]], about["activation"], about["cost"]
+    )
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        data = instantiate(compose("train", SMALL).data)
+    summary = json.loads((folder() / "summary.json").read_text())
+    ((x, y),) = Sample(data.test, 2, data.preprocessing, torch.device("cpu")).batches()
+    outputs = best.forward(x)[-1]
+    right = outputs.argmax(-1) == y.argmax(-1)
+    assert right[summary["best_seed"]].float().mean().item() == pytest.approx(summary["test_accuracy"])
+    assert (outputs.mean(0).argmax(-1) == y.argmax(-1)).float().mean().item() == pytest.approx(
+        summary["vote_test_accuracy"]
+    )
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one_in_its_own_folder(train: Any, tmp_path: Path) -> None:
+    train(*SMALL, "trainer.max_epochs=4", "descent.schedule=constant", "hydra.run.dir=whole")
+    train(*SMALL, "descent.schedule=constant", "hydra.run.dir=half")
+    train("resume=half", "trainer.max_epochs=4")
+    train("resume=half/checkpoints/last.ckpt", "trainer.max_epochs=4")  # nothing left to do
+    for name in ("starts.csv", "history.csv"):
+        assert (tmp_path / "half" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    whole, half = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "half"))
+    for key in ("best_seed", "test_accuracy", "vote_test_accuracy", "val_cost_of_starts"):
+        assert half[key] == whole[key]
+
+
+def test_a_grid_is_one_program_with_a_row_for_each_start(train: Any) -> None:
+    train(*SMALL, "descent.eta=[0.1,0.01]", "descent.momentum=[0,0.9]")
+    with (folder() / "starts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2 * 2
+    combinations = {(row["seed"], row["eta"], row["momentum"]) for row in rows}
+    assert combinations == {(s, e, m) for s in "012" for e in ("0.1", "0.01") for m in ("0.0", "0.9")}
+    best = json.loads((folder() / "summary.json").read_text())["best_hyperparameters"]
+    assert (str(best["eta"]), str(best["momentum"])) == (rows[0]["eta"], rows[0]["momentum"])
+
+
+@pytest.mark.parametrize(
+    "options", [["descent=adam"], ["descent=adam", "descent.optimiser._target_=torch.optim.RMSprop"]]
+)
+def test_a_population_is_stepped_by_an_optimiser_of_torch(train: Any, options: list[str]) -> None:
+    train(*SMALL, *options, "descent.eta=0.003", "descent.batch_size=8", "trainer.max_epochs=30")
+    with (folder() / "history.csv").open() as file:
+        costs = [float(row["train_cost"]) for row in csv.DictReader(file)]
+    assert all(last < 0.8 * first for first, last in zip(costs[:3], costs[-3:], strict=True))
+
+
+def test_tensorboard_by_its_name(train: Any) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    train(*SMALL, "logger=tensorboard")
+    assert list(folder().glob("tensorboard/version_0/events.*"))
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec(name):
+        pytest.skip(f"{name} is installed here")
+    sentence = refused(capsys, train, *SMALL, f"logger={name}")
+    assert sentence == (
+        f"hillstart: logger={name} needs a package that is not installed; pip install 'hillstart[{name}]' brings it."
+    )
+
+
+def test_mlflow_has_one_store_for_all_runs() -> None:
+    """Whether or not mlflow is installed: the options are those that Lightning's logger takes."""
+    import inspect
+
+    from lightning.pytorch.loggers import MLFlowLogger
+    from omegaconf import OmegaConf
+
+    from hillstart.config.options import conf_folder
+
+    options = dict(OmegaConf.load(conf_folder() / "logger/mlflow.yaml"))
+    assert options.pop("_target_") == "lightning.pytorch.loggers.MLFlowLogger"
+    assert set(options) <= set(inspect.signature(MLFlowLogger.__init__).parameters)
+    assert options["tracking_uri"] == "sqlite:///mlflow.db" and "save_dir" not in options
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["descent.etta=1"], "descent.etta: there is no such key; the nearest is descent.eta"),
+        (["descent.eta=0"], "descent.eta is 0; "),
+        (["descent.batch_size=97"], "descent.batch_size is 97; "),
+        (["descent.batch_size=0"], "descent.batch_size is 0; "),
+        (["descent.seed=-1"], "descent.seed is -1; "),
+        (["descent.eta=[]"], "descent.eta is []; "),
+        (["keep=0"], "keep is 0; "),
+        (["starts=0"], "starts is 0; "),
+        (["starts=1.5"], "starts is 1.5; "),
+        (["starts=1000001"], "starts is 1000001; "),
+        (["starts=600000", "descent.eta=[1,2]"], "starts is 600000, for each of 2 points of a grid; "),
+        (["seed=-1"], "seed is -1; "),
+        (["seed=18446744073709551616"], "seed is 18446744073709551616; "),
+        (["keep=4"], "keep is 4; "),
+        (["pack=0"], "pack is 0; "),
+        (["stop.patience=-2"], "stop.patience is -2; "),
+        (["stop.race=0"], "stop.race is 0; "),
+        (["trainer.devices=0"], "trainer.devices is 0; "),
+        (["trainer.devices=9999"], "trainer.devices is 9999, but there "),
+        (["trainer.num_nodes=many"], "trainer.num_nodes is 'many'; "),
+        (["network.hidden=[30,0]"], "network.hidden is [30, 0]; "),
+        (["network.hidden=30"], "network.hidden is 30; "),
+        (["network.cost=mse"], "network.cost is 'mse'; "),
+        (["trainer.max_epochs=0"], "trainer.max_epochs is 0; "),
+        (["trainer.accelerator=tpu"], "trainer.accelerator is 'tpu'; "),
+        (["network.hidden=[100000,100000]"], "network.hidden: to train one network of [784, 100000, 100000, 2] nodes"),
+        (["+trainer.max_tme=1"], "trainer.max_tme: there is no such key; the nearest is max_time"),
+        (["trainer.max_time=5"], "trainer.max_time is 5; "),
+        (["trainer.max_steps=2.5"], "trainer.max_steps is 2.5; "),
+        (["+trainer.fast_dev_run=3"], "trainer.fast_dev_run: there is no such key"),
+        (["+trainer.gradient_clip_val=0.5"], "trainer.gradient_clip_val: there is no such key"),
+        (["+trainer.overfit_batches=1"], "trainer.overfit_batches: there is no such key"),
+        (["data.normalise=no"], "data.normalise is 'no'; "),
+        (["report=off"], "report is 'off'; "),
+        (["+data.colour=false"], "data.colour: there is no such key"),
+        (["+nothing=1"], "nothing: there is no such key"),
+        (["descent=adam", "+descent.momentum=[0,0.9]"], "descent.momentum is [0, 0.9], which Adam does not use"),
+        (["experiment=nielsen_30", "descent=adam", "descent.momentum=0.9"], "descent.momentum is 0.9, which Adam "),
+        (["descent=adam", "+descent.optimiser.lr=0.1"], "descent.optimiser.lr: "),
+        (["descent=adam", "+descent.optimiser.betta=1"], "descent.optimiser: Adam cannot be used here "),
+        (["descent=adam", "descent.optimiser._target_=torch.optim.LBFGS"], "descent.optimiser: LBFGS cannot be used "),
+        (["descent=adam", "descent.optimiser._target_=torch.optim.Muon"], "descent.optimiser: Muon cannot be used "),
+        (["descent=adam", "descent.optimiser._target_=torch.optim.Adafactor"], "descent.optimiser: Adafactor mixes "),
+        (["descent._target_=torch.optim.SGD"], "descent._target_ is 'torch.optim.SGD'; "),
+        (["logger._target_=lightning.pytorch.loggers.CSVLoggr"], "logger._target_ is "),
+        (["hydra.output_subdir=null"], "hydra.output_subdir is None; "),
+        (["network=null"], "network=null: is no choice; there are sigmoid."),
+        (["=3"], "=3: has no key; give KEY=VALUE."),
+        (["descent.eta=1e30", "network.activation=relu"], "descent.eta=1e+30: every start diverged"),
+        (["resume=nowhere"], "resume=nowhere: there is no nowhere; give a run folder"),
+        (["data=lionduck"], "data=lionduck: there is no such choice; the nearest is lion_duck"),
+        (["data=folder", "data.root=nowhere"], "data.root"),
+        (["data=fashion_mnist", "data.root=nowhere"], "data.root"),
+        (["seed=["], ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)  # fmt: skip
+def test_a_mistake_is_answered_in_one_sentence(
+    options: list[str], sentence: str, train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [o for o in SMALL if not (options[0].startswith(("data=", "experiment=")) and o.startswith("data."))]
+    assert refused(capsys, train, *small, *options).startswith(f"hillstart: {sentence}")
+
+
+def test_a_refused_option_leaves_no_folder(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, train, *SMALL, "trainer.max_epochs=abc")
+    refused(capsys, train, "-m", *SMALL, "hydra.output_subdir=null", "seed=0,1")
+    assert not Path("outputs").exists() and not Path("multirun").exists()
+
+
+@pytest.mark.parametrize("option", ["starts=4", "data.size=20", "trainer.max_epochs=abc", "descent.eta=0.5", "foo=1"])
+def test_a_refused_resume_leaves_the_run_as_it_was(option: str, train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    train(*SMALL, "hydra.run.dir=run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.suffix != ".log"}
+    refused(capsys, train, "resume=run", option)
+    assert {path: path.read_bytes() for path in before} == before
+    train("resume=run", "trainer.max_epochs=3")
+    assert "max_epochs: 3" in Path("run/.hydra/config.yaml").read_text()
+    assert "data.train=120" in Path("run/.hydra/overrides.yaml").read_text()
+
+
+def test_a_time_limit_is_shared_by_the_packs_and_leaves_each_start_measured(train: Any) -> None:
+    train(*SMALL, "pack=1", "trainer.max_epochs=50", "trainer.max_time=00:00:00:00")
+    with (folder() / "starts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epochs"] for row in rows] == ["1", "1", "1"]
+    assert all(float(row["val_cost"]) > 0 for row in rows)
+
+
+def test_a_folder_with_one_class_or_none_or_a_broken_picture(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["data=folder", "data.root=photos", "starts=2", "trainer.max_epochs=1"]
+    Path("photos").mkdir()
+    assert "photos" in refused(capsys, train, *options)
+    for name in ("lion", "duck"):
+        (Path("photos") / name).mkdir()
+        for i in range(8):
+            Image.effect_noise((40, 50), 30 + 20 * i).save(f"photos/{name}/{i}.png")
+        if name == "lion":
+            assert "holds one class only, lion" in refused(capsys, train, *options)
+    Path("photos/duck/3.png").write_bytes(Path("photos/duck/3.png").read_bytes()[:200])
+    assert "photos/duck/3.png" in refused(capsys, train, *options)
+    Path("photos/duck/3.png").unlink()
+    train(*options, "data.augment=photo", "descent.batch_size=4", "hydra.run.dir=good")
+    assert json.loads(Path("good/summary.json").read_text())["classes"] == ["duck", "lion"]
+    assert "data.classes" in refused(capsys, train, *options, "data.classes=[duck,lyon]")
+
+
+def test_what_is_no_checkpoint_is_refused(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    train(*SMALL, "hydra.run.dir=run")
+    last = Path("run/checkpoints/last.ckpt")
+    for content in (b"", b"not a checkpoint"):
+        last.write_bytes(content)
+        assert "last.ckpt is not a checkpoint" in refused(capsys, train, "resume=run")
+    torch.save({"weights": 1}, last)
+    assert "last.ckpt is not a checkpoint" in refused(capsys, train, "resume=run")
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return Path.touch, (Path("ran"),)
+
+    train(*SMALL, "hydra.run.dir=run")
+    Path("run/checkpoints/last.ckpt").write_bytes(pickle.dumps(Bomb()))
+    assert "last.ckpt is not a checkpoint" in refused(capsys, train, "resume=run")
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("size", ["few", "2.5"])
+def test_a_batch_size_that_is_no_whole_number(size: str, tmp_path: Path) -> None:
+    """In a process of its own: here the types that are checked while tests run would notice it first."""
+    command = [sys.executable, TOP / "scripts/train.py", f"descent.batch_size={size}", "data.train=40"]
+    end = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert end.returncode == 1
+    shown = size if size == "2.5" else f"'{size}'"
+    assert end.stderr == f"hillstart: descent.batch_size is {shown}; it must be a whole number, 1 or more.\n"
+
+
+def test_the_script_is_quiet_without_a_terminal_and_ends_with_a_code() -> None:
+    script = [sys.executable, str(TOP / "scripts/train.py"), *SMALL]
+    good = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert good.returncode == 0
+    assert good.stderr == ""
+    assert "\r" not in good.stdout
+    assert "\x1b" not in good.stdout
+    bad = subprocess.run([*script, "descent.eta=fast"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("hillstart: descent.eta is 'fast'; ") and bad.stderr.count("\n") == 1
+
+
+def test_check_gradients_prints_a_row_for_each_layer(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["check_gradients.py", *SMALL, "network.hidden=[5,4]", "network.cost=log_likelihood", "descent.lmbda=1"],
+    )
+    commands.check_gradients()
+    shown = capsys.readouterr().out
+    assert "network [784, 5, 4, 2], sigmoid, log_likelihood: 3 starts" in shown
+    assert shown.count("│ w │") == shown.count("│ b │") == 3

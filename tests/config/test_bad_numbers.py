@@ -1,0 +1,212 @@
+"""Numbers that overflow or are none: they are noticed, named, and touch no other start by a single bit."""
+
+import csv
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import hillstart.engine.tiling
+from hillstart.cli import train
+from hillstart.data import images
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.engine.ensemble import Pack
+from hillstart.engine.starts import FINISHED
+from hillstart.engine.tiling import Tiling
+from hillstart.network import Network
+from hillstart.runs.results import FLAT, saturated
+from hillstart.system.errors import InputError
+from made import blobs, trainer, training
+
+S, SIZES, B, N = 8, [8, 5, 3], 4, 40
+MOVES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "momentum": {"mu": 0.9},
+    "adam": {"optimiser": torch.optim.Adam},
+}
+SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "report=false"]
+
+
+@pytest.fixture(params=[S, 3], ids=["one tile", "tiles of three"])
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(hillstart.engine.tiling, "TILE_FLOPS", 0)
+    monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (request.param, False))
+    return int(request.param)
+
+
+def rolled(
+    eta: list[float], spoil: float | None = None, mu: float = 0.0, activation: str = "sigmoid", **of: Any
+) -> tuple[list[Tensor], Pack]:
+    """The starts after some chunks, with their costs, and their pack; in start 4 a weight may be spoiled before."""
+    net = Network.start(SIZES, range(S), activation=activation, cost="cross_entropy")
+    if spoil is not None:
+        net.w[0][4, 2, 1] = spoil
+    etas = torch.tensor(eta, dtype=torch.float64)
+    momentum = torch.full((S,), mu, dtype=torch.float64) if mu else None
+    pack = Pack(net, etas, momentum, torch.full((S,), 0.1, dtype=torch.float64), N, B, of.get("optimiser"))
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(N, 8, generator=g), torch.eye(3)[torch.arange(N) % 3]
+    for _ in range(3):
+        pack.descend(lambda rows: (x[rows], y[rows]), [1.0, 0.5] * 5)
+    return [*pack.network().parameters, *pack.measure([(x, y)])], pack
+
+
+def same(these: list[int], p: list[Tensor], q: list[Tensor]) -> bool:
+    return all(t[these].numpy().tobytes() == u[these].numpy().tobytes() for t, u in zip(p, q, strict=True))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("name", MOVES)
+def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: str) -> None:
+    good, bad = [0, 2, 4, 6], [1, 3, 5, 7]
+    fine, _ = rolled([0.1, 0.2] * 4, activation=activation, **MOVES[name])
+    mixed, pack = rolled([0.1, 1e30] * 4, activation=activation, **MOVES[name])
+    assert all(isinstance(tile.eta, Tensor) for tile in pack.tiles) or name == "adam"
+    assert max(len(tile.places) for tile in pack.tiles) == (width if name != "adam" else min(width, 1))
+    assert same(good, fine, mixed)
+    assert not same(bad, fine, mixed)
+    assert any(not t[bad].isfinite().all() or t[bad].abs().max() > 1e6 for t in mixed)
+
+
+@pytest.mark.parametrize("spoil", [math.nan, math.inf])
+@pytest.mark.parametrize("name", MOVES)
+def test_neighbours_of_a_start_that_holds_no_number(width: int, name: str, spoil: float) -> None:
+    fine, _ = rolled([0.5] * S, **MOVES[name])
+    mixed, pack = rolled([0.5] * S, spoil, **MOVES[name])
+    assert pack.block > 1 or name != "plain"
+    assert same([s for s in range(S) if s != 4], fine, mixed)
+    assert not same([4], fine, mixed)
+    assert not all(t[4].isfinite().all() for t in mixed)
+
+
+def test_a_training_of_which_half_explodes(tmp_path: Path) -> None:
+    """Those that exploded are let go; the others have the costs and weights that they have in sound company."""
+    fine, mixed = (training(4, blobs(), cost="cross_entropy", eta=[0.1, eta]) for eta in (0.2, 1e30))
+    for name, made in (("fine", fine), ("mixed", mixed)):
+        trainer(tmp_path / name, max_epochs=5).fit(made)
+    assert mixed.record.status.tolist() == [FINISHED] * 4 + [2] * 4
+    assert fine.record.status.tolist() == [FINISHED] * 8
+    assert mixed.record.epochs.tolist() == [5] * 4 + [1] * 4
+    good = [fine.record.history[:, :4], *(t[:4] for t in fine.best.parameters)]
+    assert same(
+        [0, 1, 2, 3],
+        [t.transpose(0, 1).contiguous() if t is good[0] else t for t in good],
+        [mixed.record.history[:, :4].transpose(0, 1).contiguous(), *mixed.best.parameters],
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Trains in `run` below an empty folder; its log, and what it ended with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+
+    def call(*options: str) -> tuple[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, "hydra.run.dir=run", *options])
+        end: Any = None
+        try:
+            train.train()
+        except SystemExit as exit:
+            end = exit.code
+        return (tmp_path / "run/train.log").read_text(), end
+
+    return call
+
+
+def test_all_explode(log: Any) -> None:
+    """One sentence, no good exit code, and yet the tables of what happened."""
+    _, end = log("descent.eta=1e30", "network.activation=relu", "starts=5", "pack=2")
+    assert end == (
+        "hillstart: descent.eta=1e+30: every start diverged, so a smaller eta is needed; the costs are in run."
+    )
+    with Path("run/starts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["status"], row["epochs"]) for row in rows] == [
+        (str(s), "diverged", "1") for s in range(5)
+    ]
+    with Path("run/history.csv").open() as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1", "2", "3", "4"]
+    assert not Path("run/summary.json").exists()
+
+
+def test_saturated_nodes_are_told(log: Any) -> None:
+    said, end = log("network.activation=tanh", "descent.eta=100", "trainer.max_epochs=5")
+    assert end is None
+    (line,) = [line for line in said.splitlines() if "saturated" in line]
+    assert "of the hidden nodes of the kept starts stand where the activation is flat, on every picture" in line
+    assert "[WARNING]" in line
+
+
+def test_a_good_training_hears_nothing_of_it(log: Any) -> None:
+    said, end = log("data.train=400")
+    assert end is None
+    assert "chosen by val cost" in said
+    assert "saturated" not in said
+
+
+# ---------------------------------------------------------------- saturation by hand
+
+
+def net(w: float, b: list[float], activation: str = "sigmoid") -> Network:
+    """One input, a hidden node for each of these biases, all of weight w, one output."""
+    n = len(b)
+    return Network([torch.full((1, 1, n), w), torch.ones(1, n, 1)], [torch.tensor([b]), torch.zeros(1, 1)],
+                   activation, "cross_entropy")  # fmt: skip
+
+
+EDGE = math.log(0.5 + math.sqrt(0.25 - FLAT / 4)) - math.log(0.5 - math.sqrt(0.25 - FLAT / 4))
+"""z from which the slope of the sigmoid is below FLAT of its steepest: 4.58."""
+
+
+@pytest.mark.parametrize(
+    ("activation", "b", "share"),
+    [
+        ("sigmoid", [50.0, -50.0, 0.0, 0.0], 0.5),
+        ("sigmoid", [EDGE + 0.01, -EDGE - 0.01], 1.0),
+        ("sigmoid", [EDGE - 0.01, -EDGE + 0.01], 0.0),
+        ("tanh", [EDGE / 2 + 0.01, -EDGE / 2 - 0.01, EDGE / 2 - 0.01, 0.0], 0.5),
+        ("relu", [-1.0, 0.0, 1.0, 50.0], 0.5),
+    ],
+)
+def test_the_share_by_hand(activation: str, b: list[float], share: float) -> None:
+    x = torch.zeros(200, 1)
+    assert saturated(net(0.0, b, activation), [x[:120], x[120:]]).tolist() == [share]
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+def test_a_node_that_moves_on_one_picture(activation: str) -> None:
+    x = torch.full((100, 1), -1.0)
+    assert saturated(net(50.0, [0.0], activation), [x]).tolist() == [1.0]
+    x[-1] = 0.01
+    assert saturated(net(50.0, [0.0], activation), [x]).tolist() == [0.0]
+
+
+def test_no_hidden_nodes() -> None:
+    flat = Network.start([4, 2], [0, 1])
+    assert saturated(flat, [torch.rand(5, 4)]).tolist() == [0.0, 0.0]
+
+
+# ---------------------------------------------------------------- the door
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 1.1])
+def test_a_picture_of_numbers_out_of_range_is_refused(bad: float) -> None:
+    picture = torch.rand(6, 6)
+    picture[2, 3] = bad
+    with pytest.raises(InputError, match="given tensor"):
+        images.read_picture(picture, Preprocessing(6, 1))
+
+
+def test_an_array_of_floats_is_refused() -> None:
+    with pytest.raises(InputError, match="no known range"):
+        images.read_picture(np.full((6, 6), np.nan), Preprocessing(6, 1))
+
+
+def test_pictures_that_are_all_alike_are_not_divided_by_nothing() -> None:
+    x = torch.full((5, 1, 6, 6), 77, dtype=torch.uint8)
+    assert Preprocessing(6, 1).fitted(x).normalise(x).isfinite().all()

@@ -1,0 +1,61 @@
+"""Mini-batches: every picture once an epoch, in an order that follows from seed and epoch alone."""
+
+import pytest
+import torch
+
+from hillstart.data.batches import MiniBatches, Sample
+from hillstart.system.errors import InputError
+from made import blobs
+
+CPU = torch.device("cpu")
+
+
+def batches(seed: int = 0, augment: str = "none", batch_size: int = 10) -> MiniBatches:
+    data = blobs(augment=augment)
+    return MiniBatches(data.train, 3, data.preprocessing, data.augment, batch_size, seed, CPU)
+
+
+def test_an_epoch_shows_every_picture_once_with_its_label() -> None:
+    made, data = batches(), blobs()
+    x, y = made.chunk(0, 0, made.per_epoch)(slice(None))
+    shown = {tuple(picture.tolist()): label.argmax().item() for picture, label in zip(x, y, strict=True)}
+    inputs = data.preprocessing.normalise(data.train.x)
+    assert shown == {tuple(p.tolist()): k for p, k in zip(inputs, data.train.y.tolist(), strict=True)}
+    assert not torch.equal(x, inputs)
+
+
+@pytest.mark.parametrize("augment", ["none", "photo"])
+def test_any_part_of_any_epoch_can_be_returned_to(augment: str) -> None:
+    made = batches(augment=augment)
+    whole = {epoch: made.chunk(epoch, 0, made.per_epoch)(slice(None))[0] for epoch in (0, 1, 2)}
+    assert torch.equal(batches(augment=augment).chunk(1, 3, 2)(slice(None))[0], whole[1][30:50])
+    the_rest = made.chunk(1, 10, 1)(slice(None))[0]
+    assert torch.equal(the_rest, whole[1][100:103])
+    assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.mark.parametrize("augment", ["none", "photo"])
+def test_the_order_follows_from_the_seed(augment: str) -> None:
+    one, same, other = (batches(seed, augment).chunk(0, 0, 11)(slice(None))[0] for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_the_global_generator_is_not_touched() -> None:
+    before = torch.random.get_rng_state()
+    batches(augment="photo").chunk(0, 0, 11)(slice(None))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_sample_is_spread_evenly_and_keeps_its_order() -> None:
+    data = blobs()
+    sample = Sample(data.train, 3, data.preprocessing, CPU, limit=10)
+    x = torch.cat([x for x, _ in sample.batches(4)])
+    assert torch.equal(x, data.preprocessing.normalise(data.train.x[[i * 103 // 10 for i in range(10)]]))
+    assert sum(len(y) for _, y in Sample(data.val, 3, data.preprocessing, CPU, limit=99).batches()) == 40
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 104])
+def test_a_batch_of_none_or_more_than_all_is_refused(batch_size: int) -> None:
+    with pytest.raises(InputError, match=r"^descent\.batch_size is .*between 1 and the 103 training pictures\.$"):
+        batches(batch_size=batch_size)

@@ -1,0 +1,160 @@
+"""A block of mini-batches goes exactly where its mini-batches go one after the other; so do the products of oneDNN."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hillstart.engine.matmul
+from hillstart.engine.blocks import MOST, block_at, descend, mini_batches
+from hillstart.engine.matmul import BFLOAT16, ONE_DNN, TORCH, Products, products
+from hillstart.network import ACTIVATIONS, COSTS, Network
+
+SCHEDULE = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+N = 53
+
+
+def course(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(N, 36, generator=g).to(dtype), torch.eye(3, dtype=dtype)[torch.arange(N) % 3]
+
+
+def made(dtype: torch.dtype, activation: str = "sigmoid", cost: str = "cross_entropy") -> Network:
+    return Network.start([36, 7, 5, 3], range(4), activation, cost, "scaled_normal", dtype=dtype)
+
+
+def one_by_one(network: Network, eta: Any, mu: float | None, lmbda: Any) -> Network:
+    velocity, (x, y) = None if mu is None else network.at_rest(), course(network.w[0].dtype)
+    for xb, yb, factor in zip(x.split(10), y.split(10), SCHEDULE, strict=True):
+        network.descend(xb, yb, eta * factor, mu or 0.0, lmbda, N, velocity)
+    return network
+
+
+def in_blocks(network: Network, eta: Any, mu: float | None, lmbda: Any, most: int, of: Products = TORCH) -> Network:
+    velocity, (x, y) = None if mu is None else network.at_rest(), course(network.w[0].dtype)
+    for first in range(0, len(SCHEDULE), most):
+        block = block_at(first, most, lambda rows: (x[rows], y[rows]), 10, SCHEDULE, of)
+        descend(network, block, eta, mu or 0.0, lmbda, N, velocity, of)
+    return network
+
+
+def differs(one: Network, other: Network) -> float:
+    return max((p - q).abs().max().item() for p, q in zip(one.parameters, other.parameters, strict=True))
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("lmbda", [0.0, 3.0])
+@pytest.mark.parametrize("most", [2, 4, 6])
+def test_a_block_is_its_mini_batches_one_after_the_other(activation: str, cost: str, lmbda: float, most: int) -> None:
+    one, other = (made(torch.float64, activation, cost) for _ in range(2))
+    one_by_one(one, 0.5, None, lmbda)
+    in_blocks(other, 0.5, None, lmbda, most)
+    assert differs(one, other) < 1e-12
+    assert differs(one, made(torch.float64, activation, cost)) > 0.01
+
+
+@pytest.mark.parametrize("mu", [None, 0.9])
+@pytest.mark.parametrize("lmbda", [0.0, 3.0, torch.tensor([0.0, 1.0, 2.0, 3.0]).double()], ids=["0", "3", "each"])
+@pytest.mark.parametrize("eta", [0.5, torch.tensor([0.1, 0.2, 0.3, 0.4]).double()], ids=["one", "each"])
+def test_a_block_of_one_takes_whatever_moves_a_network(mu: float | None, lmbda: Any, eta: Any) -> None:
+    one, other = made(torch.float64), made(torch.float64)
+    assert differs(one_by_one(one, eta, mu, lmbda), in_blocks(other, eta, mu, lmbda, 1)) < 1e-12
+
+
+@pytest.mark.parametrize(("mu", "most"), [(None, 1), (None, 4), (0.9, 1)])
+def test_one_dnn_goes_the_same_way(mu: float | None, most: int) -> None:
+    if not hillstart.engine.matmul._is_there():
+        pytest.skip("this torch has no oneDNN")
+    exact = one_by_one(made(torch.float64), 0.5, mu, 3.0)
+    single = in_blocks(made(torch.float32), 0.5, mu, 3.0, most, ONE_DNN)
+    found = Network([w.double() for w in single.w], [b.double() for b in single.b], single.activation, single.cost)
+    assert differs(exact, found) < 2e-6
+
+
+@pytest.mark.parametrize(("mu", "most"), [(None, 1), (None, 4), (0.9, 1)])
+def test_bfloat16_goes_nearly_the_same_way(mu: float | None, most: int) -> None:
+    """Eight bits of each factor and product: some percent of what six steps move, and far more than float32 is off."""
+    begun, exact = made(torch.float64), one_by_one(made(torch.float64), 0.5, mu, 3.0)
+    single = in_blocks(made(torch.float32), 0.5, mu, 3.0, most, BFLOAT16)
+    found = Network([w.double() for w in single.w], [b.double() for b in single.b], single.activation, single.cost)
+    assert 1e-5 < differs(exact, found) < 0.03 * differs(begun, exact)
+
+
+def test_a_start_that_is_not_a_number_disturbs_no_neighbour_in_its_block() -> None:
+    sound, ill = made(torch.float32), made(torch.float32)
+    ill.w[0][2, 3, 1] = float("nan")
+    for network in (sound, ill):
+        in_blocks(network, 0.5, None, 0.0, 4)
+    for p, q in zip(sound.parameters, ill.parameters, strict=True):
+        assert torch.equal(p[[0, 1, 3]], q[[0, 1, 3]])
+    assert ill.b[2][2].isnan().all()
+
+
+def test_a_block_has_pictures_enough_but_not_too_many_mini_batches() -> None:
+    assert [mini_batches(B) for B in (1, 2, 10, 32, 48, 49, 500)] == [MOST, MOST, 9, 3, 2, 1, 1]
+
+
+# ---------------------------------------------------------------- which library
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
+    """Seconds that the libraries are said to take; a cache of its own."""
+    taken = {"torch": 1.0, "oneDNN": 1.0}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(hillstart.engine.matmul, "_is_there", lambda: True)
+    monkeypatch.setattr(hillstart.engine.matmul, "_seconds", lambda: taken)
+    monkeypatch.setattr(hillstart.engine.matmul, "_fastest", hillstart.engine.matmul._fastest.__wrapped__)
+    return taken
+
+
+def test_the_library_that_is_clearly_faster_is_taken_and_noted(measured: dict[str, float], tmp_path: Path) -> None:
+    like = torch.zeros(1)
+    measured["oneDNN"] = 0.5
+    assert products(like).name == "oneDNN"
+    measured["oneDNN"] = 2.0  # a busy moment later: what was noted stays
+    assert products(like).name == "oneDNN"
+    (noted,) = json.loads((tmp_path / "hillstart" / "machine.json").read_text()).values()
+    assert noted == "oneDNN"
+    (tmp_path / "hillstart" / "machine.json").write_text("{ damaged")
+    assert products(like).name == "torch"
+    measured["oneDNN"] = 0.5
+    assert products(like).name == "torch"
+
+
+def test_a_tie_is_torch_s_and_so_is_what_one_dnn_does_not_know(measured: dict[str, float]) -> None:
+    measured["oneDNN"] = 0.9
+    assert products(torch.zeros(1)).name == "torch"
+    assert products(torch.zeros(1, dtype=torch.float64)).name == "torch"
+    assert products(torch.zeros(1, device="meta")).name == "torch"
+
+
+def test_medium_precision_is_bfloat16_but_never_where_one_measures(measured: dict[str, float]) -> None:
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert products(torch.zeros(1)).name == "bfloat16"
+        assert products(torch.zeros(1), rounded=False).name == "torch"
+        assert products(torch.zeros(1, dtype=torch.float64)).name == "torch"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert products(torch.zeros(1)).name == "torch"
+
+
+def test_a_cache_that_cannot_be_written_is_no_matter(
+    measured: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    measured["oneDNN"] = 0.5
+    assert products(torch.zeros(1)).name == "oneDNN"
+
+
+def test_both_libraries_are_timed() -> None:
+    if not hillstart.engine.matmul._is_there():
+        pytest.skip("this torch has no oneDNN")
+    taken = hillstart.engine.matmul._seconds()
+    assert set(taken) == {"torch", "oneDNN"}
+    assert all(0 < seconds < 1 for seconds in taken.values())

@@ -1,0 +1,305 @@
+"""However a pack is tiled, and whatever moves it, the starts in it go the same way."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+import hillstart.engine.blocks
+import hillstart.engine.ensemble
+import hillstart.engine.tiling
+from hillstart.engine.blocks import Read
+from hillstart.engine.ensemble import Pack
+from hillstart.engine.tiling import Tiling
+from hillstart.network import Network
+from launching import BOUND
+
+S, SIZES, B, N = 6, [8, 5, 3], 4, 40
+
+
+def those(x: Tensor, y: Tensor) -> Read:
+    return lambda rows: (x[rows], y[rows])
+
+
+def chunk() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(N, 8, generator=g, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[torch.arange(N) % 3]
+
+
+def pack(optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> Pack:
+    net = Network.start(SIZES, range(S), dtype=torch.float64)
+    etas = torch.tensor(eta or [0.5] * S, dtype=torch.float64)
+    return Pack(net, etas, torch.full((S,), mu), torch.full((S,), 0.1), N, B, optimiser)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of two starts."""
+    monkeypatch.setattr(hillstart.engine.tiling, "TILE_FLOPS", 0)
+    monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (2, False))
+
+
+@pytest.mark.parametrize("optimiser", [None, torch.optim.Adam])
+def test_tiles_do_not_matter(optimiser: Any, request: pytest.FixtureRequest) -> None:
+    whole = pack(optimiser)
+    request.getfixturevalue("small_tiles")
+    tiled = pack(optimiser)
+    assert len(tiled.tiles) == 3
+    x, y = chunk()
+    for made in (whole, tiled):
+        made.descend(those(x, y), [1.0, 0.5] * 5)
+    for p, q in zip(whole.network().parameters, tiled.network().parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+    for p, q in zip(whole.measure([(x, y)]), tiled.measure([(x[:30], y[:30]), (x[30:], y[30:])]), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=0)
+
+
+def test_each_start_has_its_own_eta(small_tiles: None) -> None:
+    etas = [0.1, 0.5, 0.5, 0.7, 0.2, 0.01]
+    grid, x, y = pack(eta=etas), *chunk()
+    grid.descend(those(x, y), [1.0] * 10)
+    for s, eta in enumerate(etas):
+        alone = pack(eta=[eta] * S)
+        alone.descend(those(x, y), [1.0] * 10)
+        for p, q in zip(grid.network().parameters, alone.network().parameters, strict=True):
+            torch.testing.assert_close(p[s], q[s], rtol=1e-12, atol=1e-13)
+
+
+def test_an_optimiser_of_torch_has_an_eta_for_each_start(small_tiles: None) -> None:
+    etas = [0.1, 0.1, 0.5, 0.5, 0.2, 0.2]
+    grid, x, y = pack(torch.optim.Adam, etas), *chunk()
+    grid.descend(those(x, y), [1.0] * 10)
+    for s, eta in enumerate(etas):
+        alone = pack(torch.optim.Adam, [eta] * S)
+        alone.descend(those(x, y), [1.0] * 10)
+        torch.testing.assert_close(grid.network().w[0][s], alone.network().w[0][s], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("optimiser", [None, torch.optim.Adam])
+def test_a_pack_goes_on_from_its_state_on_another_tiling(optimiser: Any, request: pytest.FixtureRequest) -> None:
+    one, (x, y) = pack(optimiser), chunk()
+    one.descend(those(x, y), [1.0] * 10)
+    state = {name: [t.clone() for t in tensors] for name, tensors in one.state().items()}
+    request.getfixturevalue("small_tiles")
+    other = pack(optimiser)
+    other.load(state)
+    for made in (one, other):
+        made.descend(those(x, y), [1.0] * 10)
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+def test_measure_gives_cost_and_accuracy(small_tiles: None) -> None:
+    made, (x, y) = pack(), chunk()
+    cost, accuracy = made.measure([(x, y)])
+    outputs = made.network().forward(x)[-1]
+    assert cost.tolist() == pytest.approx((0.5 * (outputs - y) ** 2).sum(-1).mean(1).tolist())
+    assert accuracy.tolist() == pytest.approx((outputs.argmax(-1) == y.argmax(-1)).double().mean(1).tolist())
+
+
+def test_only_the_marked_starts_are_copied(small_tiles: None) -> None:
+    made, (x, y) = pack(), chunk()
+    into = Network.start(SIZES, range(S), dtype=torch.float64)
+    before = into.pick(range(S))
+    made.descend(those(x, y), [1.0] * 10)
+    these = torch.tensor([True, False, False, True, False, True])
+    made.copy_into(into, these)
+    for p, was, now in zip(into.parameters, before.parameters, made.network().parameters, strict=True):
+        assert torch.equal(p[these], now[these])
+        assert torch.equal(p[~these], was[~these])
+
+
+# ---------------------------------------------------------------- starts that leave
+
+
+WIDE = [784, 30, 10]  # a tile of 16 or 32 of these has whole columns
+
+
+def wide_pack(starts: int, optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> Pack:
+    etas = torch.tensor(eta or [0.5] * starts, dtype=torch.float64)
+    like = torch.full_like(etas, 0.1)
+    momentum = None if mu == 0 else torch.full_like(etas, mu)
+    net = Network.start(WIDE, range(starts), cost="cross_entropy", start="scaled_normal")
+    return Pack(net, etas, momentum, like, N, 10, optimiser)
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(hillstart.engine.tiling, "tile_bytes", lambda cores, small: 3 << 20)
+
+
+def wide_chunk() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(N, 784, generator=g), torch.eye(10)[torch.arange(N) % 10]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mu": 0.0},
+        {"mu": 0.9},
+        {"optimiser": torch.optim.Adam, "eta": [0.001] * 128},
+        {"eta": [0.1] * 60 + [0.2] * 68},
+        {"eta": [0.1 + 0.001 * s for s in range(128)]},
+    ],
+    ids=["plain", "momentum", "adam", "two etas", "an eta each"],
+)
+def test_no_start_notices_by_a_bit_that_others_have_left(two_cores: None, options: dict[str, Any]) -> None:
+    everyone, fewer, (x, y) = wide_pack(128, **options), wide_pack(128, **options), wide_chunk()
+    width, tiles = fewer.tiles[0].network.starts, len(fewer.tiles)
+    staying = [s for s in range(128) if s % 3 == 0 or s > 120]
+    for made in (everyone, fewer):
+        made.descend(those(x, y), [1.0, 0.5, 0.5, 0.5])
+    fewer.retain(staying)
+    assert fewer.starts == staying
+    assert len(fewer.tiles) < tiles
+    assert {tile.network.starts for tile in fewer.tiles} == {width}
+    for made in (everyone, fewer):
+        made.descend(those(x, y), [0.5, 0.4, 0.3, 0.2])
+    all_of_them, few = everyone.network(), fewer.network()
+    for p, q in zip(all_of_them.parameters, few.parameters, strict=True):
+        assert torch.equal(p[staying], q)
+    for p, q in zip(everyone.measure([(x, y)]), fewer.measure([(x, y)]), strict=True):
+        assert torch.equal(p[staying], q)
+
+
+def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> None:
+    sound, ill, (x, y) = wide_pack(64), wide_pack(64), wide_chunk()
+    ill.tiles[0].network.w[0][3] = float("nan")
+    ill.tiles[1].network.b[1][5] = float("inf")
+    for made in (sound, ill):
+        made.descend(those(x, y), [1.0] * 4)
+    bad = [3, len(ill.tiles[0].places) + 5]
+    good = [s for s in range(64) if s not in bad]
+    for p, q in zip(sound.network().parameters, ill.network().parameters, strict=True):
+        assert torch.equal(p[good], q[good])
+    cost = ill.measure([(x, y)])[0]
+    assert not cost[bad].isfinite().any()
+    assert cost[good].isfinite().all()
+
+
+def test_tiles_that_nobody_needs_go_even_where_starts_keep_their_place(small_tiles: None) -> None:
+    made, (x, y) = pack(), chunk()
+    made.retain([2, 4, 5])
+    assert [tile.places for tile in made.tiles] == [[2], [4, 5]]
+    made.descend(those(x, y), [1.0] * 10)
+    alone = pack()
+    alone.descend(those(x, y), [1.0] * 10)
+    for p, q in zip(made.network().parameters, alone.network().parameters, strict=True):
+        assert torch.equal(p, q[[2, 4, 5]])
+    made.retain([])
+    assert made.starts == []
+    made.descend(those(x, y), [1.0] * 10)
+    assert [len(figures) for figures in made.measure([(x, y)])] == [0, 0]
+
+
+def test_what_is_left_of_a_pack_goes_on_from_its_state(two_cores: None) -> None:
+    one, (x, y) = wide_pack(128), wide_chunk()
+    one.descend(those(x, y), [1.0] * 4)
+    one.retain(range(0, 128, 2))
+    state = {name: [t.clone() for t in tensors] for name, tensors in one.state().items()}
+    assert {len(t) for tensors in state.values() for t in tensors} == {64}
+    other = wide_pack(128)
+    other.retain(range(0, 128, 2))
+    other.load(state)
+    for made in (one, other):
+        made.descend(those(x, y), [0.5] * 4)
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_grid_with_and_without_momentum_keeps_its_velocities(small_tiles: None) -> None:
+    def made() -> Pack:
+        net = Network.start(SIZES, range(S), dtype=torch.float64)
+        mu = torch.tensor([0.0, 0.0, 0.9, 0.9, 0.9, 0.0]).double()
+        return Pack(net, torch.full((S,), 0.5).double(), mu, torch.zeros(S).double(), N, B)
+
+    one, (x, y), other = made(), chunk(), made()
+    one.descend(those(x, y), [1.0] * 10)
+    other.load({name: [t.clone() for t in tensors] for name, tensors in one.state().items()})
+    for p in (one, other):
+        p.descend(those(x, y), [1.0] * 10)
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        assert torch.equal(p, q)
+
+
+# ---------------------------------------------------------------- replayed
+
+
+class Replayed:
+    """In place of a CUDA graph: remembers what was captured, and runs it again."""
+
+    made: ClassVar[list["Replayed"]] = []
+
+    def __init__(self, steps: Any, x: Tensor, y: Tensor, factors: Tensor, state: Any):
+        self.steps, self.shapes, self.state = steps, (x.shape, y.shape, factors.shape), list(state)
+        self.times = 0
+        Replayed.made.append(self)
+
+    def __call__(self, *inputs: Tensor) -> None:
+        assert tuple(t.shape for t in inputs) == self.shapes, "a graph holds one shape"
+        self.steps(*(t.clone() for t in inputs))
+        self.times += 1
+
+
+@pytest.mark.parametrize(("mu", "held"), [(0.0, 4), (0.0, 30), (0.9, 4)])
+def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10 mini-batches and a smaller one: whole graphs are replayed, and what is left over is done as it comes."""
+    monkeypatch.setattr(hillstart.engine.ensemble, "Replay", Replayed)
+    monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", held)
+    monkeypatch.setattr(Replayed, "made", [])
+    eta = torch.full((S,), 0.5).double()
+
+    def made() -> Pack:
+        net, momentum = Network.start(SIZES, range(S), dtype=torch.float64), torch.full((S,), mu).double()
+        return Pack(net, eta, momentum if mu else None, torch.zeros(S).double(), N, B)
+
+    x, y = (t[: 10 * B + 1] for t in (torch.cat([c, c]) for c in chunk()))
+    one, other = made(), made()
+    schedule = [1 - k / 20 for k in range(11)]
+    for _ in range(2):
+        one.descend(those(x, y), schedule)
+        for tile in other.tiles:
+            tile.replay(x, y, schedule, B, 2 if not mu else 1, other.products)
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+    assert [graph.times for graph in Replayed.made] == ([] if held == 30 else [4])
+    changed = [t.data_ptr() for tensors in other.tiles[0].state().values() for t in tensors]
+    assert all([t.data_ptr() for t in graph.state] == changed for graph in Replayed.made), "a graph knows its tensors"
+
+
+def test_fused_steps_are_the_steps() -> None:
+    """What CUDA captures with `fuse`; the compiler makes code for the CPU of it here."""
+    script = Path(__file__).parents[1] / "fusing.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=BOUND)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [compiled for _, compiled in rows] == ["1", "1"]
+    assert all(float(difference) < 1e-12 for difference, _ in rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fuse", [False, True])
+@pytest.mark.parametrize("mu", [0.0, 0.9])
+def test_a_graph_is_really_replayed(mu: float, fuse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once captured, no step of Python's is taken any more, and all starts go the way they would have gone."""
+    monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", 4)
+    eta, momentum = torch.full((S,), 0.5).double(), torch.full((S,), mu).double() if mu else None
+    on_cpu, on_gpu = (
+        Pack(Network.start(SIZES, range(S), device=device), eta, momentum, torch.zeros(S).double(), N, B, fuse=fuse)
+        for device in ("cpu", "cuda")
+    )
+    x, y = (t.float() for t in chunk())
+    schedule = [1 - k / 20 for k in range(8)]
+    for turn in range(2):
+        on_cpu.descend(those(x[: 8 * B], y[: 8 * B]), schedule)
+        on_gpu.descend(those(x[: 8 * B].cuda(), y[: 8 * B].cuda()), schedule)
+        if not turn:
+            for tile in on_gpu.tiles:
+                monkeypatch.setattr(tile, "descend", None)
+    for p, q in zip(on_cpu.network().parameters, on_gpu.network().parameters, strict=True):
+        torch.testing.assert_close(p, q.cpu(), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,120 @@
+"""A record of starts: what is noted of each epoch, how starts end, how they are ranked."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import binomtest, norm
+from torch import Tensor
+
+from hillstart.engine.starts import (
+    DIVERGED,
+    STOPPED,
+    Hyperparameters,
+    Record,
+    Start,
+    accuracy_interval,
+    spread,
+    standard_error,
+    standing,
+    varying,
+)
+
+
+def record(*epochs: list[list[float]]) -> Record:
+    """Seeds 5, 6, 7; each epoch is train_cost, val_cost, val_accuracy, a list over the starts each."""
+    made = Record([Start(seed, Hyperparameters(0.1)) for seed in (5, 6, 7)])
+    for epoch in epochs:
+        made.add(torch.tensor(epoch, dtype=torch.float64).T)
+    return made
+
+
+def test_starts_are_ranked_by_their_lowest_validation_cost() -> None:
+    made = record([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]], [[0.9, 0.9, 0.9], [0.6, 0.3, 0.7], [0.8, 0.9, 0.7]])
+    rows = sorted(made.rows(), key=standing)
+    assert [row.start.seed for row in rows] == [6, 5, 7]
+    assert made.ranking() == [1, 0, 2]
+    assert [row.val_cost for row in rows] == pytest.approx([0.3, 0.5, 0.7])
+    assert [row.train_cost for row in rows] == pytest.approx([0.9, 1, 1])  # of the best epoch, not the last
+    assert [row.epochs for row in rows] == [2, 2, 2]
+
+
+def test_equal_costs_are_ranked_by_seed() -> None:
+    assert record([[1, 1, 1], [0.5, 0.4, 0.4], [1, 1, 1]]).ranking() == [1, 2, 0]
+
+
+def test_improved_starts_are_named() -> None:
+    made = Record([Start(seed, Hyperparameters(1.0)) for seed in (0, 1)])
+
+    def add(*val: float) -> Tensor:
+        return made.add(torch.tensor([[1.0, v, 1.0] for v in val]))
+
+    assert add(0.5, 0.5).tolist() == [True, True]
+    assert add(0.6, 0.4).tolist() == [False, True]
+    assert add(0.4, math.nan).tolist() == [True, False]
+
+
+def test_of_starts_that_have_ended_nothing_more_is_noted() -> None:
+    made = record([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]])
+    made.end(torch.tensor([False, True, False]), STOPPED)
+    assert made.rolling.tolist() == [True, False, True]
+    lower = made.add(torch.tensor([[1.0, 0.4, 0.9], [1.0, 0.8, 0.9]]))
+    assert lower.tolist() == [True, False, False]
+    assert [(row.epochs, row.status, row.val_cost) for row in made.rows()] == [
+        (2, "finished", pytest.approx(0.4)),
+        (1, "stopped", pytest.approx(0.9)),
+        (2, "finished", pytest.approx(0.7)),
+    ]
+    assert made.history[1, 1].isnan().all()
+    assert made.epochs_since_lowest().tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_diverged_start_comes_last(bad: float) -> None:
+    made = record([[1, 1, 1], [0.1, 0.9, 0.7], [0.8, 0.6, 0.7]], [[bad, 1, 1], [bad, 0.8, 0.6], [0.1, 0.6, 0.7]])
+    made.end(torch.tensor([True, False, False]), DIVERGED)
+    made.add(torch.tensor([[1.0, 0.8, 0.6], [1.0, 0.6, 0.7]]))
+    ends = [(row.start.seed, row.status, row.epochs) for row in sorted(made.rows(), key=standing)]
+    assert ends == [(7, "finished", 3), (6, "finished", 3), (5, "diverged", 2)]
+
+
+def test_a_start_without_a_finite_cost_is_ranked_too() -> None:
+    made = record([[1, 1, 1], [math.nan, 0.9, math.inf], [0.8, 0.6, 0.7]])
+    assert made.ranking() == [1, 0, 2]
+
+
+def test_what_varies_is_named() -> None:
+    def starts(*rolls: Hyperparameters) -> list[Start]:
+        return [Start(0, point) for point in rolls]
+
+    assert varying(starts(Hyperparameters(0.1), Hyperparameters(0.1))) == []
+    assert varying(starts(Hyperparameters(0.1, lmbda=1.0), Hyperparameters(0.2, lmbda=2.0))) == ["eta", "lmbda"]
+
+
+def test_spread_is_that_of_the_values() -> None:
+    assert spread([4.0, 1.0, 3.0, 2.0, 5.0]) == {
+        "n": 5,
+        "min": 1,
+        "lower_quartile": 2,
+        "median": 3,
+        "upper_quartile": 4,
+        "max": 5,
+    }
+    assert spread([]) == {"n": 0}
+
+
+def test_the_standard_error_is_that_of_so_many_tosses() -> None:
+    assert standard_error(0.5, 100) == pytest.approx(0.05, rel=0.01)
+    tosses = torch.rand(4000, 50, generator=torch.Generator().manual_seed(0)) < 0.9
+    assert standard_error(0.9, 50) == pytest.approx(tosses.float().mean(1).std().item(), rel=0.03)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 4), (4, 4), (1, 24), (23, 24), (1926, 2000)])
+def test_the_interval_of_an_accuracy_is_wilsons(right: int, n: int) -> None:
+    expected = binomtest(right, n).proportion_ci(norm.cdf(1) - norm.cdf(-1), "wilson")
+    assert accuracy_interval(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert standard_error(right / n, n) > 0
+
+
+def test_four_of_four_right_is_not_certain() -> None:
+    assert accuracy_interval(1.0, 4) == pytest.approx((0.8, 1.0))

@@ -1,0 +1,92 @@
+"""Training a pack once more gives the very weights that a run kept, and the way to them."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hillstart.engine.starts import STATUS, STOPPED, Row, Start
+from hillstart.network import Network
+from hillstart.report import paths as module
+from hillstart.report.hills import flat
+from hillstart.report.paths import Paths, retrain
+from hillstart.training.optimizer import Descent
+from hillstart.training.packs import Population, train
+from hillstart.training.stopping import Stopping
+from made import blobs, trainer
+
+
+def population(starts: int = 6, stopping: Stopping | None = None, **descent: Any) -> Population:
+    made = Descent(**({"eta": 0.5, "batch_size": 10, "momentum": 0.5} | descent))
+    seeds = [Start(seed, point) for point in made.grid() for seed in range(starts)]
+    return Population(partial(Network.start, [36, 5, 3]), [36, 5, 3], blobs(), made, stopping or Stopping(), seeds)
+
+
+def run(of: Population, packs: list[int], folder: Path, **options: Any) -> tuple[list[Row], list[Network]]:
+    """The rows of a run, and each start as it is kept."""
+    rows, kept = list[Row](), list[Network]()
+    for trained in train(of, lambda packs_left: trainer(folder, **options), packs):
+        best = trained.training.best_of(range(len(trained.rows)))
+        assert best is not None
+        rows += trained.rows
+        kept += [best.pick([s]) for s in range(len(trained.rows))]
+    return rows, kept
+
+
+def drift(paths: Paths, kept: Network) -> float:
+    """The largest difference between any weight of the best epochs and what a run kept; 0.0 when bit-equal."""
+    return (paths.best_weights - flat(kept)).abs().max().item()
+
+
+def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
+    of = population(stopping=Stopping(patience=1), eta=[0.5, 10.0])
+    rows, kept = run(of, [5, 7], tmp_path / "run", max_epochs=8)
+    wanted = [9, 5, 10]  # of the second pack
+    assert [rows[s].status == STATUS[STOPPED] for s in wanted] == [True, False, True]
+    assert rows[9].epochs < rows[10].epochs < rows[5].epochs == 8
+    paths = retrain(of, [5, 7], [of.starts[s] for s in wanted], 8)
+    assert drift(paths, Network.join([kept[s] for s in wanted])) == 0.0
+    assert paths.last == tuple(rows[s].epochs for s in wanted)
+    assert paths.epochs == tuple(range(9))
+    begun = flat(of.begin([of.starts[s].seed for s in wanted]))
+    assert torch.equal(paths.weights[0], begun)
+    for k, (best, last) in enumerate(zip(paths.best, paths.last, strict=True)):
+        assert torch.equal(paths.weights[best, k], paths.best_weights[k])
+        way = paths.weights[:, k].diff(dim=0).abs().amax(1)
+        assert (way[:last] > 0).all() and (way[last:] == 0).all()  # it lies still when it has ended
+        assert best <= last
+
+
+def test_with_other_company_the_difference_is_told(tmp_path: Path) -> None:
+    of = population(stopping=Stopping(race=2))
+    rows, kept = run(of, [6], tmp_path / "run", max_epochs=4)
+    wanted = [s for s, row in enumerate(rows) if row.epochs == 4]
+    paths = retrain(of, [], [of.starts[s] for s in wanted], 4)
+    assert paths.last == (4,) * len(wanted)  # alone, they race against nobody
+    assert drift(paths, Network.join([kept[s] for s in wanted])) < 1e-5
+    other = Network.join([kept[s] for s in reversed(wanted)])
+    other.b[0][0, 0] += 1
+    assert drift(paths, other) >= 0.9
+
+
+def test_nothing_is_written_or_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of = population(2)
+    with caplog.at_level("INFO"):
+        paths = retrain(of, [2], of.starts[:1], max_epochs=-1, max_steps=14)  # ends within the second epoch of 11
+    assert list(tmp_path.iterdir()) == [] and capfd.readouterr() == ("", "") and caplog.records == []
+    assert paths.epochs[:2] == (0, 1)
+
+
+def test_a_long_path_keeps_every_kth_epoch_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = population(2)
+    whole = retrain(of, [2], of.starts, 8)
+    monkeypatch.setattr(module, "PATH_BYTES", whole.weights.nbytes // 3)
+    some = retrain(of, [2], of.starts, 8)
+    assert some.epochs == (0, 3, 6, 8) and (whole.best, whole.last) == (some.best, some.last)
+    assert torch.equal(some.weights, whole.weights[list(some.epochs)])
+    assert torch.equal(some.best_weights, whole.best_weights)

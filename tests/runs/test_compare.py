@@ -1,0 +1,387 @@
+"""Two runs compared: the statistics against known answers, the sentences, and files as they lie about."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import t as students_t
+
+from hillstart.cli import train
+from hillstart.cli.compare import main
+from hillstart.runs.compare import compare, difference_of_means, difference_of_medians, superiority
+
+TOP = Path(__file__).parents[2]
+HEADINGS = ["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank"]
+LOW = [0.60, 0.61, 0.61, 0.62, 0.62, 0.63, 0.63, 0.64, 0.64, 0.65]
+HIGH = [value + 0.1 for value in LOW]
+OPTIONS = "{seed: 0, data: {seed: 0, augment: none}, descent: {eta: 0.1}, logger: {save_dir: here}}"
+
+
+def values(*numbers: float) -> np.ndarray:
+    return np.array(numbers, dtype=float)
+
+
+def write_run(
+    folder: Path,
+    accuracies: Sequence[object],
+    *,
+    diverged: int = 0,
+    ranked: bool = True,
+    options: str | None = OPTIONS,
+    summary: dict[str, Any] | None = None,
+    val: int = 100,
+) -> str:
+    """The files of a run; the validation cost is 1 less the accuracy where that is a number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "starts.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(HEADINGS)
+        for seed, accuracy in enumerate(accuracies):
+            cost = 1 - accuracy if isinstance(accuracy, float) else 1
+            table.writerow([seed, 0.1, 3, "finished", 0.1, cost, accuracy, seed + 1 if ranked else ""])
+        for seed in range(len(accuracies), len(accuracies) + diverged):
+            table.writerow([seed, 0.1, 3, "diverged", "nan", "inf", 0.1, seed + 1 if ranked else ""])
+    if options is not None:
+        (folder / ".hydra").mkdir(exist_ok=True)
+        (folder / ".hydra/config.yaml").write_text(options)
+    about = {"classes": ["lion", "duck"], "pictures": {"train": 400, "val": val, "test": 50}}
+    (folder / "summary.json").write_text(json.dumps(about | (summary or {})))
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def said(*runs: str, on: str = "val_accuracy") -> str:
+    return " ".join(compare(Path(runs[0]), Path(runs[1]), on).sentences())
+
+
+# ---------------------------------------------------------------- statistics
+
+
+@pytest.mark.parametrize("of", [difference_of_medians, difference_of_means])
+@pytest.mark.parametrize("kind", ["normal", "skewed, unequal"])
+def test_the_interval_holds_the_truth_in_about_95_of_100_trials(of: Any, kind: str) -> None:
+    held, trials, truth = 0, 200, 0.01
+    for trial in range(trials):
+        rng = np.random.default_rng(trial)
+        if kind == "normal":
+            A, B = rng.normal(0.7, 0.02, 16), rng.normal(0.7 + truth, 0.02, 16)
+        else:  # log-normal about the same median or mean
+            middle = 1 if of is difference_of_medians else math.exp(0.3**2 / 2)
+            A, B = (0.02 * (rng.lognormal(0, 0.3, n) - middle) * s for n, s in ((40, 1), (20, 3)))
+            B = B + truth
+        interval = of(A, B)
+        held += interval.low <= truth <= interval.high
+    assert 0.90 <= held / trials <= 0.99
+
+
+def test_the_interval_of_medians_is_that_of_all_resamples() -> None:
+    """Of 7^7 resamples of 7 values, 0.9% have the least as median, 10% one of the two least: so the second least."""
+    found = difference_of_medians(values(0, 0), values(1, 2, 4, 8, 16, 32, 64))
+    assert (found.value, found.low, found.high) == (8, 2, 32)
+
+
+def test_the_interval_of_means_is_welchs_by_hand() -> None:
+    found = difference_of_means(values(1, 2, 3, 4), values(2, 4, 6, 8))
+    error, freedom = math.sqrt(25 / 12), (25 / 12) ** 2 / ((5 / 12) ** 2 / 3 + (20 / 12) ** 2 / 3)
+    half = error * students_t.ppf(0.975, freedom)
+    assert (found.value, found.low, found.high) == pytest.approx((2.5, 2.5 - half, 2.5 + half), abs=1e-12)
+
+
+@pytest.mark.parametrize("of", [difference_of_medians, difference_of_means])
+def test_equal_runs_differ_by_nothing_and_a_shift_is_found(of: Any) -> None:
+    A, B = values(*LOW), values(*HIGH)
+    same, up, down = of(A, A), of(A, B), of(B, A)
+    assert same.value == 0
+    assert same.low < 0 < same.high
+    assert not same.shown()
+    assert up.shown()
+    assert 0.05 < up.low < up.value < up.high < 0.15
+    assert up.value == pytest.approx(0.1)
+    assert down.shown()
+    assert down.high < 0
+
+
+@pytest.mark.parametrize("of", [difference_of_medians, difference_of_means])
+def test_there_is_no_luck_in_the_answer(of: Any) -> None:
+    A, B = np.random.default_rng(0).normal(size=(2, 40))  # no ties, so that another resampling gives another interval
+    assert of(A, B) == of(A, B)
+
+
+@pytest.mark.parametrize("of", [difference_of_medians, difference_of_means])
+def test_values_that_do_not_vary(of: Any) -> None:
+    """Warnings are errors here: scipy's about lost precision must not reach the user."""
+    flat, higher = values(*[0.7] * 12), values(*[0.8] * 12)
+    assert (of(flat, flat).low, of(flat, flat).high) == (0, 0)
+    assert of(flat, higher).low == of(flat, higher).high == pytest.approx(0.1)
+    assert of(flat, values(*LOW)).high < 0
+
+
+def test_rounding_is_not_taken_for_a_difference() -> None:
+    A, B = values(0.1 + 0.2, 0.1 + 0.2), values(0.3, 0.3)
+    assert A[0] != B[0]
+    assert not difference_of_medians(A, B).shown()
+    assert not difference_of_means(A, B).shown()
+
+
+@pytest.mark.parametrize(
+    ("A", "B", "share"),
+    [
+        ([1, 2], [2, 3], 3.5 / 4),
+        ([1, 2], [1, 2], 0.5),
+        ([5, 5, 5], [5], 0.5),
+        ([3, 1, 2], [9], 1),
+        ([3, 1, 2], [0], 0),
+        ([1, 3, 3, 5], [3, 4], (2 / 4 + 3 / 4) / 2),
+    ],
+)
+def test_superiority_counts_pairs_and_ties_by_half(A: list[float], B: list[float], share: float) -> None:
+    assert superiority(values(*A), values(*B)) == pytest.approx(share)
+    assert superiority(values(*A), values(*B), lower_is_better=True) == pytest.approx(1 - share)
+    assert superiority(values(*B), values(*A)) == pytest.approx(1 - share)
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def test_the_better_run_is_named_whichever_way_is_better() -> None:
+    low, high = write_run(Path("low"), LOW), write_run(Path("high"), HIGH)
+    assert "B's starts are better by 0.1 (95% interval 0.0" in said(low, high)
+    assert "A's starts are better by 0.1 (95% interval 0.0" in said(high, low)
+    assert "B's starts are better by 0.1 (95% interval 0.0" in said(low, high, on="val_cost")
+    assert "lower val_cost" in said(low, high, on="val_cost")
+    assert "B's is the better in 100%" in said(low, high, on="val_cost")
+    nothing = said(low, low)
+    assert "No difference shown" in nothing
+    assert "better by" not in nothing
+    assert "B's is the better in 50%" in nothing
+
+
+def test_what_is_not_covered_is_said() -> None:
+    a, b = write_run(Path("a"), LOW), write_run(Path("b"), HIGH)
+    assert "same 100 validation pictures (standard error of an accuracy 0.048)" in said(a, b)  # 0.625 right
+    assert "same 100 validation pictures;" in said(a, b, on="val_cost")
+    shown = write_run(Path("c"), HIGH, options=OPTIONS.replace("augment: none", "augment: photo"))
+    assert "same 100 validation pictures" in said(a, shown)
+    for name, other in {
+        "data.seed": write_run(Path("d"), HIGH, options=OPTIONS.replace("data: {seed: 0", "data: {seed: 1")),
+        "pictures.val": write_run(Path("e"), HIGH, val=400),
+        "classes": write_run(Path("f"), HIGH, summary={"classes": ["cat", "dog"]}),
+    }.items():
+        assert f"did not use the same pictures ({name} differ)" in said(a, other)
+        assert "mixes data and descent" in said(a, other)
+    bare = write_run(Path("g"), HIGH, options=None)
+    Path("g/summary.json").unlink()
+    assert "is not known" in said(a, bare)
+
+
+def test_cautions() -> None:
+    a, b = write_run(Path("a"), LOW), write_run(Path("b"), HIGH, diverged=3)
+    assert "diverged" not in said(a, a)
+    assert "3 of the 13 starts of B diverged" in said(a, b)
+    assert "A has 4 sound starts only" in said(write_run(Path("few"), LOW[:4]), b)
+    assert "rough guide" not in said(a, b)
+    assert "A is not finished" in said(write_run(Path("going"), LOW, ranked=False), b)
+    flat = write_run(Path("flat"), [0.7] * 12)
+    assert "no width" in said(flat, flat)
+    outlier = write_run(Path("outlier"), [*LOW[:-1], 0.0])
+    assert "The means do not show a difference" in said(outlier, write_run(Path("c"), [x + 0.02 for x in LOW]))
+
+
+def test_a_sweep_and_a_grid() -> None:
+    """A sweep's root has a table with further columns; options and pictures lie with its jobs."""
+    for job, eta in enumerate((0.1, 0.5)):
+        write_run(Path(f"sweep/{job}"), LOW, options=OPTIONS.replace("eta: 0.1", f"eta: {eta}"))
+    rows = [[job, seed, eta, 3, "finished", 0.1, 0.4, x, seed + 1] for job, eta in enumerate((0.1, 0.5))
+            for seed, x in enumerate(LOW)]  # fmt: skip
+    with Path("sweep/starts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["job", *HEADINGS], *rows])
+    c = compare(Path(write_run(Path("a"), LOW)), Path("sweep"))
+    assert len(c.runs["B"].values) == 20
+    assert c.differing_options == {"descent.eta": ("0.1", "0.1, 0.5")}
+    assert c.other_pictures == []
+    assert "starts of B differ in more than their seeds" in " ".join(c.sentences())
+    assert "starts of A differ" not in " ".join(c.sentences())
+    again = Path(write_run(Path("lmbda"), LOW))
+    again.joinpath("starts.csv").write_text(again.joinpath("starts.csv").read_text().replace("\n1,", "\n0,"))
+    assert "starts of A differ in more than their seeds" in said("lmbda", "a")
+
+
+def test_costs_of_different_kinds_are_not_compared(command: Any) -> None:
+    quadratic = write_run(Path("a"), LOW, summary={"cost": "quadratic"})
+    other = write_run(Path("b"), HIGH, summary={"cost": "cross_entropy"})
+    for on in ("val_cost", "train_cost"):
+        assert "network.cost" in refused(command, quadratic, other, "--on", on)
+    assert "B's starts are better" in said(quadratic, other)
+    by_option = write_run(Path("c"), HIGH, options="{network: {cost: log_likelihood}}")  # of an earlier version
+    assert "network.cost" in refused(command, quadratic, by_option, "--on", "val_cost")
+    for job, cost in enumerate(("quadratic", "cross_entropy")):
+        write_run(Path(f"sweep/{job}"), LOW, summary={"cost": cost})
+    Path("sweep/starts.csv").write_text(Path("sweep/0/starts.csv").read_text())
+    assert "network.cost" in refused(command, "sweep", "sweep", "--on", "val_cost")
+
+
+def test_on_other_pictures_none_is_better() -> None:
+    def seen(name: str, sha256: str, shape: int = 28, options: str = OPTIONS) -> str:
+        on = {"shape": [1, shape, shape], "sha256": sha256, "labels": "l"}
+        return write_run(Path(name), HIGH if name == "b" else LOW, summary={"validated_on": on}, options=options)
+
+    a, seeded = seen("a", "x"), OPTIONS.replace("data: {seed: 0", "data: {seed: 1")
+    assert "are better" not in said(a, seen("b", "y"))
+    assert "is the better" not in said(a, "b")
+    assert "did not use the same pictures (the pictures themselves" in said(a, "b")
+    assert "data.seed" in said(a, seen("b", "y", options=seeded))
+    assert "are better" in said(a, seen("b", "x", options=seeded))  # whatever differed was not in these pictures
+    assert "are better" in said(a, seen("b", "y", shape=14))  # the same ones at another size
+
+
+def test_a_race_and_a_run_against_itself_are_told() -> None:
+    a, b = write_run(Path("a"), LOW), write_run(Path("b"), HIGH)
+    raced = write_run(Path("raced"), LOW, options=OPTIONS[:-1] + ", stop: {race: 4, patience: null}}")
+    calm = write_run(Path("calm"), LOW, options=OPTIONS[:-1] + ", stop: {race: null, patience: 4}}")
+    assert "B was trained with stop.race" in said(a, raced)
+    assert "stop.race" not in said(a, calm)
+    assert "the same run" not in said(a, b)
+    assert "A and B are the same run" in said(a, "b/../a")
+    assert "the same run" in said(a, write_run(Path("copy"), LOW))
+    job = write_run(Path("a/0"), LOW[:5])
+    assert "share starts" in said(a, job)
+
+
+# ---------------------------------------------------------------- command
+
+
+def test_the_terminal_shows_both_runs_within_80_columns(command: Any) -> None:
+    a = write_run(Path("a"), LOW, diverged=2, summary={"test_accuracy": 0.6123, "vote_test_accuracy": 0.6456})
+    b = write_run(Path("b"), HIGH, options=OPTIONS.replace("0.1", "0.25").replace("here", "there"))
+    shown = command(a, b)
+    assert max(map(len, shown.splitlines())) <= 80
+    row_a, row_b = ([*line.split()] for line in shown.splitlines() if line[:2] in ("A ", "B ") and "-" not in line[:3])
+    assert row_a == ["A", "10", "2", "0.6000", "0.6125", "0.6250", "0.6375", "0.6500", "0.6123", "0.6456"]
+    assert row_b == ["B", "10", "0", "0.7000", "0.7125", "0.7250", "0.7375", "0.7500", "-", "-"]
+    assert ["descent.eta", "0.1", "0.25"] in [line.split() for line in shown.splitlines()]
+    assert "save_dir" not in shown
+    assert "No option differs." in command(a, a)
+    assert "A: [bold]:duck:" in command(write_run(Path("[bold]:duck:"), LOW), a)
+
+
+def test_json_is_one_object_and_always_the_same(command: Any) -> None:
+    a, b = write_run(Path("a"), LOW), write_run(Path("b"), HIGH, diverged=1, summary={"test_accuracy": 0.7})
+    first = command(a, b, "--json", "--on", "val_cost")
+    found = json.loads(first)
+    assert found["on"] == "val_cost"
+    assert found["runs"]["B"]["diverged"] == 1
+    assert found["runs"]["B"]["test_accuracy"] == 0.7
+    assert found["runs"]["A"]["test_accuracy"] is None
+    assert found["runs"]["A"]["median"] == pytest.approx(0.375)
+    assert found["medians"]["value"] == pytest.approx(-0.1)
+    assert found["means"]["low"] < -0.1 < found["means"]["high"] < 0
+    assert found["superiority"] == 1
+    assert command(a, b, "--json", "--on", "val_cost") == first
+
+
+TABLE = ",".join(HEADINGS)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "holds no start"),
+        (TABLE, "holds no start"),
+        ("seed,status\n0,finished\n", "lacks what a table of starts has: eta, epochs"),
+        (f"{TABLE}\n0,0.1,3,finished,1,1,high,1\n", "val_accuracy of start 1 is 'high'; it must be a number"),
+        (f"{TABLE}\n0,0.1,3,finished,1,1,nan,1\n", "val_accuracy of start 1 is 'nan'; it must be a number"),
+        (f"{TABLE}\n0,0.1,3,finished,1,1,,1\n", "val_accuracy of start 1 is ''; it must be a number"),
+        (f"{TABLE}\n0,0.1,3,finished,1,1,0.5,1\n1,0.1,3,fini", "start 2 has not as many entries"),
+        (f"{TABLE}\n0,0.1,3,finished,1,1,0.5,1,7,7\n", "start 1 has not as many entries"),
+        (f"{TABLE}\n0,0.1,3,lost,1,1,0.5,1\n", "status is 'lost'; it must be finished, stopped or diverged"),
+        (f"{TABLE}\n0,0.1,3,diverged,nan,nan,nan,1\n", "all starts diverged (1)"),
+        (f"{TABLE}\n0,0.1,3,finished,1,1,0.5,1\n", "a spread needs at least two starts"),
+        (b"PK\x03\x04\xff\xfe\x00", "starts.csv cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_a_damaged_table_is_answered_in_one_sentence(
+    content: str | bytes, sentence: str, side: str, command: Any
+) -> None:
+    good, bad = write_run(Path("good"), LOW), write_run(Path("bad"), LOW)
+    Path("bad/starts.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert sentence in refused(command, *((bad, good) if side == "A" else (good, bad)))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("summary.json", "{"),
+        ("summary.json", "[]"),
+        ("summary.json", '{"test_accuracy": "good"}'),
+        (".hydra/config.yaml", "a: [\nb"),
+        (".hydra/config.yaml", "- 1"),
+    ],
+)
+def test_a_damaged_companion_is_named(file: str, content: str, command: Any) -> None:
+    good, bad = write_run(Path("good"), LOW), write_run(Path("bad"), LOW)
+    Path(bad, file).write_text(content)
+    assert f"bad/{file}" in refused(command, good, bad)
+
+
+def test_a_folder_that_is_none_or_no_runs(command: Any) -> None:
+    good = write_run(Path("good"), LOW)
+    assert "nowhere: there is no such folder" in refused(command, good, "nowhere")
+    Path("empty").mkdir()
+    assert "empty/starts.csv is missing" in refused(command, "empty", good)
+    assert "n" * 300 in refused(command, good, "n" * 300)
+
+
+@pytest.mark.parametrize("arguments", [[], ["good"], ["good", "good", "--on", "seed"]])
+def test_wrong_usage_ends_with_2(arguments: list[str], command: Any) -> None:
+    write_run(Path("good"), LOW)
+    with pytest.raises(SystemExit) as end:
+        command(*arguments)
+    assert end.value.code == 2
+
+
+def refused(command: Any, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        command(*arguments)
+    assert isinstance(end.value.code, str)  # which Python prints, and ends with 1
+    assert "\n" not in end.value.code
+    assert end.value.code.startswith("hillstart: ")
+    return end.value.code
+
+
+def test_the_script_reads_what_training_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PWD", str(tmp_path))
+    small = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
+    for name, eta in (("a", 0.1), ("b", 0.2)):
+        monkeypatch.setattr(sys, "argv", ["train.py", *small, f"descent.eta={eta}", f"hydra.run.dir={name}"])
+        train.train()
+    script = [sys.executable, str(TOP / "scripts/compare.py"), "a"]
+    good = subprocess.run([*script, "b"], capture_output=True, text=True, check=False)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "\x1b" not in good.stdout
+    assert "same 24 validation pictures" in " ".join(good.stdout.split())
+    assert ["descent.eta", "0.1", "0.2"] in [line.split() for line in good.stdout.splitlines()]
+    bad = subprocess.run([*script, "c"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 1
+    assert bad.stderr == "hillstart: c: there is no such folder; give that of a run (outputs/DATE/TIME).\n"

@@ -1,0 +1,90 @@
+"""The tables of a run: every start and epoch has its row, and what is written is read back to the last bit."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from hillstart.engine.starts import STOPPED, Hyperparameters, Record, Start
+from hillstart.runs.tables import Tables
+from hillstart.system.errors import InputError
+
+
+def record(starts: list[Start]) -> Record:
+    made = Record(starts)
+    g = torch.Generator().manual_seed(0)
+    made.add(torch.rand(len(starts), 3, generator=g, dtype=torch.float64))
+    made.end(torch.arange(len(starts)) == 1, STOPPED)
+    made.add(torch.rand(len(starts) - 1, 3, generator=g, dtype=torch.float64))
+    return made
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_tables_hold_every_start_and_epoch(tmp_path: Path) -> None:
+    starts = [Start(seed, Hyperparameters(0.1)) for seed in (5, 6, 7)]
+    made, tables = record(starts), Tables(tmp_path, starts)
+    tables.begin()
+    tables.add(made.rows(), made, range(3))
+    assert [(row["seed"], row["rank"]) for row in lines(tables.starts)] == [("5", ""), ("6", ""), ("7", "")]
+    tables.end(made.rows())
+    table = lines(tables.starts)
+    assert list(table[0]) == ["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank"]
+    assert [row["rank"] for row in table] == ["1", "2", "3"]
+    costs = [float(row["val_cost"]) for row in table]
+    assert costs == sorted(costs)
+    history = lines(tables.history)
+    assert list(history[0]) == ["seed", "epoch", "train_cost", "val_cost", "val_accuracy"]
+    assert [(row["seed"], row["epoch"]) for row in history] == [
+        ("5", "1"),
+        ("6", "1"),
+        ("7", "1"),
+        ("5", "2"),
+        ("7", "2"),
+    ]
+    assert float(history[-1]["val_cost"]) == made.history[1, 2, 1].item()
+
+
+def test_what_varies_has_a_column(tmp_path: Path) -> None:
+    starts = [Start(0, Hyperparameters(eta, lmbda=lmbda)) for eta, lmbda in ((0.1, 0.0), (0.2, 3.0))]
+    made, tables = record(starts), Tables(tmp_path, starts)
+    tables.begin()
+    tables.add(made.rows(), made, range(2))
+    assert [(row["eta"], row["lmbda"]) for row in lines(tables.starts)] == [("0.1", "0.0"), ("0.2", "3.0")]
+    assert "momentum" not in lines(tables.starts)[0]
+    assert [(row["eta"], row["lmbda"]) for row in lines(tables.history)] == [
+        ("0.1", "0.0"),
+        ("0.2", "3.0"),
+        ("0.1", "0.0"),
+    ]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_rows_are_read_back_to_the_last_bit(tmp_path: Path, ended: bool) -> None:
+    starts = [Start(seed, Hyperparameters(0.1 + seed, 0.9, 2.0)) for seed in (5, 6, 7)]
+    made, tables = record(starts), Tables(tmp_path, starts)
+    made.history[0, 2, 0] = math.inf
+    tables.begin()
+    tables.add(made.rows(), made, range(3))
+    whole = tables.starts.stat().st_size
+    if ended:
+        tables.end(made.rows())
+    else:
+        tables.starts.write_bytes(tables.starts.read_bytes() + b"9,half a li")
+    key = lambda row: row.start.seed  # noqa: E731
+    assert sorted(tables.read(None if ended else whole), key=key) == sorted(made.rows(), key=key)
+
+
+@pytest.mark.parametrize("damage", ["seed\n1\n", "nothing,like,it\n1,2,3\n", "seed,eta\n1,x\n"])
+def test_a_damaged_table_is_named(tmp_path: Path, damage: str) -> None:
+    tables = Tables(tmp_path, [Start(0, Hyperparameters(0.1))])
+    with pytest.raises(InputError, match=r"starts\.csv cannot be read back"):
+        tables.read()
+    tables.starts.write_text(damage)
+    with pytest.raises(InputError, match=r"starts\.csv cannot be read back"):
+        tables.read()

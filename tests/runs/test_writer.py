@@ -1,0 +1,404 @@
+"""A run's folder: whose it is, what may change when its run goes on, and that a refusal leaves all of it as it was."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_population import Interrupt, people, run
+
+from hillstart.data.augment import Augment
+from hillstart.data.dataset import PictureSet, Split
+from hillstart.inference import model_file
+from hillstart.network import Network
+from hillstart.runs.claim import claim
+from hillstart.runs.writer import RunFolder
+from hillstart.system import interrupts
+from hillstart.system.errors import InputError
+from hillstart.training.packs import Population
+from hillstart.training.stopping import Stopping
+from made import blobs
+
+LAST = Path("checkpoints/last.ckpt")
+RESULTS = ("starts.csv", "history.csv", "network.safetensors")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def interrupted(folder: Path, of: Population, epochs: int, **options: Any) -> None:
+    with pytest.raises(InterruptedError):
+        run(folder, of, more_callbacks=[Interrupt(epochs)], **options)
+
+
+def go_on(folder: Path, of: Population, **options: Any) -> dict[str, Any]:
+    return run(folder, of, checkpoint=folder / LAST, **options)
+
+
+def same(folder: Path, other: Path) -> bool:
+    return all((folder / name).read_bytes() == (other / name).read_bytes() for name in RESULTS)
+
+
+def notes(folder: Path) -> Any:
+    return json.loads((folder / "checkpoints/packs.json").read_text())
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a checkpoint or packs.json holds."""
+    if path.suffix == ".json":
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    else:
+        content = torch.load(path, weights_only=True)
+        change(content["hillstart"])
+        path.unlink()  # which may be best.ckpt by another name
+        torch.save(content, path)
+
+
+@pytest.fixture(autouse=True)
+def saving_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hillstart.training.callbacks.SHARE", float("inf"))
+
+
+# ---------------------------------------------------------------- whose it is
+
+
+def test_a_folder_that_holds_a_run_takes_no_other(tmp_path: Path) -> None:
+    run(tmp_path, people(4))
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"packs\.json"):
+        run(tmp_path, people(3, seed=5))
+    assert contents(tmp_path) == before
+
+
+def test_checkpoints_name_their_run(tmp_path: Path) -> None:
+    ids = set()
+    for name in ("a", "b"):
+        run(tmp_path / name, people(2))
+        ids.add(notes(tmp_path / name)["run"])
+        for file in ("last", "best"):
+            stored = torch.load(tmp_path / name / f"checkpoints/{file}.ckpt", weights_only=True)
+            assert stored["hillstart"]["run"] == notes(tmp_path / name)["run"]
+    assert len(ids) == 2
+
+
+def test_no_run_goes_on_from_the_checkpoint_of_another(tmp_path: Path) -> None:
+    run(tmp_path / "a", people(3))
+    interrupted(tmp_path / "b", people(3), 2)
+    run(tmp_path / "whole", people(3))
+    (tmp_path / "b" / LAST).write_bytes((tmp_path / "a" / LAST).read_bytes())
+    before = contents(tmp_path / "b")
+    with pytest.raises(InputError, match=r"last\.ckpt"):
+        go_on(tmp_path / "b", people(3))
+    assert contents(tmp_path / "b") == before
+    (tmp_path / "b" / LAST).unlink()
+    go_on(tmp_path / "b", people(3))
+    assert same(tmp_path / "b", tmp_path / "whole")
+
+
+def test_a_run_begun_in_an_emptied_folder_and_killed_at_once_ends_as_itself(tmp_path: Path) -> None:
+    """Before its first checkpoint: nothing of the earlier run may come back under its name."""
+    run(tmp_path / "run", people(4))
+    other = people(3, eta=0.1, batch_size=20)
+    run(tmp_path / "alone", other)
+    with claim(tmp_path / "run", overwrite=True):
+        RunFolder(tmp_path / "run", other, None, (4, -1)).begin([3])
+    assert list(contents(tmp_path / "run")) == ["checkpoints/packs.json"]
+    go_on(tmp_path / "run", other)
+    assert same(tmp_path / "run", tmp_path / "alone")
+
+
+# ---------------------------------------------------------------- what may change when a run goes on
+
+
+def with_split(name: str, change: Callable[[Split], Split]) -> Population:
+    data = blobs()
+    return replace(people(), data=replace(data, **{name: change(getattr(data, name))}))
+
+
+def one_more(split: Split) -> Split:
+    return Split(torch.cat([split.x, split.x[:1]]), torch.cat([split.y, split.y[:1]]))
+
+
+def one_pixel(split: Split) -> Split:
+    x = split.x.clone()
+    x[0, 0, 0, 0] ^= 1
+    return replace(split, x=x)
+
+
+def one_label(split: Split) -> Split:
+    y = split.y.clone()
+    y[0] = (y[0] + 1) % 3
+    return replace(split, y=y)
+
+
+def swapped(data: PictureSet) -> PictureSet:
+    return replace(data, train=data.train.take(torch.arange(len(data.train.y)).flip(0)))
+
+
+def begun_as(**of: str) -> Population:
+    return replace(people(), begin=partial(Network.start, [36, 5, 3], **of))
+
+
+DATA = blobs()
+OTHERS: dict[str, tuple[Population, list[str]]] = {
+    "activation": (begun_as(activation="tanh"), ["network.activation (sigmoid there, tanh here)"]),
+    "cost": (begun_as(cost="cross_entropy"), ["network.cost (quadratic there, cross_entropy here)"]),
+    "start": (begun_as(start="xavier"), ["network.start (unit_normal there, xavier here)"]),
+    "batch": (people(batch_size=20), ["descent.batch_size (10 there, 20 here)"]),
+    "schedule": (people(schedule="linear"), ["descent.schedule (constant there, linear here)"]),
+    "order": (replace(people(), descent=replace(people().descent, seed=9)), ["descent.seed (0 there, 9 here)"]),
+    "stop": (people(stopping=Stopping(patience=1)), ["stop.patience (None there, 1 here)"]),
+    "more of train": (with_split("train", one_more), ["train pictures (103, SHA-256", "104, SHA-256"]),
+    "pixel of train": (with_split("train", one_pixel), ["train pictures (103, SHA-256"]),
+    "label of train": (with_split("train", one_label), ["train pictures (103, SHA-256"]),
+    "order of train": (replace(people(), data=swapped(DATA)), ["train pictures (103, SHA-256"]),
+    "pixel of val": (with_split("val", one_pixel), ["val pictures (40, SHA-256"]),
+    "more of test": (with_split("test", one_more), ["test pictures (50, SHA-256", "51, SHA-256"]),
+    "normalise": (
+        replace(people(), data=replace(DATA, preprocessing=DATA.preprocessing.fitted(DATA.train.x))),
+        ["data.normalise"],
+    ),
+    "background": (
+        replace(people(), data=replace(DATA, preprocessing=replace(DATA.preprocessing, background=0))),
+        ["data.background (255 there, 0 here)"],
+    ),
+    "augment": (replace(people(), data=replace(DATA, augment=Augment.preset("photo", 32))), ["data.augment"]),
+    "all of it": (
+        replace(with_split("train", one_more), data=replace(DATA, train=one_more(DATA.train), val=one_more(DATA.val))),
+        ["train pictures", "val pictures"],
+    ),
+}
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "cut"])
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_run_does_not_go_on_with_anything_else(
+    what: str, finished: bool, tmp_path: Path, template: Callable[[bool], Path]
+) -> None:
+    other, named = OTHERS[what]
+    folder = shutil.copytree(template(finished), tmp_path / "run")
+    before = contents(folder)
+    with pytest.raises(InputError) as refused:
+        go_on(folder, other)
+    assert all(word in str(refused.value) for word in named)
+    assert contents(folder) == before
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """A run of `people()` that is finished, and one that was cut in its second pack."""
+    folders = {finished: tmp_path_factory.mktemp("run") for finished in (True, False)}
+    run(folders[True], people())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hillstart.training.callbacks.SHARE", float("inf"))
+        interrupted(folders[False], people(), 6, pack=4)
+    return folders.__getitem__
+
+
+def test_other_options_of_an_optimiser_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, people(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
+    go_on(tmp_path, people(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
+    with pytest.raises(InputError, match=r"descent\.optimiser"):
+        go_on(tmp_path, people(2, optimiser=partial(torch.optim.Adam, betas=(0.5, 0.99))))
+
+
+def test_the_same_pictures_may_come_from_elsewhere(tmp_path: Path) -> None:
+    run(tmp_path, people(2))
+    go_on(tmp_path, replace(people(2), data=replace(blobs(), source="moved", files=["elsewhere/1.png"])))
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 3}, {"max_steps": 43}, {"max_epochs": 1, "max_steps": 44}], ids=str)
+@pytest.mark.parametrize("pack", [None, 4], ids=["one pack", "packs"])
+@pytest.mark.parametrize("epochs", [None, 4], ids=["finished", "cut"])
+def test_less_than_what_is_done_is_refused(
+    tmp_path: Path, pack: int | None, epochs: int | None, options: dict[str, int]
+) -> None:
+    """`people` take 11 mini-batches an epoch, 4 epochs."""
+    if epochs:
+        interrupted(tmp_path, people(), epochs, pack=pack)
+    else:
+        run(tmp_path, people(), pack=pack)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"trainer\.max_(epochs|steps)"):
+        go_on(tmp_path, people(), **options)
+    assert contents(tmp_path) == before
+
+
+def test_what_packs_that_are_done_were_trained_with_stays(tmp_path: Path) -> None:
+    interrupted(tmp_path, people(), 6, pack=4, keep=2)
+    for options, key in (({"max_epochs": 9}, "max_epochs"), ({"max_steps": 50}, "max_steps"), ({"keep": 3}, "keep")):
+        with pytest.raises(InputError, match=key):
+            go_on(tmp_path, people(), **({"keep": 2} | options))
+    go_on(tmp_path, people(), keep=2)
+
+
+def test_one_pack_may_keep_more_when_it_goes_on(tmp_path: Path) -> None:
+    run(tmp_path, people(), keep=2)
+    go_on(tmp_path, people(), keep=5)
+    assert len(model_file.load(tmp_path / "network.safetensors").origins) == 5
+
+
+def test_other_packs_than_the_run_has_are_told_to_change_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(tmp_path, people(), 6, pack=4)
+    go_on(tmp_path, people(), pack=2)
+    assert "pack=2 changes nothing" in caplog.text
+    assert notes(tmp_path)["packs"] == [4, 4, 2]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "cut"])
+def test_a_longer_schedule_is_told_to_differ(
+    tmp_path: Path, schedule: str, finished: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if finished:
+        run(tmp_path, people(2, schedule=schedule))
+    else:
+        interrupted(tmp_path, people(2, schedule=schedule), 2)
+    go_on(tmp_path, people(2, schedule=schedule))
+    assert "descent.schedule" not in caplog.text
+    go_on(tmp_path, people(2, schedule=schedule), max_epochs=6)
+    assert (f"descent.schedule={schedule}" in caplog.text) is (schedule != "constant")
+
+
+# ---------------------------------------------------------------- more epochs for a finished run
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_finished_run_stays_one_until_it_has_its_further_epochs(tmp_path: Path, epochs: int) -> None:
+    run(tmp_path / "whole", people(4), max_epochs=8)
+    run(tmp_path / "run", people(4))
+    before = contents(tmp_path / "run")
+    with pytest.raises(InterruptedError):
+        go_on(tmp_path / "run", people(4), max_epochs=8, more_callbacks=[Interrupt(epochs)])
+    after = contents(tmp_path / "run")
+    assert {name for name in after if after[name] != before[name]} <= {str(LAST), "checkpoints/best.ckpt"}
+    go_on(tmp_path / "run", people(4), max_epochs=8)
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_signal_leaves_a_finished_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signal(Interrupt):
+        def on_train_epoch_end(self, *args: Any) -> None:
+            self.left -= 1
+            if self.left == 0:
+                raise interrupts.Interrupted(130)
+
+    run(tmp_path, people(4))
+    before = contents(tmp_path)
+    with pytest.raises(SystemExit):
+        go_on(tmp_path, people(4), max_epochs=8, more_callbacks=[Signal(2)])
+    after = contents(tmp_path)
+    assert {name for name in after if after[name] != before[name]} <= {str(LAST), "checkpoints/best.ckpt"}
+
+
+@pytest.mark.parametrize("steps", [38, 44, 50])
+@pytest.mark.parametrize("epochs", [None, 2], ids=["finished", "cut"])
+def test_a_run_may_go_on_for_so_many_mini_batches(tmp_path: Path, epochs: int | None, steps: int) -> None:
+    """33 are done, or 22; the limit lies within the fourth epoch, at its end and behind it."""
+    run(tmp_path / "whole", people(3), max_epochs=4, max_steps=steps)
+    if epochs:
+        interrupted(tmp_path / "run", people(3), epochs)
+    else:
+        run(tmp_path / "run", people(3), max_epochs=3)
+    go_on(tmp_path / "run", people(3), max_steps=steps)
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+# ---------------------------------------------------------------- seconds
+
+
+def test_seconds_are_those_of_the_whole_training(tmp_path: Path) -> None:
+    """Kept in the checkpoint over an interruption, and in packs.json from one end to the next."""
+    interrupted(tmp_path, people(3), 2)
+    edit(tmp_path / LAST, lambda stored: stored.update(seconds=1000.0 + stored["seconds"]))
+    first = go_on(tmp_path, people(3))["seconds"]
+    assert first >= 1000
+    edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(seconds=5000.0 + state["seconds"]))
+    assert go_on(tmp_path, people(3), max_epochs=6)["seconds"] >= 6000
+    assert notes(tmp_path)["seconds"] >= 6000
+
+
+def test_seconds_of_packs_add_up_over_an_interruption(tmp_path: Path) -> None:
+    interrupted(tmp_path, people(), 6, pack=4)
+    edit(tmp_path / LAST, lambda stored: stored.update(seconds=1000.0 + stored["seconds"]))
+    edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(seconds=5000.0 + state["seconds"]))
+    assert 6000 <= go_on(tmp_path, people())["seconds"] < 7000  # not again for the pack after
+
+
+# ---------------------------------------------------------------- runs of version 0.1, and damaged ones
+
+
+def as_of_version_0_1(folder: Path) -> None:
+    def state(of: dict[str, Any]) -> None:
+        of["epochs"] = of.pop("trainer.max_epochs")
+        for key in ("run", "trainer.max_steps", "keep"):
+            del of[key]
+        known = ("network", "classes", "optimiser", "starts", "seeds", "[eta, momentum, lmbda]")
+        of["population"] = {key: of["population"][key] for key in known}
+
+    def checkpoint(of: dict[str, Any]) -> None:
+        for key in ("run", "total_steps", "seconds"):
+            del of[key]
+
+    edit(folder / "checkpoints/packs.json", state)
+    edit(folder / LAST, checkpoint)
+
+
+@pytest.mark.parametrize("pack", [None, 4], ids=["one pack", "packs"])
+def test_a_run_of_version_0_1_goes_on(tmp_path: Path, pack: int | None) -> None:
+    run(tmp_path / "whole", people(), pack=pack)
+    for cut in (2, 6) if pack else (2,):
+        folder = tmp_path / str(cut)
+        interrupted(folder, people(), cut, pack=pack)
+        as_of_version_0_1(folder)
+        with pytest.raises(InputError, match=r"network\.activation"):
+            go_on(folder, begun_as(activation="tanh"))
+        if pack and cut > 4:
+            with pytest.raises(InputError, match=r"trainer\.max_epochs"):
+                go_on(folder, people(), max_epochs=9)
+        with pytest.raises(InterruptedError):
+            go_on(folder, people(), more_callbacks=[Interrupt(1)])
+        go_on(folder, people())
+        assert same(folder, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"packs": []}, {"packs": [4, "3", 3]}, {"packs": [0, 10]}, {"packs": [4, 3]}, {"done": 4}, {"done": -1}),
+        *({"starts": -1}, {"seconds": -1.0}, {"seconds": "nan"}, {"population": []}, {"keep": {}}, {"run": 7}),
+    ],
+    ids=str,
+)
+def test_notes_that_do_not_fit_together_are_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
+    interrupted(tmp_path, people(), 6, pack=4)
+    edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(damage))
+    with pytest.raises(InputError):
+        go_on(tmp_path, people())
+
+
+def test_a_table_that_has_lost_rows_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, people(), pack=4)
+    lines = (tmp_path / "starts.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "starts.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match=r"starts\.csv"):
+        go_on(tmp_path, people())
+
+
+def test_a_copy_made_of_hard_links_keeps_what_it_has(tmp_path: Path) -> None:
+    interrupted(tmp_path / "run", people(), 6, pack=4)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy", copy_function=os.link)
+    before = contents(tmp_path / "copy")
+    go_on(tmp_path / "run", people())
+    assert contents(tmp_path / "copy") == before

@@ -1,0 +1,200 @@
+"""What all commands share at their terminal: readers that go away, closed streams, encodings, names, backends."""
+
+import csv
+import io
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_inference import model, noise
+
+from hillstart.inference import model_file
+from launching import alone
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+COMMANDS = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+SMALL = ["data.train=100", "data.test=40", "network.hidden=[4]", "starts=2", "trainer.max_epochs=1"]
+
+
+def command(name: str, *arguments: Any) -> list[str]:
+    return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
+
+
+def into_nothing(folder: Path, *command: str, stream: str = "stdout", **more: str) -> tuple[int, str]:
+    """The exit code of a command one of whose streams has no reader, and what it says on the other."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writing}
+    run = subprocess.Popen(command, cwd=folder, env=alone() | more, text=True, **streams)
+    os.close(writing)
+    out, err = run.communicate()
+    return run.returncode, out or err or ""
+
+
+def in_shell(folder: Path, redirection: str, *command: str, **more: str) -> tuple[int, str, str]:
+    run = ["bash", "-c", f'"$@" {redirection}', "bash", *command]
+    done = subprocess.run(run, cwd=folder, env=alone() | more, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    model_file.save(tmp_path / "network.safetensors", model(channels=3))
+    (tmp_path / "photos/lion").mkdir(parents=True)
+    (tmp_path / "photos/duck").mkdir()
+    for i, name in enumerate(("lion/a.png", "duck/b.png", "duck/c.png")):
+        Image.fromarray(noise(i, 8, 8, 3)).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+# ---------------------------------------------------------------- nobody reads
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_that_nobody_reads(name: str, tmp_path: Path) -> None:
+    assert into_nothing(tmp_path, *command(name, "--help")) == (141, "")
+
+
+def test_options_that_nobody_reads(tmp_path: Path) -> None:
+    assert into_nothing(tmp_path, *command("train", "--cfg", "job")) == (141, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_that_nobody_reads(photos: Path) -> None:
+    folder = photos.parent
+    for words in (
+        ("audit", "photos"),
+        ("explain", "network.safetensors", "photos/lion/a.png"),
+        ("export", "network.safetensors", "--to", "csv"),
+    ):
+        assert into_nothing(folder, *command(*words)) == (141, ""), words
+
+
+def test_complaints_that_nobody_reads(photos: Path) -> None:
+    assert into_nothing(photos.parent, *command("predict", "network.safetensors", "none"), stream="stderr")[0] == 141
+    assert into_nothing(photos.parent, *command("audit", "none"), stream="stderr") == (141, "")
+
+
+def test_closed_streams_leave_the_exit_code(photos: Path) -> None:
+    code = in_shell(photos.parent, "", *command("audit", "photos"))[0]
+    for redirection in (">&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        assert in_shell(photos.parent, redirection, *command("audit", "photos")) == (code, "", "")
+
+
+def test_a_full_disk_is_one_sentence(photos: Path) -> None:
+    code, _, said = in_shell(photos.parent, "> /dev/full", *command("audit", "photos"))
+    assert code == os.EX_IOERR
+    assert len(said.splitlines()) == 1 and "standard output" in said
+
+
+@pytest.mark.parametrize("redirection", ["gone", "gone, unbuffered", "2>&1 >&-", "> /dev/full"])
+def test_a_run_outlives_its_terminal(redirection: str, tmp_path: Path) -> None:
+    train = command("train", *SMALL, "hydra.run.dir=run")
+    if "gone" in redirection:
+        more = {"PYTHONUNBUFFERED": "1"} if "unbuffered" in redirection else {}
+        code, said = into_nothing(tmp_path, *train, **more)
+    else:
+        code, _, said = in_shell(tmp_path, redirection, *train)
+    assert (code, len(said.splitlines())) == (0, 1 if "full" in redirection else 0), said
+    log = (tmp_path / "run/train.log").read_text()
+    assert "chosen by val cost" in log and "report.html" in log
+    assert (tmp_path / "run/report.html").is_file()
+
+
+def test_a_sweep_outlives_its_terminal(tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", *SMALL[:3], *SMALL[4:], "report=false", "hydra.sweep.dir=sweep"]
+    assert into_nothing(tmp_path, *command("train", *words)) == (0, "")
+    assert (tmp_path / "sweep/summary.json").is_file()
+    assert all("chosen by val cost" in (tmp_path / f"sweep/{job}/train.log").read_text() for job in (0, 1))
+
+
+@pytest.mark.parametrize("choice", ["none", "disabled"])
+def test_a_run_without_logs(choice: str, tmp_path: Path) -> None:
+    words = [
+        *SMALL,
+        "report=false",
+        "hydra.run.dir=run",
+        f"hydra/job_logging={choice}",
+        f"hydra/hydra_logging={choice}",
+    ]
+    code, _, said = in_shell(tmp_path, "", *command("train", *words))
+    assert (code, said) == (0, "")
+    assert (tmp_path / "run/summary.json").is_file() and not (tmp_path / "run/train.log").exists()
+
+
+# ---------------------------------------------------------------- names and encodings
+
+
+NAMES = [
+    b"line\nbreak",
+    b"return\rhere",
+    b"both\r\nof them",
+    b'"quoted"',
+    b"a, b",
+    b"\xff\xe9",
+    b"tab\there",
+    b" blank ",
+]
+
+
+def test_csv_gives_every_name_back(photos: Path) -> None:
+    folder = photos.parent
+    for name in NAMES:
+        Image.fromarray(noise(0, 8, 8, 3)).save(folder / "a.png")
+        (folder / "a.png").rename(folder / os.fsdecode(name))
+    names = [os.fsdecode(name) for name in NAMES]
+    done = subprocess.run(
+        command("predict", "network.safetensors", *names, "--csv"), cwd=folder, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = io.StringIO(done.stdout.decode(errors="surrogateescape"), newline="")
+    assert [row["path"] for row in csv.DictReader(text)] == names
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("words", [("audit", "photos"), ("explain", "network.safetensors", "photos/lion/ł.png")])
+def test_a_narrow_encoding(encoding: str, words: tuple[str, ...], photos: Path) -> None:
+    (photos / "lion/a.png").rename(photos / "lion/ł.png")
+    (photos / "duck/b.png").write_bytes(b"no picture")
+    (photos / "duck/b.png").rename(photos / "duck/ł.png")
+    code, out, said = in_shell(photos.parent, "", *command(*words), PYTHONIOENCODING=encoding)
+    assert (code, said) == (int(words[0] == "audit"), "")
+    assert r"\u0142.png" in out
+
+
+# ---------------------------------------------------------------- notebooks
+
+
+@pytest.mark.parametrize("backend", ["module://no_such_module.backend", "none"])
+def test_a_backend_of_a_notebook_is_not_taken_over(backend: str, tmp_path: Path) -> None:
+    words = command("train", *SMALL, "hydra.run.dir=run")
+    assert in_shell(tmp_path, "> /dev/null", *words, MPLBACKEND=backend) == (0, "", "")
+    assert (tmp_path / "run/report.html").is_file()
+
+
+def test_the_library_leaves_the_backend_alone() -> None:
+    code = "import os, hillstart.report.write, matplotlib; print(os.environ['MPLBACKEND'], matplotlib.get_backend())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=alone() | {"MPLBACKEND": "svg"}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["svg", "svg"], done.stderr
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_log_is_written_into_a_file_alone(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hillstart.runs.logs import LogFile
+
+    path, elsewhere = tmp_path / "train.log", tmp_path / "elsewhere"
+    elsewhere.write_text("before")
+    {"link": lambda: path.symlink_to(elsewhere), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    log = LogFile(str(path))
+    for words in ("one", "two"):
+        log.handle(logging.LogRecord("name", logging.INFO, "", 0, words, None, None))
+    log.close()
+    assert elsewhere.read_text() == "before"
+    assert capsys.readouterr().err.count("the log is not whole: ") == 1

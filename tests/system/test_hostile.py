@@ -1,0 +1,254 @@
+"""Whatever a file or an option is, it is read or refused in one sentence, in time, in little memory, and runs nothing.
+
+Examples are the same each time. `fuzz.py` looks further, by hand.
+"""
+
+import gzip
+import json
+import pickletools
+import re
+import signal
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+from safetensors.torch import save
+
+from hillstart.data import cache
+from hostile import OPTIONS, READERS, outcome, plain, tables
+
+set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hillstart-hypothesis"))  # of its tables of letters, say
+
+SECONDS = 20
+"""Of the processor, that any one file may take."""
+
+
+class TooLong(BaseException):
+    """No reader may take this for damage of a file."""
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """Between two steps of Python a clock can stop a reader; for what may hang within one see test_endless.py."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGPROF, stop)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hostile")
+
+
+def tried(reader: str, data: bytes, folder: Path) -> str | None:
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    said = outcome(reader, data, folder)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    return said
+
+
+def examples(most: int) -> settings:
+    return settings(
+        max_examples=most,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+# ---------------------------------------------------------------- damage
+
+EXTREMES = [0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, sound: list[bytes]) -> bytes:
+    """A sound file with bits flipped, cut, with parts of it or of another repeated, or with extreme numbers in it."""
+    data = draw(st.sampled_from(sound))
+    for _ in range(draw(st.integers(1, 4))):
+        # Most of what is looked at lies at the beginning.
+        at = draw(st.integers(0, min(64, len(data))) | st.integers(0, len(data)))
+        size = draw(st.sampled_from([1, 2, 4, 8, 30]))
+        how = draw(st.sampled_from(["flip", "flip", "cut", "remove", "repeat", "splice", "insert", "number", "number"]))
+        if how == "flip" and at < len(data):
+            data = data[:at] + bytes([data[at] ^ 1 << draw(st.integers(0, 7))]) + data[at + 1 :]
+        elif how == "cut":
+            data = data[:at]
+        elif how == "remove":
+            data = data[:at] + data[at + size :]
+        elif how == "repeat":
+            data = data[:at] + data[at : at + size] * draw(st.integers(2, 100)) + data[at + size :]
+        elif how == "splice":
+            other = draw(st.sampled_from(sound))
+            data = data[:at] + other[draw(st.integers(0, len(other))) :]
+        elif how == "insert":
+            data = data[:at] + draw(st.binary(max_size=9)) + data[at:]
+        elif how == "number":
+            order, width = draw(st.sampled_from("<>")), draw(st.sampled_from("BHLQ"))
+            number = draw(st.sampled_from(EXTREMES)) % (1 << 8 * struct.calcsize(f"<{width}"))
+            packed = struct.pack(order + width, number)
+            data = data[:at] + packed + data[at + len(packed) :]
+    return data
+
+
+@pytest.mark.parametrize("reader", [name for name in READERS if name != "options"])
+def test_a_damaged_file(reader: str, folder: Path) -> None:
+    sound = READERS[reader].sound()
+    assert [tried(reader, data, folder) for data in sound] == [None] * len(sound)
+
+    @examples(250 if reader == "picture" else 80)
+    @given(damaged(sound))
+    def check(data: bytes) -> None:
+        tried(reader, data, folder)
+
+    check()
+
+
+# ---------------------------------------------------------------- files of the right form that say odd things
+
+NUMBERS = st.sampled_from([*EXTREMES, -1, 0.5, -0.0, 1e-45, 1e38, 1e308, -(2**63), 10**30]) | st.floats()
+TEXTS = st.text(max_size=5) | st.sampled_from(["", "\0", "\ud800", "F32", "sigmoid", "w1", "x" * 2000, "a\nb", "\x1b["])
+FLAT = st.none() | st.booleans() | NUMBERS | TEXTS
+ODD: st.SearchStrategy[Any] = (
+    FLAT | st.lists(FLAT, max_size=4) | st.dictionaries(TEXTS, FLAT, max_size=3) | st.lists(st.lists(FLAT), max_size=3)
+)
+
+
+@st.composite
+def replaced(draw: st.DrawFn, value: Any) -> Any:
+    """A value with something odd anywhere in it."""
+    if isinstance(value, list | dict) and value and draw(st.integers(0, 4)):
+        copy: Any = value.copy()
+        key = draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
+        if draw(st.integers(0, 9)):
+            copy[key] = draw(replaced(copy[key]))
+        else:
+            del copy[key]
+        return copy
+    return draw(ODD)
+
+
+@examples(150)
+@given(st.data())
+def test_a_model_file_that_says_odd_things(folder: Path, data: st.DataObject) -> None:
+    (sound,) = READERS["model"].sound()
+    end = 8 + int.from_bytes(sound[:8], "little")
+    header = json.loads(sound[8:end])
+    if data.draw(st.booleans()):
+        header = data.draw(replaced(header))
+    else:
+        about = data.draw(replaced(json.loads(header["__metadata__"]["hillstart"])))
+        header["__metadata__"]["hillstart"] = json.dumps(about)
+    text = json.dumps(header).encode()
+    tried("model", struct.pack("<Q", len(text)) + text + sound[end:], folder)
+
+
+@examples(150)
+@given(st.data())
+def test_a_cache_that_says_odd_things(folder: Path, data: st.DataObject) -> None:
+    """With a checksum that is right, so that all of it is looked at."""
+    shape = data.draw(st.sampled_from([(1, 3, 4, 4), (2, 3, 4, 4), (0, 3, 4, 4), (1, 3, 5, 4), (48,), (1, 48)]))
+    kind = data.draw(st.sampled_from([torch.uint8, torch.uint8, torch.float32, torch.bfloat16, torch.bool]))
+    name = READERS["kept"].sound()[0].split(b'\\"')[1].decode()  # the SHA-256 of the picture that is asked for
+    entries = json.dumps(data.draw(replaced([[name, []], ["0" * 64, ["deep"]]])))
+    x = torch.zeros(shape, dtype=kind)
+    pixels = x.view(torch.uint8).numpy().tobytes()
+    about = {"entries": entries, "sha256": cache.hashlib.sha256(entries.encode() + pixels).hexdigest()}
+    tried("kept", save({"x": x}, about), folder)
+
+
+OPCODES = [
+    *(bytes([byte]) for byte in b"()]}tqQRaeus012.NlGK\x85\x86\x87\x88\x89\x8f\x90\x94"),
+    *(b"q\0", b"h\0", b"q\1", b"h\1", b"K\0", b"M\0\1", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 9, b"\x8a\xff"),
+    *(b"G" + struct.pack(">d", number) for number in (0.0, float("nan"), 1e308)),
+    *map(plain, ("hillstart", "state_dict", "storage", "cpu", "0", "", "best.w1", "history", "seeds")),
+    *(b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n"),
+    *(b"cposix\nsystem\n", b"cbuiltins\neval\n", b"r\0\0\0\1", b"j\0\0\0\1", b"\x80\2"),
+]
+
+
+@examples(300)
+@given(st.data())
+def test_a_checkpoint_whose_pickle_does_odd_things(folder: Path, data: st.DataObject) -> None:
+    (sound,) = READERS["pickle"].sound()
+    odd = b"".join(data.draw(st.lists(st.sampled_from(OPCODES), max_size=20)))
+    if data.draw(st.booleans()):
+        at = data.draw(st.sampled_from([place for _, _, place in pickletools.genops(sound)]))
+        tried("pickle", sound[:at] + odd + sound[at:], folder)
+    else:
+        tried("pickle", b"\x80\2" + odd + b".", folder)
+
+
+@examples(150)
+@given(st.data())
+def test_bitmaps_of_odd_kinds(folder: Path, data: st.DataObject) -> None:
+    kinds = ["|u1", "<f8", "|O", "|V0", "|S0", "<U4", "<M8[ns]", ">i4", "O", "", "x", [("a", "|u1")], [("a", "|O")], 3]
+    about = data.draw(
+        replaced({"descr": data.draw(st.sampled_from(kinds)), "fortran_order": False, "shape": [4, 784]})
+        | st.fixed_dictionaries(
+            {
+                "descr": st.just("|u1"),
+                "fortran_order": st.booleans(),
+                "shape": st.lists(st.sampled_from([0, 1, 4, 784, -1, 2**31, 2**62, 2**64]), max_size=70),
+            }
+        )
+    )
+    if isinstance(about, dict) and isinstance(about.get("shape"), list):
+        about["shape"] = tuple(about["shape"])
+    text = data.draw(st.just(repr(about)) | st.sampled_from(["(" * 9000, "[" * 300, "-" * 9000, "{}", "\0", "1L"]))
+    body = text.encode(errors="surrogatepass") + b"\n"
+    version = data.draw(st.sampled_from([1, 2, 3, 4, 0]))
+    length = struct.pack("<H" if version < 2 else "<L", min(len(body), 65535))
+    tried("npy", b"\x93NUMPY" + bytes([version, 0]) + length + body + bytes(4 * 784), folder)
+
+
+@examples(60)
+@given(st.lists(st.sampled_from(EXTREMES), min_size=1, max_size=4), st.binary(max_size=40), st.booleans())
+def test_idx_heads_of_any_size(folder: Path, sizes: list[int], body: bytes, packed: bool) -> None:
+    head = bytes((0, 0, 8, len(sizes))) + np.array([n % 2**32 for n in sizes], ">u4").tobytes()
+    tried("gzip" if packed else "idx", gzip.compress(head + body) if packed else head + body, folder)
+
+
+@examples(150)
+@given(st.data())
+def test_drawings_of_odd_strokes(folder: Path, data: st.DataObject) -> None:
+    odd = replaced({"drawing": [[[0, 9, 255], [0, 9, 7]], [[3], [4]]]})
+    lines = data.draw(st.lists(odd.map(json.dumps) | st.sampled_from(["", "[" * 9999, '{"drawing": 1e9}']), max_size=3))
+    tried("ndjson", "\n".join(lines).encode(errors="surrogatepass"), folder)
+
+
+@examples(80)
+@given(st.data())
+def test_tables_of_odd_entries(folder: Path, data: st.DataObject) -> None:
+    entries = tables()[0].decode().split(",")
+    entries[data.draw(st.integers(0, len(entries) - 1))] = data.draw(TEXTS | NUMBERS.map(str))
+    tried("table", ",".join(entries).encode(errors="surrogatepass"), folder)
+
+
+VALUES = st.sampled_from(
+    [
+        *("null", "true", "-1", "0", "1e999", "nan", "-inf", "[]", "[[]]", "{a:1}", "''", "'", "[", "${seed}"),
+        *("${nowhere}", "1" * 30, "[0.1,0.1]", "[0.1,nan]", "[1,null]", "???", "'a\\nb'", "é", "x" * 3000, "1,2"),
+    ]
+) | TEXTS.map(lambda text: re.sub(r"[\r\n]", "", text))
+
+
+@examples(40)
+@given(st.lists(st.tuples(st.sampled_from(OPTIONS), VALUES), min_size=1, max_size=3))
+def test_odd_options(folder: Path, said: list[tuple[str, str]]) -> None:
+    tried("options", "\n".join(f"{key}={value}" for key, value in said).encode(errors="replace"), folder)

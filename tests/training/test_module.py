@@ -1,0 +1,243 @@
+"""What Lightning relies on: steps, checkpoints, the learning rate, resuming; and that chunks do not matter."""
+
+import csv
+import statistics
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import CSVLogger
+
+import hillstart.training.module
+from hillstart.system.errors import InputError
+from hillstart.training.module import Training
+from hillstart.training.optimizer import SCHEDULES, Descent
+from made import blobs, trainer, training
+
+PER_EPOCH = 11  # mini-batches: 103 pictures, 10 in each but the last
+
+
+def fit(folder: Path, *, resume: Path | None = None, starts: int = 3, data: Any = None, **options: Any) -> Training:
+    descent = {key: options.pop(key) for key in ("eta", "momentum", "schedule", "optimiser", "lmbda") if key in options}
+    made = training(starts, data, **descent)
+    trainer(folder, **options).fit(made, ckpt_path=resume, weights_only=True)
+    return made
+
+
+def same(one: Training, other: Training) -> bool:
+    return all(
+        torch.equal(p, q)
+        for mine, others in ((one.pack.network(), other.pack.network()), (one.best, other.best))
+        for p, q in zip(mine.parameters, others.parameters, strict=True)
+    ) and torch.equal(one.record.history, other.record.history)
+
+
+def test_the_starts_learn(tmp_path: Path) -> None:
+    made = fit(tmp_path, max_epochs=40)
+    assert made.record.history[-1, :, 2].min() > 0.9
+    assert made.record.history[-1, :, 0].max() < made.record.history[0, :, 0].min()
+
+
+def test_global_step_counts_mini_batches(tmp_path: Path) -> None:
+    assert fit(tmp_path, max_epochs=3).trainer.global_step == 3 * PER_EPOCH
+
+
+@pytest.mark.parametrize("steps", [1, 7, PER_EPOCH, 2 * PER_EPOCH + 3])
+def test_max_steps_stops_there(tmp_path: Path, steps: int) -> None:
+    made = fit(tmp_path, max_steps=steps, max_epochs=-1)
+    assert made.trainer.global_step == steps
+
+
+def test_training_by_steps_is_training_by_epochs(tmp_path: Path) -> None:
+    by_epochs = fit(tmp_path / "epochs", max_epochs=2)
+    by_steps = fit(tmp_path / "steps", max_steps=2 * PER_EPOCH, max_epochs=-1)
+    assert same(by_epochs, by_steps)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("chunk", [1, 4, 1000])
+def test_chunks_do_not_matter(tmp_path: Path, chunk: int, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = blobs(augment="photo")
+    expected = fit(tmp_path / "one", data=data, momentum=momentum, schedule="linear")
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk * self.pack.block))
+    assert same(fit(tmp_path / "two", data=data, momentum=momentum, schedule="linear"), expected)
+
+
+def test_a_chunk_is_bounded_in_time_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(tmp_path, max_epochs=1, momentum=0.9)
+    assert made.chunk_steps * hillstart.training.module.SECONDS_PER_STEP <= hillstart.training.module.CHUNK_SECONDS
+    monkeypatch.setattr(hillstart.training.module, "CHUNK_BYTES", 3 * 10 * 36 * 4)
+    assert made.chunk_steps == 3
+
+
+def test_a_chunk_holds_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(tmp_path, max_epochs=1)
+    assert made.pack.block == 9
+    for fitting, steps in ((1, 9), (10, 9), (25, 18)):
+        monkeypatch.setattr(hillstart.training.module, "CHUNK_BYTES", fitting * 10 * 36 * 4)
+        assert made.chunk_steps == steps
+
+
+def test_last_and_best_checkpoints_are_written(tmp_path: Path) -> None:
+    made = fit(tmp_path, max_epochs=4)
+    stored = {name: torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("last", "best")}
+    assert stored["last"]["global_step"] == 4 * PER_EPOCH
+    assert torch.equal(stored["last"]["state_dict"]["weights.w1"], made.pack.network().w[0])
+    lowest = made.record.history[:, :, 1].amin(1).argmin()
+    assert stored["best"]["global_step"] == (lowest + 1) * PER_EPOCH
+    assert stored["last"]["hillstart"]["seeds"] == [0, 1, 2]
+
+
+def test_each_start_is_kept_as_in_its_best_epoch(tmp_path: Path) -> None:
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            assert isinstance(pl_module, Training)
+            seen.append(pl_module.pack.network())
+
+    made = fit(tmp_path, max_epochs=8, eta=20.0, more_callbacks=[Watch()])  # so steep that costs rise and fall
+    best = made.record.history[:, :, 1].argmin(0).tolist()
+    assert len(set(best)) > 1 or best[0] < 7
+    for s, epoch in enumerate(best):
+        for kept, then in zip(made.best.parameters, seen[epoch].parameters, strict=True):
+            assert torch.equal(kept[s], then[s])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learning_rate_monitor_sees_eta(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: 1))
+    logger = CSVLogger(tmp_path, name="", version="csv")
+    monitor = LearningRateMonitor(logging_interval="step")
+    fit(tmp_path, schedule=schedule, logger=logger, more_callbacks=[monitor], max_epochs=2)
+    with (tmp_path / "csv/metrics.csv").open() as file:
+        seen = [float(row["lr-GradientDescent"]) for row in csv.DictReader(file) if row["lr-GradientDescent"]]
+    total = 2 * PER_EPOCH
+    # the monitor looks before a step is taken, so that it sees the eta of the step before
+    assert seen[1:] == pytest.approx([0.5 * SCHEDULES[schedule](k / total) for k in range(total - 1)])
+
+
+def test_schedules_begin_at_eta_and_end_at_nothing() -> None:
+    assert {name: [round(f(t), 12) for t in (0, 0.5, 1)] for name, f in SCHEDULES.items()} == {
+        "constant": [1, 1, 1],
+        "linear": [1, 0.5, 0],
+        "cosine": [1, 0.5, 0],
+    }
+
+
+@pytest.mark.parametrize(
+    "descent",
+    [{}, {"momentum": 0.9, "lmbda": 0.1}, {"optimiser": torch.optim.Adam, "eta": 0.01}],
+    ids=["plain", "momentum", "adam"],
+)
+def test_resumed_equals_uninterrupted(tmp_path: Path, descent: dict[str, Any]) -> None:
+    data = blobs(augment="photo")
+    whole = fit(tmp_path / "whole", data=data, max_epochs=6, **descent)
+    fit(tmp_path / "half", data=data, max_epochs=3, **descent)
+    resumed = fit(tmp_path / "half", data=data, max_epochs=6, resume=tmp_path / "half/checkpoints/last.ckpt", **descent)
+    assert same(resumed, whole)
+    assert resumed.trainer.global_step == 6 * PER_EPOCH
+
+
+def test_resumed_in_mid_epoch_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fit(tmp_path / "whole", max_epochs=4, momentum=0.9)
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: 4))
+
+    class Interrupt(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+            if trainer.global_step == PER_EPOCH + 8:
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+                raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "half", max_epochs=4, momentum=0.9, more_callbacks=[Interrupt()])
+    resumed = fit(tmp_path / "rest", max_epochs=4, momentum=0.9, resume=tmp_path / "middle.ckpt")
+    assert same(resumed, whole)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    fit(tmp_path, max_epochs=1)
+    with pytest.raises(InputError, match=r"network sizes \[36, 5, 3\]"):
+        trainer(tmp_path).fit(training(hidden=7), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"eta": 0.1}, r"\[eta, momentum, lmbda\] \[\[0.5, 0.0, 0.0\]\], this run \[\[0.1"),
+        ({"momentum": 0.9}, r"\[eta, momentum, lmbda\]"),
+        ({"optimiser": torch.optim.Adam}, "the optimiser gradient descent, this run Adam"),
+    ],
+)
+def test_a_checkpoint_of_another_descent_is_refused(tmp_path: Path, other: dict[str, Any], named: str) -> None:
+    """Else the tables would state for all epochs what was true of the last ones alone."""
+    fit(tmp_path, max_epochs=1)
+    with pytest.raises(InputError, match=named):
+        fit(tmp_path, max_epochs=2, resume=tmp_path / "checkpoints/last.ckpt", **other)
+
+
+def test_a_grid_is_every_combination_for_every_seed(tmp_path: Path) -> None:
+    made = training(2, eta=[0.5, 0.1], momentum=0.9, lmbda=[0.0, 3.0])
+    trainer(tmp_path).fit(made)
+    rolls = [(s.seed, s.hyperparameters.eta, s.hyperparameters.lmbda) for s in made.record.starts]
+    assert rolls == [(seed, eta, lmbda) for eta in (0.5, 0.1) for lmbda in (0.0, 3.0) for seed in (0, 1)]
+    for place, (seed, eta, lmbda) in enumerate(rolls):
+        alone = training(2, eta=eta, momentum=0.9, lmbda=lmbda)
+        trainer(tmp_path / f"{place}").fit(alone)
+        torch.testing.assert_close(made.record.history[:, place], alone.record.history[:, seed], rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
+    assert same(fit(tmp_path / "one", starts=64), fit(tmp_path / "two", starts=64))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("eta", 0.0),
+        ("eta", -1),
+        ("eta", float("nan")),
+        ("eta", []),
+        ("eta", [0.1, 0]),
+        ("momentum", 1.0),
+        ("lmbda", -0.1),
+    ],
+)
+def test_a_descent_out_of_range_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"^descent\.{key} is .*; it must be .*\.$"):
+        Descent(**({"eta": 0.1, "batch_size": 10} | {key: value}))
+
+
+def test_an_unknown_schedule_and_a_batch_without_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="constant, linear, cosine"):
+        Descent(eta=0.1, batch_size=10, schedule="steep")
+    with pytest.raises(InputError, match=r"descent\.eta is \[.*each once"):
+        Descent(eta=[0.1, 0.1], batch_size=10)
+    with pytest.raises(InputError, match="batch_size is 0; it must be a whole number, 1 or more"):
+        Descent(eta=0.1, batch_size=0)
+    with pytest.raises(InputError, match="between 1 and the 103 training pictures"):
+        trainer(tmp_path).fit(training(batch_size=104))
+
+
+@pytest.mark.gpu
+def test_training_on_cuda_agrees_with_the_cpu(tmp_path: Path) -> None:
+    cpu = fit(tmp_path / "cpu", momentum=0.9)
+    cuda = fit(tmp_path / "cuda", momentum=0.9, accelerator="cuda")
+    torch.testing.assert_close(cuda.record.history, cpu.record.history, rtol=1e-4, atol=1e-4)
+
+
+def test_logged_medians_are_those_of_the_table(tmp_path: Path) -> None:
+    """Of an even number of starts the middle lies between two; a start that diverges is in no median."""
+    made = training(2, eta=[0.5, 0.4, 1e30], cost="cross_entropy")
+    trainer(tmp_path, logger=CSVLogger(tmp_path)).fit(made)
+    assert [row.diverged for row in made.record.rows()] == [False] * 4 + [True] * 2
+    (metrics,) = tmp_path.rglob("metrics.csv")
+    with metrics.open() as file:
+        logged = [row for row in csv.DictReader(file) if row.get("median_val_cost")]
+    assert len(logged) == 3
+    for figures, row in zip(made.record.history[:, :4].tolist(), logged, strict=True):
+        for k, name in ((1, "median_val_cost"), (2, "median_val_accuracy")):
+            assert float(row[name]) == pytest.approx(statistics.median(start[k] for start in figures), rel=1e-6)

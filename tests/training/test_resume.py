@@ -1,0 +1,182 @@
+"""A training that was interrupted and resumed, or ended and extended, ends as one that never stopped, bit for bit."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+import hillstart.engine.tiling
+from hillstart.engine.tiling import Tiling
+from hillstart.training.callbacks import Checkpoints, WholeCheckpoints
+from hillstart.training.module import Training
+from hillstart.training.stopping import Stopping
+from made import blobs, trainer, training
+
+DATA = blobs(train=203, augment="photo")
+PER_EPOCH = 21
+BLOCK = 9
+"""Mini-batches in a block where they go in blocks, as 96 // 10."""
+
+MOVES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "linear": {"schedule": "linear"},
+    "momentum": {"momentum": 0.9, "schedule": "linear", "lmbda": 0.1},
+    "adam": {"optimiser": torch.optim.Adam, "eta": 0.01, "schedule": "cosine"},
+}
+
+
+class Interrupt(pl.Callback):
+    """As a signal between two chunks, when so many mini-batches are done."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            raise InterruptedError
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_one_block(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: BLOCK))
+    yield
+
+
+def fit(folder: Path, *, resume: bool = False, epochs: int = 10, callbacks: Any = (), **of: Any) -> Training:
+    """In `folder`, which then holds the checkpoint of its last epoch or of where it was interrupted."""
+    folder.mkdir(exist_ok=True)
+    made = training(of.pop("starts", 6), DATA, **of)
+    own = [Checkpoints(folder / "checkpoints"), *callbacks]
+    fits = trainer(folder, callbacks=own, plugins=[WholeCheckpoints()], max_epochs=epochs)
+    fits.fit(made, ckpt_path=folder / "checkpoints/last.ckpt" if resume else None, weights_only=True)
+    return made
+
+
+def interrupted(folder: Path, step: int, **of: Any) -> None:
+    with pytest.raises(InterruptedError):
+        fit(folder, callbacks=[Interrupt(step)], **of)
+
+
+def state(made: Training) -> dict[str, Any]:
+    """All that training has changed, as bytes, so that nan equals nan."""
+    record = made.record
+    tensors = made.state_dict() | {"history": record.history, "epochs": record.epochs, "status": record.status}
+    return {name: t.cpu().numpy().tobytes() for name, t in tensors.items()}
+
+
+def company(name: str) -> dict[str, Any]:
+    """Starts of which some stop early and some diverge, and how they roll."""
+    moves = dict(MOVES[name])
+    if "optimiser" not in moves:
+        moves["eta"] = [0.5, 1e30]
+    return moves | {"cost": "cross_entropy", "stopping": Stopping(patience=1)}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_the_company_holds_starts_that_stop_and_starts_that_diverge(tmp_path: Path, name: str) -> None:
+    made = fit(tmp_path, **company(name))
+    ends = {row.status for row in made.record.rows()}
+    assert "stopped" in ends
+    assert "diverged" in ends or name == "adam"
+
+
+def test_plain_starts_go_in_blocks(tmp_path: Path) -> None:
+    assert fit(tmp_path, epochs=1, starts=1, **MOVES["plain"]).pack.block == BLOCK
+
+
+@pytest.mark.parametrize("step", [BLOCK, 5 * PER_EPOCH + BLOCK, 5 * PER_EPOCH + 2 * BLOCK])
+@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("alone", [True, False], ids=["one start", "a pack"])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, alone: bool, name: str, step: int) -> None:
+    of: dict[str, Any] = {"starts": 1} | MOVES[name] if alone else company(name)
+    whole = fit(tmp_path / "whole", **of)
+    interrupted(tmp_path / "cut", step, **of)
+    resumed = fit(tmp_path / "cut", resume=True, **of)
+    assert state(resumed) == state(whole)
+    assert resumed.trainer.global_step == whole.trainer.global_step
+
+
+def test_interrupted_again_and_again(tmp_path: Path) -> None:
+    of = company("momentum")
+    whole = fit(tmp_path / "whole", **of)
+    interrupted(tmp_path / "cut", BLOCK, **of)
+    for step in range(2 * BLOCK, 4 * PER_EPOCH, BLOCK):
+        if step % PER_EPOCH in (BLOCK, 2 * BLOCK):
+            with pytest.raises(InterruptedError):
+                fit(tmp_path / "cut", resume=True, callbacks=[Interrupt(step)], **of)
+    assert state(fit(tmp_path / "cut", resume=True, **of)) == state(whole)
+
+
+@pytest.mark.parametrize(
+    "stopping", [Stopping(), Stopping(patience=1), Stopping(patience=2), Stopping(race=5)], ids=["", "1", "2", "race"]
+)
+@pytest.mark.parametrize("name", ["plain", "momentum", "adam"])
+def test_five_epochs_and_five_more_are_ten(tmp_path: Path, name: str, stopping: Stopping) -> None:
+    of = company(name) | {"schedule": "constant", "stopping": stopping}
+    whole = fit(tmp_path / "whole", **of)
+    fit(tmp_path / "more", epochs=5, **of)
+    assert state(fit(tmp_path / "more", resume=True, **of)) == state(whole)
+
+
+def test_a_pack_is_tiled_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA the rounding depends on it; which starts stand where depends on the order in which the others ended."""
+    monkeypatch.setattr(hillstart.engine.tiling, "TILE_FLOPS", 0)
+    monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (4, True))
+    of = {"starts": 24, "stopping": Stopping(race=1)}
+    whole = fit(tmp_path / "whole", epochs=4, **of)
+    interrupted(tmp_path / "cut", 3 * PER_EPOCH + BLOCK, epochs=4, **of)
+    resumed = fit(tmp_path / "cut", resume=True, epochs=4, **of)
+    tiles = [[(tile.places, tile.columns) for tile in made.pack.tiles] for made in (whole, resumed)]
+    assert tiles[0] == tiles[1]
+    assert len(whole.pack.starts) == 6
+
+
+def test_nothing_is_saved_in_the_middle_of_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tiles have gone further than others there: what was saved before stays."""
+    of = company("momentum")
+    whole = fit(tmp_path / "whole", **of)
+    interrupted(tmp_path / "cut", 2 * PER_EPOCH + BLOCK, **of)
+    before = (tmp_path / "cut/checkpoints/last.ckpt").read_bytes()
+    from hillstart.engine.ensemble import Pack
+
+    descend = Pack.descend
+
+    def half(self: Pack, read: Any, schedule: Any) -> None:
+        self.tiles[0].network.w[0].add_(1)
+        raise InterruptedError
+
+    monkeypatch.setattr(Pack, "descend", half)
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "cut", resume=True, **of)
+    monkeypatch.setattr(Pack, "descend", descend)
+    assert (tmp_path / "cut/checkpoints/last.ckpt").read_bytes() == before
+    assert state(fit(tmp_path / "cut", resume=True, **of)) == state(whole)
+
+
+def test_a_checkpoint_resumes_wherever_its_folder_is_taken(tmp_path: Path) -> None:
+    of = company("momentum")
+    whole = fit(tmp_path / "whole", **of)
+    interrupted(tmp_path / "here", 3 * PER_EPOCH + BLOCK, **of)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    assert state(fit(tmp_path / "there", resume=True, **of)) == state(whole)
+
+
+def test_best_is_replaced_only_by_what_stands_lower_than_ever_before(tmp_path: Path) -> None:
+    """Also than before the interruption."""
+    fit(tmp_path, epochs=2)
+    last, best = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    stored, before = torch.load(last, weights_only=True), best.read_bytes()
+    (of_ours,) = (state for state in stored["callbacks"].values() if "lowest" in state)
+    assert math.isfinite(of_ours["lowest"])
+    of_ours |= {"lowest": 0.0, "owed": False}
+    last.unlink()  # which may be best.ckpt by another name
+    torch.save(stored, last)
+    fit(tmp_path, resume=True, epochs=4)
+    assert best.read_bytes() == before
+    assert torch.load(last, weights_only=True)["epoch"] > stored["epoch"]
