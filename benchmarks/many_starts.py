@@ -14,10 +14,10 @@ from benchmarks import memory
 from benchmarks.runs import Run, noise_options, options
 from benchmarks.timing import Spread, in_turns, seconds
 from hillstart.data.batches import MiniBatches, Sample
-from hillstart.engine.ensemble import Pack
+from hillstart.engine.ensemble import StartEnsemble
 from hillstart.engine.starts import Start
 from hillstart.training.optimizer import SCHEDULES
-from hillstart.training.packs import Population
+from hillstart.training.packs import RunSpec
 
 CHUNK_PICTURES = 20_000
 """What the engine is given at once."""
@@ -57,7 +57,7 @@ QUICK = Size(starts=200, epochs=1, repeats=2, growing=(16, 64, 256), growing_rep
 # ---------------------------------------------------------------- a run beside the engine
 
 
-def engine_alone(population: Population, epochs: int, device: torch.device) -> Tensor:
+def engine_alone(population: RunSpec, epochs: int, device: torch.device) -> Tensor:
     """The same packs descend through the same mini-batches, and are measured on the same pictures after each epoch.
 
     Returns:
@@ -78,16 +78,18 @@ def engine_alone(population: Population, epochs: int, device: torch.device) -> T
                 count = min(chunk, batches.per_epoch - at)
                 schedule = [factor((step + at + k) / total) for k in range(count)]
                 pack.descend(batches.chunk(step // batches.per_epoch, at, count), schedule)
-            pack.measure(train.batches())
-            cost, _ = pack.measure(val.batches())
+            pack.evaluate(train.batches())
+            cost, _ = pack.evaluate(val.batches())
         ends.append(cost)
     return torch.cat(ends)
 
 
-def _pack(population: Population, starts: Sequence[Start], n: int, device: torch.device) -> Pack:
+def _pack(population: RunSpec, starts: Sequence[Start], n: int, device: torch.device) -> StartEnsemble:
     eta, mu, lmbda = torch.tensor([astuple(s.hyperparameters) for s in starts], dtype=torch.float64).unbind(1)
     network, descent = population.begin([s.seed for s in starts]).to(device), population.descent
-    return Pack(network, eta, mu if mu.any() else None, lmbda, n, descent.batch_size, descent.optimiser, descent.fuse)
+    return StartEnsemble(
+        network, eta, mu if mu.any() else None, lmbda, n, descent.batch_size, descent.optimiser, descent.fuse
+    )
 
 
 def beside_engine(size: Size, device: torch.device) -> dict[str, Any]:

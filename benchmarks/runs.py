@@ -12,13 +12,13 @@ import torch
 from omegaconf import DictConfig, open_dict
 
 from benchmarks.timing import seconds, silence
-from hillstart.config.build import build_population, composed_options, trainer_maker
+from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import PictureSet, Split
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.runs import experiment
-from hillstart.training.packs import Population
+from hillstart.training.packs import RunSpec
 
 
 def noise(sizes: Sequence[int], pictures: int, others: int | None = None) -> PictureSet:
@@ -67,9 +67,9 @@ class Run:
 
     def __init__(self, cfg: DictConfig, device: torch.device):
         self._options, self._device = composed_options(cfg), device
-        self.population: Population = build_population(self._options)
+        self.population: RunSpec = build_run_spec(self._options)
 
-    def seconds(self, population: Population | None = None) -> float:
+    def seconds(self, population: RunSpec | None = None) -> float:
         """Of training, choosing, testing and writing it all, to a folder that is thrown away.
 
         Args:
@@ -78,7 +78,7 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             return self.seconds_in(Path(folder), population)
 
-    def seconds_in(self, folder: Path, population: Population | None = None) -> float:
+    def seconds_in(self, folder: Path, population: RunSpec | None = None) -> float:
         """The same in a folder that stays."""
         of, chosen = self._options, population or self.population
 

@@ -97,7 +97,7 @@ def serving(model: Path, device: torch.device) -> Iterator[str]:
     Raises:
         RuntimeError: it did not start.
     """
-    command = [sys.executable, "-c", "from hillstart.serve.app import main; main()", str(model), "--port", "0",
+    command = [sys.executable, "-c", "from hillstart.cli.serve import main; main()", str(model), "--port", "0",
                "--device", device.type]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -16,12 +16,12 @@ from benchmarks.runs import noise
 from benchmarks.timing import Spread, in_turns, seconds
 from hillstart.data.batches import MiniBatches
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.ensemble import Pack
-from hillstart.engine.matmul import TORCH, products
+from hillstart.engine.ensemble import StartEnsemble
+from hillstart.engine.matmul import TORCH, matmul_backend
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.network import Network
 from hillstart.training.module import Training
-from hillstart.training.optimizer import Descent
+from hillstart.training.optimizer import SGDConfig
 
 ETA, EPOCHS = 0.1, 3
 COST = "cross_entropy"
@@ -71,7 +71,7 @@ def engine(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant
     """The pack alone: no Lightning, no measuring. Pictures are bytes until they are used, in an order drawn anew."""
     device, starts = course.x.device, course.network.starts
     eta, none = torch.full((starts,), course.eta, dtype=torch.float64), torch.zeros(starts, dtype=torch.float64)
-    pack = Pack(course.network, eta, None, none, len(data.train.y), course.batch)
+    pack = StartEnsemble(course.network, eta, None, none, len(data.train.y), course.batch)
     batches = MiniBatches(data.train, len(data.classes), data.preprocessing, data.augment, course.batch, 0, device)
 
     def run() -> None:
@@ -84,7 +84,7 @@ def engine(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant
 def full_path(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant:
     """What `scripts/train.py` does, but for measuring on validation, which no contestant does."""
     starts = [Start(s, Hyperparameters(course.eta)) for s in range(course.network.starts)]
-    training = Training(lambda seeds: course.network.pick(seeds), data, Descent(course.eta, course.batch), starts)
+    training = Training(lambda seeds: course.network.pick(seeds), data, SGDConfig(course.eta, course.batch), starts)
 
     def run() -> None:
         trainer = pl.Trainer(
@@ -114,7 +114,7 @@ def peak_flops(device: torch.device, repeats: int = 3) -> float:
     n = 4096 if device.type == "cuda" else 1536
     a, b, zero = (torch.rand(*shape, device=device) for shape in ((n, n), (n, n), (n,)))
     best = 0.0
-    for forward in dict.fromkeys((TORCH.forward, products(a).forward)):
+    for forward in dict.fromkeys((TORCH.forward, matmul_backend(a).forward)):
         forward(zero, a, b)
         best = max(best, 2 * n**3 / min(seconds(partial(forward, zero, a, b), device) for _ in range(repeats)))
     return best

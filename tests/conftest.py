@@ -31,10 +31,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def closed_logs() -> Iterator[None]:
-    """What Hydra has opened for a training in this process: one word more would open the file again, for good."""
+    """Remove the log handlers that Hydra has added for a training in this process.
+
+    One word more would open its file again, or go to a standard stream that pytest has closed since.
+    """
     yield
     for handler in logging.root.handlers[:]:
-        if isinstance(handler, logging.FileHandler) and type(handler).__module__ in ("logging", "hillstart.runs.logs"):
+        if type(handler).__module__ in ("logging", "hillstart.runs.logs"):
             logging.root.removeHandler(handler)
             handler.close()
 

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from PIL import Image, TiffImagePlugin
 
 from hillstart.cli.options import USER_ERRORS, _keys, check_words, explain
-from hillstart.config.build import build_population, composed_options, trainer_maker
+from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder, read_stored_options
 from hillstart.data import cache as decoded
 from hillstart.data import idx, quickdraw, strokes
@@ -228,7 +228,7 @@ def _options(path: Path) -> None:
         cfg = compose("train", [*said, *fixed])
     options = composed_options(cfg)
     trainer_maker(options, path.parent)()
-    of, device = build_population(options), torch.device("cpu")
+    of, device = build_run_spec(options), torch.device("cpu")
     of.packs(device, most=options.pack)
     of.begin([of.starts[-1].seed])
     data = of.data

@@ -14,8 +14,8 @@ from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Start
 from hillstart.network import Network
 from hillstart.training.module import Training
-from hillstart.training.optimizer import Descent
-from hillstart.training.stopping import Stopping
+from hillstart.training.optimizer import SGDConfig
+from hillstart.training.stopping import EarlyStopping
 
 
 def blobs(train: int = 103, size: int = 6, augment: str = "none") -> PictureSet:
@@ -44,12 +44,12 @@ def training(
     starts: int = 3,
     data: PictureSet | None = None,
     hidden: int = 5,
-    stopping: Stopping | None = None,
+    stopping: EarlyStopping | None = None,
     cost: str = "quadratic",
     **descent: Any,
 ) -> Training:
     data = data or blobs()
-    made = Descent(**({"eta": 0.5, "batch_size": 10} | descent))
+    made = SGDConfig(**({"eta": 0.5, "batch_size": 10} | descent))
     begin = partial(Network.start, [data.train.x[0].numel(), hidden, 3], cost=cost)
     return Training(begin, data, made, [Start(s, p) for p in made.grid() for s in range(starts)], stopping)
 

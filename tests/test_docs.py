@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import hillstart
-from hillstart.cli import report
+from hillstart.cli import check_gradients, report
 from hillstart.cli import train as commands
 from hillstart.config.build import composed_options
 from hillstart.config.options import conf_folder
@@ -179,7 +179,7 @@ def test_the_gradient_check_prints_what_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["check_gradients.py"])
-    commands.check_gradients()
+    check_gradients.main()
     (shown,) = (block for block in blocks(MATHEMATICS, "text") if "autograd" in block)
     printed = capsys.readouterr().out.replace("│", " ")
     assert shown.splitlines()[0] in printed

@@ -25,8 +25,8 @@ from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.classifier import load
 from hillstart.network import Network
 from hillstart.training.module import Training
-from hillstart.training.optimizer import Descent
-from hillstart.training.packs import Population
+from hillstart.training.optimizer import SGDConfig
+from hillstart.training.packs import RunSpec
 from made import blobs, trainer
 
 CPU = torch.device("cpu")
@@ -207,7 +207,7 @@ def test_starts_beside_the_engine_in_time_and_in_memory(monkeypatch: pytest.Monk
     trained: list[int] = []
     seconds_of = Run.seconds
 
-    def seconds(run: Run, population: Population | None = None) -> float:
+    def seconds(run: Run, population: RunSpec | None = None) -> float:
         trained.append(len((population or run.population).starts))
         return seconds_of(run, population)
 
@@ -317,7 +317,7 @@ def test_an_ordinary_run_learns_as_ours_does(tmp_path: Path, bare: bool) -> None
     """From the same weights through the same mini-batches to the same cost, after 11 steps."""
     data, sizes, eta, batch = blobs(), [36, 5, 3], 0.5, 10
     begin = partial(Network.start, sizes, cost="cross_entropy", start="scaled_normal")
-    ours = Training(begin, data, Descent(eta, batch), [Start(7, Hyperparameters(eta))])
+    ours = Training(begin, data, SGDConfig(eta, batch), [Start(7, Hyperparameters(eta))])
     trainer(tmp_path, max_epochs=1).fit(ours)
     batches = MiniBatches(data.train, 3, data.preprocessing, data.augment, batch, 0, CPU)
     x, y = batches.chunk(0, 0, batches.per_epoch)(slice(None))

@@ -132,8 +132,15 @@ def test_each_kind_is_found_in_every_run(case: str, photos: Path, run: Run) -> N
     runs = [run(photos, "--json") for _ in range(2)]
     assert runs[0] == runs[1], "the second, from the cache, tells the same"
     (found,) = json.loads(runs[0].out)["findings"]
-    assert (found["kind"], runs[0].code) == (kind, code)
+    assert (found["kind"], runs[0].code) == (kind, code), found
     assert any("odd" in path or "__MACOSX" in path for path in found["paths"])
+
+
+def test_deep_pictures_that_are_dark_are_told(photos: Path, run: Run) -> None:
+    levels = np.random.default_rng(0).integers(0, 10_000, (9, 9), dtype=np.uint16)  # of 65,535
+    Image.fromarray(levels).save(photos / "duck/odd.png")
+    found = run(photos, "--json")
+    assert [one["kind"] for one in json.loads(found.out)["findings"]] == ["deep", "dark"] and found.code == 0
 
 
 def test_many_are_counted_and_the_first_shown(photos: Path, run: Run) -> None:

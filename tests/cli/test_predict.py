@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_inference import model, noise
 
 import hillstart
 from hillstart.cli import predict
 from hillstart.inference import model_file
 from hillstart.system import console
+from inference.test_classifier import model, noise
 from launching import BOUND, Ran, ran
 
 TOP = Path(__file__).parents[2]
@@ -310,8 +310,8 @@ def test_a_closed_pipe_ends_it_quietly(many: Path) -> None:
 
 def test_control_c_ends_it_quietly(many: Path) -> None:
     # A shell that starts the tests in the background has Ctrl-C ignored.
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    running = process(many.parent, many, "--csv", **heeding)
+    interruptible = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = process(many.parent, many, "--csv", **interruptible)
     assert running.stdout and running.stderr
     running.stdout.readline()  # it is at work, and ends no sooner than somebody reads the rest
     running.send_signal(signal.SIGINT)

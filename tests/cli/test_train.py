@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hillstart.cli import check_gradients
 from hillstart.cli import train as commands
 
 TOP = Path(__file__).parents[2]
@@ -340,7 +341,7 @@ def test_check_gradients_prints_a_row_for_each_layer(monkeypatch: pytest.MonkeyP
         "argv",
         ["check_gradients.py", *SMALL, "network.hidden=[5,4]", "network.cost=log_likelihood", "descent.lmbda=1"],
     )
-    commands.check_gradients()
+    check_gradients.main()
     shown = capsys.readouterr().out
     assert "network [784, 5, 4, 2], sigmoid, log_likelihood: 3 starts" in shown
     assert shown.count("│ w │") == shown.count("│ b │") == 3

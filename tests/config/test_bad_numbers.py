@@ -15,7 +15,7 @@ import hillstart.engine.tiling
 from hillstart.cli import train
 from hillstart.data import images
 from hillstart.data.preprocessing import Preprocessing
-from hillstart.engine.ensemble import Pack
+from hillstart.engine.ensemble import StartEnsemble
 from hillstart.engine.starts import FINISHED
 from hillstart.engine.tiling import Tiling
 from hillstart.network import Network
@@ -41,19 +41,19 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 
 def rolled(
     eta: list[float], spoil: float | None = None, mu: float = 0.0, activation: str = "sigmoid", **of: Any
-) -> tuple[list[Tensor], Pack]:
+) -> tuple[list[Tensor], StartEnsemble]:
     """The starts after some chunks, with their costs, and their pack; in start 4 a weight may be spoiled before."""
     net = Network.start(SIZES, range(S), activation=activation, cost="cross_entropy")
     if spoil is not None:
         net.w[0][4, 2, 1] = spoil
     etas = torch.tensor(eta, dtype=torch.float64)
     momentum = torch.full((S,), mu, dtype=torch.float64) if mu else None
-    pack = Pack(net, etas, momentum, torch.full((S,), 0.1, dtype=torch.float64), N, B, of.get("optimiser"))
+    pack = StartEnsemble(net, etas, momentum, torch.full((S,), 0.1, dtype=torch.float64), N, B, of.get("optimiser"))
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(N, 8, generator=g), torch.eye(3)[torch.arange(N) % 3]
     for _ in range(3):
         pack.descend(lambda rows: (x[rows], y[rows]), [1.0, 0.5] * 5)
-    return [*pack.network().parameters, *pack.measure([(x, y)])], pack
+    return [*pack.network().parameters, *pack.evaluate([(x, y)])], pack
 
 
 def same(these: list[int], p: list[Tensor], q: list[Tensor]) -> bool:
@@ -89,14 +89,14 @@ def test_a_training_of_which_half_explodes(tmp_path: Path) -> None:
     fine, mixed = (training(4, blobs(), cost="cross_entropy", eta=[0.1, eta]) for eta in (0.2, 1e30))
     for name, made in (("fine", fine), ("mixed", mixed)):
         trainer(tmp_path / name, max_epochs=5).fit(made)
-    assert mixed.record.status.tolist() == [FINISHED] * 4 + [2] * 4
-    assert fine.record.status.tolist() == [FINISHED] * 8
-    assert mixed.record.epochs.tolist() == [5] * 4 + [1] * 4
-    good = [fine.record.history[:, :4], *(t[:4] for t in fine.best.parameters)]
+    assert mixed.history.status.tolist() == [FINISHED] * 4 + [2] * 4
+    assert fine.history.status.tolist() == [FINISHED] * 8
+    assert mixed.history.epochs.tolist() == [5] * 4 + [1] * 4
+    good = [fine.history.figures[:, :4], *(t[:4] for t in fine.best.parameters)]
     assert same(
         [0, 1, 2, 3],
         [t.transpose(0, 1).contiguous() if t is good[0] else t for t in good],
-        [mixed.record.history[:, :4].transpose(0, 1).contiguous(), *mixed.best.parameters],
+        [mixed.history.figures[:, :4].transpose(0, 1).contiguous(), *mixed.best.parameters],
     )
 
 

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("toy")
 
 CONF = """
 defaults:
@@ -211,7 +211,7 @@ LOGGING = """
     formatters: {simple: {format: "%(levelname)s ${hydra.job.num}: %(message)s"}}
     handlers: {file: {mode: w}}
     root: {level: WARNING}
-    loggers: {test_hydra_plugin: {level: INFO}, other: {handlers: [file], propagate: false}}
+    loggers: {toy: {level: INFO}, other: {handlers: [file], propagate: false}}
 """
 
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import PER_EPOCH, company, fit, state
 
 import hillstart
 from hillstart.system import interrupts
 from hillstart.training.module import Training
 from killing import OPTIONS, differences, whole_run
 from launching import BOUND, PATIENT, alone, wait_for, waiting_in
+from training.test_resume import PER_EPOCH, company, fit, state
 
 LONG = ["data.train=200", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=1000000", "report=false"]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -108,7 +108,7 @@ def test_between_packs_and_on_again(tmp_path: Path, whole: Path) -> None:
     said = run.end_by(signal.SIGINT, group=True)
     assert said[-1].startswith("hillstart: stopped by Ctrl-C; go on with it by: python ")
     rows = table(folder / "starts.csv")
-    assert {row["status"] for row in rows} >= {"rolling", "diverged"}
+    assert {row["status"] for row in rows} >= {"active", "diverged"}
     assert len(rows) > 7
     assert {row["seed"] for row in table(folder / "history.csv")} == {row["seed"] for row in rows}
     assert len(hillstart.load(folder).seeds) > 4  # those of the packs that are done, and of the one under way
@@ -127,7 +127,7 @@ def test_sigterm_to_one_process(tmp_path: Path) -> None:
         f"hillstart: stopped by SIGTERM; go on with it by: python {PATIENT} resume=run"
     )
     rows = table(tmp_path / "run/starts.csv")
-    assert [(row["seed"], row["status"]) for row in rows] == [("0", "rolling"), ("1", "rolling"), ("2", "rolling")]
+    assert [(row["seed"], row["status"]) for row in rows] == [("0", "active"), ("1", "active"), ("2", "active")]
     assert {row["epoch"] for row in table(tmp_path / "run/history.csv")} == {
         str(epoch) for epoch in range(1, int(rows[0]["epochs"]) + 1)
     }
@@ -157,7 +157,7 @@ def test_a_closed_terminal(tmp_path: Path) -> None:
     os.close(ours)
     assert run.process.wait(timeout=BOUND) == 129
     assert (tmp_path / "run/checkpoints/last.ckpt").stat().st_mtime_ns > before
-    assert {row["status"] for row in table(tmp_path / "run/starts.csv")} == {"rolling"}
+    assert {row["status"] for row in table(tmp_path / "run/starts.csv")} == {"active"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -294,7 +294,7 @@ def _deaf(patience: float, twice: float) -> str:
     return (
         "import pathlib, threading, time; from hillstart.system import interrupts as signals\n"
         f"signals.PATIENCE, signals.TWICE = {patience}, {twice}\n"
-        "with signals.caught(), signals.held():\n"
+        "with signals.caught(), signals.deferred():\n"
         "  pathlib.Path('here').touch()\n"
         "  while not any(thread.name == 'patience' for thread in threading.enumerate()): time.sleep(0.005)\n"
         "  pathlib.Path('heard').touch()\n"
@@ -309,12 +309,12 @@ def test_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: 
     monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk))
     of = company("momentum")
     whole = fit(tmp_path / "whole", epochs=5, **of)
-    honour, moments = interrupts.honour, []
+    check_interrupt, moments = interrupts.check_interrupt, []
 
     def counted() -> None:
         moments.append(None)
         monkeypatch.setattr(interrupts, "asked", 15 if len(moments) == 4 + moment else None)
-        honour()
+        check_interrupt()
 
     monkeypatch.setattr(interrupts, "honour", counted)
     with pytest.raises(interrupts.Interrupted):

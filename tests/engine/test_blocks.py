@@ -9,7 +9,7 @@ import torch
 
 import hillstart.engine.matmul
 from hillstart.engine.blocks import MOST, block_at, descend, mini_batches
-from hillstart.engine.matmul import BFLOAT16, ONE_DNN, TORCH, Products, products
+from hillstart.engine.matmul import BFLOAT16, ONE_DNN, TORCH, MatmulBackend, matmul_backend
 from hillstart.network import ACTIVATIONS, COSTS, Network
 
 SCHEDULE = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
@@ -32,7 +32,9 @@ def one_by_one(network: Network, eta: Any, mu: float | None, lmbda: Any) -> Netw
     return network
 
 
-def in_blocks(network: Network, eta: Any, mu: float | None, lmbda: Any, most: int, of: Products = TORCH) -> Network:
+def in_blocks(
+    network: Network, eta: Any, mu: float | None, lmbda: Any, most: int, of: MatmulBackend = TORCH
+) -> Network:
     velocity, (x, y) = None if mu is None else network.at_rest(), course(network.w[0].dtype)
     for first in range(0, len(SCHEDULE), most):
         block = block_at(first, most, lambda rows: (x[rows], y[rows]), 10, SCHEDULE, of)
@@ -114,33 +116,33 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float
 def test_the_library_that_is_clearly_faster_is_taken_and_noted(measured: dict[str, float], tmp_path: Path) -> None:
     like = torch.zeros(1)
     measured["oneDNN"] = 0.5
-    assert products(like).name == "oneDNN"
+    assert matmul_backend(like).name == "oneDNN"
     measured["oneDNN"] = 2.0  # a busy moment later: what was noted stays
-    assert products(like).name == "oneDNN"
+    assert matmul_backend(like).name == "oneDNN"
     (noted,) = json.loads((tmp_path / "hillstart" / "machine.json").read_text()).values()
     assert noted == "oneDNN"
     (tmp_path / "hillstart" / "machine.json").write_text("{ damaged")
-    assert products(like).name == "torch"
+    assert matmul_backend(like).name == "torch"
     measured["oneDNN"] = 0.5
-    assert products(like).name == "torch"
+    assert matmul_backend(like).name == "torch"
 
 
 def test_a_tie_is_torch_s_and_so_is_what_one_dnn_does_not_know(measured: dict[str, float]) -> None:
     measured["oneDNN"] = 0.9
-    assert products(torch.zeros(1)).name == "torch"
-    assert products(torch.zeros(1, dtype=torch.float64)).name == "torch"
-    assert products(torch.zeros(1, device="meta")).name == "torch"
+    assert matmul_backend(torch.zeros(1)).name == "torch"
+    assert matmul_backend(torch.zeros(1, dtype=torch.float64)).name == "torch"
+    assert matmul_backend(torch.zeros(1, device="meta")).name == "torch"
 
 
 def test_medium_precision_is_bfloat16_but_never_where_one_measures(measured: dict[str, float]) -> None:
     try:
         torch.set_float32_matmul_precision("medium")
-        assert products(torch.zeros(1)).name == "bfloat16"
-        assert products(torch.zeros(1), rounded=False).name == "torch"
-        assert products(torch.zeros(1, dtype=torch.float64)).name == "torch"
+        assert matmul_backend(torch.zeros(1)).name == "bfloat16"
+        assert matmul_backend(torch.zeros(1), rounded=False).name == "torch"
+        assert matmul_backend(torch.zeros(1, dtype=torch.float64)).name == "torch"
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert products(torch.zeros(1)).name == "torch"
+    assert matmul_backend(torch.zeros(1)).name == "torch"
 
 
 def test_a_cache_that_cannot_be_written_is_no_matter(
@@ -149,7 +151,7 @@ def test_a_cache_that_cannot_be_written_is_no_matter(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     measured["oneDNN"] = 0.5
-    assert products(torch.zeros(1)).name == "oneDNN"
+    assert matmul_backend(torch.zeros(1)).name == "oneDNN"
 
 
 def test_both_libraries_are_timed() -> None:

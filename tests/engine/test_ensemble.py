@@ -13,7 +13,7 @@ import hillstart.engine.blocks
 import hillstart.engine.ensemble
 import hillstart.engine.tiling
 from hillstart.engine.blocks import Read
-from hillstart.engine.ensemble import Pack
+from hillstart.engine.ensemble import StartEnsemble
 from hillstart.engine.tiling import Tiling
 from hillstart.network import Network
 from launching import BOUND
@@ -30,10 +30,10 @@ def chunk() -> tuple[Tensor, Tensor]:
     return torch.rand(N, 8, generator=g, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[torch.arange(N) % 3]
 
 
-def pack(optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> Pack:
+def pack(optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> StartEnsemble:
     net = Network.start(SIZES, range(S), dtype=torch.float64)
     etas = torch.tensor(eta or [0.5] * S, dtype=torch.float64)
-    return Pack(net, etas, torch.full((S,), mu), torch.full((S,), 0.1), N, B, optimiser)
+    return StartEnsemble(net, etas, torch.full((S,), mu), torch.full((S,), 0.1), N, B, optimiser)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_tiles_do_not_matter(optimiser: Any, request: pytest.FixtureRequest) -> 
         made.descend(those(x, y), [1.0, 0.5] * 5)
     for p, q in zip(whole.network().parameters, tiled.network().parameters, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
-    for p, q in zip(whole.measure([(x, y)]), tiled.measure([(x[:30], y[:30]), (x[30:], y[30:])]), strict=True):
+    for p, q in zip(whole.evaluate([(x, y)]), tiled.evaluate([(x[:30], y[:30]), (x[30:], y[30:])]), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=0)
 
 
@@ -95,7 +95,7 @@ def test_a_pack_goes_on_from_its_state_on_another_tiling(optimiser: Any, request
 
 def test_measure_gives_cost_and_accuracy(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
-    cost, accuracy = made.measure([(x, y)])
+    cost, accuracy = made.evaluate([(x, y)])
     outputs = made.network().forward(x)[-1]
     assert cost.tolist() == pytest.approx((0.5 * (outputs - y) ** 2).sum(-1).mean(1).tolist())
     assert accuracy.tolist() == pytest.approx((outputs.argmax(-1) == y.argmax(-1)).double().mean(1).tolist())
@@ -119,12 +119,12 @@ def test_only_the_marked_starts_are_copied(small_tiles: None) -> None:
 WIDE = [784, 30, 10]  # a tile of 16 or 32 of these has whole columns
 
 
-def wide_pack(starts: int, optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> Pack:
+def wide_pack(starts: int, optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> StartEnsemble:
     etas = torch.tensor(eta or [0.5] * starts, dtype=torch.float64)
     like = torch.full_like(etas, 0.1)
     momentum = None if mu == 0 else torch.full_like(etas, mu)
     net = Network.start(WIDE, range(starts), cost="cross_entropy", start="scaled_normal")
-    return Pack(net, etas, momentum, like, N, 10, optimiser)
+    return StartEnsemble(net, etas, momentum, like, N, 10, optimiser)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_no_start_notices_by_a_bit_that_others_have_left(two_cores: None, option
     all_of_them, few = everyone.network(), fewer.network()
     for p, q in zip(all_of_them.parameters, few.parameters, strict=True):
         assert torch.equal(p[staying], q)
-    for p, q in zip(everyone.measure([(x, y)]), fewer.measure([(x, y)]), strict=True):
+    for p, q in zip(everyone.evaluate([(x, y)]), fewer.evaluate([(x, y)]), strict=True):
         assert torch.equal(p[staying], q)
 
 
@@ -178,7 +178,7 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
     good = [s for s in range(64) if s not in bad]
     for p, q in zip(sound.network().parameters, ill.network().parameters, strict=True):
         assert torch.equal(p[good], q[good])
-    cost = ill.measure([(x, y)])[0]
+    cost = ill.evaluate([(x, y)])[0]
     assert not cost[bad].isfinite().any()
     assert cost[good].isfinite().all()
 
@@ -195,7 +195,7 @@ def test_tiles_that_nobody_needs_go_even_where_starts_keep_their_place(small_til
     made.retain([])
     assert made.starts == []
     made.descend(those(x, y), [1.0] * 10)
-    assert [len(figures) for figures in made.measure([(x, y)])] == [0, 0]
+    assert [len(figures) for figures in made.evaluate([(x, y)])] == [0, 0]
 
 
 def test_what_is_left_of_a_pack_goes_on_from_its_state(two_cores: None) -> None:
@@ -214,10 +214,10 @@ def test_what_is_left_of_a_pack_goes_on_from_its_state(two_cores: None) -> None:
 
 
 def test_a_grid_with_and_without_momentum_keeps_its_velocities(small_tiles: None) -> None:
-    def made() -> Pack:
+    def made() -> StartEnsemble:
         net = Network.start(SIZES, range(S), dtype=torch.float64)
         mu = torch.tensor([0.0, 0.0, 0.9, 0.9, 0.9, 0.0]).double()
-        return Pack(net, torch.full((S,), 0.5).double(), mu, torch.zeros(S).double(), N, B)
+        return StartEnsemble(net, torch.full((S,), 0.5).double(), mu, torch.zeros(S).double(), N, B)
 
     one, (x, y), other = made(), chunk(), made()
     one.descend(those(x, y), [1.0] * 10)
@@ -250,14 +250,14 @@ class Replayed:
 @pytest.mark.parametrize(("mu", "held"), [(0.0, 4), (0.0, 30), (0.9, 4)])
 def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10 mini-batches and a smaller one: whole graphs are replayed, and what is left over is done as it comes."""
-    monkeypatch.setattr(hillstart.engine.ensemble, "Replay", Replayed)
+    monkeypatch.setattr(hillstart.engine.ensemble, "CudaGraph", Replayed)
     monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", held)
     monkeypatch.setattr(Replayed, "made", [])
     eta = torch.full((S,), 0.5).double()
 
-    def made() -> Pack:
+    def made() -> StartEnsemble:
         net, momentum = Network.start(SIZES, range(S), dtype=torch.float64), torch.full((S,), mu).double()
-        return Pack(net, eta, momentum if mu else None, torch.zeros(S).double(), N, B)
+        return StartEnsemble(net, eta, momentum if mu else None, torch.zeros(S).double(), N, B)
 
     x, y = (t[: 10 * B + 1] for t in (torch.cat([c, c]) for c in chunk()))
     one, other = made(), made()
@@ -265,7 +265,7 @@ def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.
     for _ in range(2):
         one.descend(those(x, y), schedule)
         for tile in other.tiles:
-            tile.replay(x, y, schedule, B, 2 if not mu else 1, other.products)
+            tile.replay(x, y, schedule, B, 2 if not mu else 1, other.matmul)
     for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
     assert [graph.times for graph in Replayed.made] == ([] if held == 30 else [4])
@@ -290,7 +290,9 @@ def test_a_graph_is_really_replayed(mu: float, fuse: bool, monkeypatch: pytest.M
     monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", 4)
     eta, momentum = torch.full((S,), 0.5).double(), torch.full((S,), mu).double() if mu else None
     on_cpu, on_gpu = (
-        Pack(Network.start(SIZES, range(S), device=device), eta, momentum, torch.zeros(S).double(), N, B, fuse=fuse)
+        StartEnsemble(
+            Network.start(SIZES, range(S), device=device), eta, momentum, torch.zeros(S).double(), N, B, fuse=fuse
+        )
         for device in ("cpu", "cuda")
     )
     x, y = (t.float() for t in chunk())

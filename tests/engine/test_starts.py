@@ -10,27 +10,27 @@ from torch import Tensor
 from hillstart.engine.starts import (
     DIVERGED,
     STOPPED,
+    History,
     Hyperparameters,
-    Record,
     Start,
     accuracy_interval,
-    spread,
+    quantiles,
     standard_error,
     standing,
     varying,
 )
 
 
-def record(*epochs: list[list[float]]) -> Record:
+def history(*epochs: list[list[float]]) -> History:
     """Seeds 5, 6, 7; each epoch is train_cost, val_cost, val_accuracy, a list over the starts each."""
-    made = Record([Start(seed, Hyperparameters(0.1)) for seed in (5, 6, 7)])
+    made = History([Start(seed, Hyperparameters(0.1)) for seed in (5, 6, 7)])
     for epoch in epochs:
         made.add(torch.tensor(epoch, dtype=torch.float64).T)
     return made
 
 
 def test_starts_are_ranked_by_their_lowest_validation_cost() -> None:
-    made = record([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]], [[0.9, 0.9, 0.9], [0.6, 0.3, 0.7], [0.8, 0.9, 0.7]])
+    made = history([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]], [[0.9, 0.9, 0.9], [0.6, 0.3, 0.7], [0.8, 0.9, 0.7]])
     rows = sorted(made.rows(), key=standing)
     assert [row.start.seed for row in rows] == [6, 5, 7]
     assert made.ranking() == [1, 0, 2]
@@ -40,11 +40,11 @@ def test_starts_are_ranked_by_their_lowest_validation_cost() -> None:
 
 
 def test_equal_costs_are_ranked_by_seed() -> None:
-    assert record([[1, 1, 1], [0.5, 0.4, 0.4], [1, 1, 1]]).ranking() == [1, 2, 0]
+    assert history([[1, 1, 1], [0.5, 0.4, 0.4], [1, 1, 1]]).ranking() == [1, 2, 0]
 
 
 def test_improved_starts_are_named() -> None:
-    made = Record([Start(seed, Hyperparameters(1.0)) for seed in (0, 1)])
+    made = History([Start(seed, Hyperparameters(1.0)) for seed in (0, 1)])
 
     def add(*val: float) -> Tensor:
         return made.add(torch.tensor([[1.0, v, 1.0] for v in val]))
@@ -55,9 +55,9 @@ def test_improved_starts_are_named() -> None:
 
 
 def test_of_starts_that_have_ended_nothing_more_is_noted() -> None:
-    made = record([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]])
+    made = history([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]])
     made.end(torch.tensor([False, True, False]), STOPPED)
-    assert made.rolling.tolist() == [True, False, True]
+    assert made.active.tolist() == [True, False, True]
     lower = made.add(torch.tensor([[1.0, 0.4, 0.9], [1.0, 0.8, 0.9]]))
     assert lower.tolist() == [True, False, False]
     assert [(row.epochs, row.status, row.val_cost) for row in made.rows()] == [
@@ -65,13 +65,13 @@ def test_of_starts_that_have_ended_nothing_more_is_noted() -> None:
         (1, "stopped", pytest.approx(0.9)),
         (2, "finished", pytest.approx(0.7)),
     ]
-    assert made.history[1, 1].isnan().all()
+    assert made.figures[1, 1].isnan().all()
     assert made.epochs_since_lowest().tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_diverged_start_comes_last(bad: float) -> None:
-    made = record([[1, 1, 1], [0.1, 0.9, 0.7], [0.8, 0.6, 0.7]], [[bad, 1, 1], [bad, 0.8, 0.6], [0.1, 0.6, 0.7]])
+    made = history([[1, 1, 1], [0.1, 0.9, 0.7], [0.8, 0.6, 0.7]], [[bad, 1, 1], [bad, 0.8, 0.6], [0.1, 0.6, 0.7]])
     made.end(torch.tensor([True, False, False]), DIVERGED)
     made.add(torch.tensor([[1.0, 0.8, 0.6], [1.0, 0.6, 0.7]]))
     ends = [(row.start.seed, row.status, row.epochs) for row in sorted(made.rows(), key=standing)]
@@ -79,7 +79,7 @@ def test_a_diverged_start_comes_last(bad: float) -> None:
 
 
 def test_a_start_without_a_finite_cost_is_ranked_too() -> None:
-    made = record([[1, 1, 1], [math.nan, 0.9, math.inf], [0.8, 0.6, 0.7]])
+    made = history([[1, 1, 1], [math.nan, 0.9, math.inf], [0.8, 0.6, 0.7]])
     assert made.ranking() == [1, 0, 2]
 
 
@@ -92,7 +92,7 @@ def test_what_varies_is_named() -> None:
 
 
 def test_spread_is_that_of_the_values() -> None:
-    assert spread([4.0, 1.0, 3.0, 2.0, 5.0]) == {
+    assert quantiles([4.0, 1.0, 3.0, 2.0, 5.0]) == {
         "n": 5,
         "min": 1,
         "lower_quartile": 2,
@@ -100,7 +100,7 @@ def test_spread_is_that_of_the_values() -> None:
         "upper_quartile": 4,
         "max": 5,
     }
-    assert spread([]) == {"n": 0}
+    assert quantiles([]) == {"n": 0}
 
 
 def test_the_standard_error_is_that_of_so_many_tosses() -> None:

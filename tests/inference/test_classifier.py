@@ -228,7 +228,7 @@ def test_a_run_folder_a_model_file_and_a_checkpoint(tmp_path: Path) -> None:
     picture, checkpoint = noise(0, SIZE, SIZE), tmp_path / "checkpoints/last.ckpt"
     early = hillstart.load(tmp_path)  # of a run that has not finished a pack
     assert early.predict(picture) == hillstart.load(str(checkpoint)).predict(picture)
-    assert sorted(early.seeds) == [0, 1, 2] and early.seeds[0] == fitted.record.ranking()[0]
+    assert sorted(early.seeds) == [0, 1, 2] and early.seeds[0] == fitted.history.ranking()[0]
     model_file.save(tmp_path / "network.safetensors", model())
     whole = hillstart.load(tmp_path)
     assert whole.predict(picture) == hillstart.load(tmp_path / "network.safetensors").predict(picture)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_inference import model, noise
 
 from hillstart.cli import explain as command
 from hillstart.data.images import read_picture
@@ -27,6 +26,7 @@ from hillstart.inference.arithmetic import (
     thousandths,
 )
 from hillstart.inference.classifier import load
+from inference.test_classifier import model, noise
 
 TOP = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]

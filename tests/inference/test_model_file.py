@@ -35,7 +35,7 @@ from hillstart.network import Network
 from hillstart.system.errors import InputError
 from hillstart.system.untrusted import MAX_DESCRIPTION_BYTES
 from hillstart.training.module import Training
-from hillstart.training.stopping import Stopping
+from hillstart.training.stopping import EarlyStopping
 from made import trainer, training
 
 ODD_NAMES = ("Löwe 🦁", "鴨", "two\nlines", "", " ", "'\"\\", "\x1b[2J", "\udcff", "../..", "null", "x" * 300)
@@ -957,7 +957,7 @@ def test_a_damaged_model_file_is_refused_or_whole(
         ({}, 3),
         ({"momentum": 0.9, "starts": 20}, 20),
         ({"optimiser": torch.optim.Adam, "eta": 0.01, "cost": "log_likelihood"}, 3),
-        ({"starts": 7, "stopping": Stopping(race=1)}, 7),
+        ({"starts": 7, "stopping": EarlyStopping(race=1)}, 7),
         ({"starts": 2, "eta": [1e30, 0.1, 0.5], "cost": "cross_entropy"}, 4),
     ],
     ids=["plain", "more than vote", "an optimiser of torch", "stopped", "diverged"],
@@ -966,11 +966,11 @@ def test_a_checkpoint_gives_its_best_starts_as_in_their_best_epochs(
     tmp_path: Path, how: dict[str, Any], sound: int
 ) -> None:
     path, of = trained(tmp_path, **how)
-    rows = of.record.rows()
+    rows = of.history.rows()
     best = sorted((s for s in range(len(rows)) if not rows[s].diverged), key=lambda s: rows[s].val_cost)[:VOTERS]
     assert len(best) == min(VOTERS, sound)
     network = Network([w[best] for w in of.best.w], [b[best] for b in of.best.b], of.best.activation, of.best.cost)
-    origins = tuple(of.record.starts[s] for s in best)
+    origins = tuple(of.history.starts[s] for s in best)
     loaded = model_file.load_checkpoint(path)
     assert_same(loaded, Model(network, origins, ("a", "b", "c"), of.data.preprocessing))
     with path.open("r+b") as file:
@@ -989,7 +989,7 @@ NONE_SOUND = "holds no start that was measured and did not diverge; give that of
 
 def test_a_checkpoint_in_which_all_diverged(tmp_path: Path) -> None:
     path, of = trained(tmp_path, eta=1e30, cost="cross_entropy")
-    assert all(row.diverged for row in of.record.rows())
+    assert all(row.diverged for row in of.history.rows())
     assert refused(path) == NONE_SOUND
 
 

@@ -14,7 +14,6 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from test_inference import noise
 
 from browser import browser, console, opened  # noqa: F401 - a fixture
 from hillstart.data.augment import Augment
@@ -28,6 +27,7 @@ from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.report import box
 from hillstart.report.page import render
+from inference.test_classifier import noise
 from launching import BOUND
 
 HOSTILE = ("<script>window.run = 1</script>", '"><img src=x onerror="window.run = 1">', "lion", "a duck, " * 12)

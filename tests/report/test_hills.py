@@ -13,7 +13,6 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from test_report_paths import population
 
 from browser import browser, console, opened  # noqa: F401
 from hillstart.data.batches import Sample
@@ -25,6 +24,7 @@ from hillstart.report.page import render
 from hillstart.report.paths import Paths, retrain
 from launching import BOUND
 from made import blobs
+from report.test_paths import population
 
 HOSTILE = '"><script>alert(1)</script>'
 

@@ -7,26 +7,26 @@ from typing import Any
 import pytest
 import torch
 
-from hillstart.engine.starts import STATUS, STOPPED, Row, Start
+from hillstart.engine.starts import STATUS, STOPPED, Start, StartResult
 from hillstart.network import Network
 from hillstart.report import paths as module
 from hillstart.report.hills import flat
 from hillstart.report.paths import Paths, retrain
-from hillstart.training.optimizer import Descent
-from hillstart.training.packs import Population, train
-from hillstart.training.stopping import Stopping
+from hillstart.training.optimizer import SGDConfig
+from hillstart.training.packs import RunSpec, train
+from hillstart.training.stopping import EarlyStopping
 from made import blobs, trainer
 
 
-def population(starts: int = 6, stopping: Stopping | None = None, **descent: Any) -> Population:
-    made = Descent(**({"eta": 0.5, "batch_size": 10, "momentum": 0.5} | descent))
+def population(starts: int = 6, stopping: EarlyStopping | None = None, **descent: Any) -> RunSpec:
+    made = SGDConfig(**({"eta": 0.5, "batch_size": 10, "momentum": 0.5} | descent))
     seeds = [Start(seed, point) for point in made.grid() for seed in range(starts)]
-    return Population(partial(Network.start, [36, 5, 3]), [36, 5, 3], blobs(), made, stopping or Stopping(), seeds)
+    return RunSpec(partial(Network.start, [36, 5, 3]), [36, 5, 3], blobs(), made, stopping or EarlyStopping(), seeds)
 
 
-def run(of: Population, packs: list[int], folder: Path, **options: Any) -> tuple[list[Row], list[Network]]:
+def run(of: RunSpec, packs: list[int], folder: Path, **options: Any) -> tuple[list[StartResult], list[Network]]:
     """The rows of a run, and each start as it is kept."""
-    rows, kept = list[Row](), list[Network]()
+    rows, kept = list[StartResult](), list[Network]()
     for trained in train(of, lambda packs_left: trainer(folder, **options), packs):
         best = trained.training.best_of(range(len(trained.rows)))
         assert best is not None
@@ -41,7 +41,7 @@ def drift(paths: Paths, kept: Network) -> float:
 
 
 def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
-    of = population(stopping=Stopping(patience=1), eta=[0.5, 10.0])
+    of = population(stopping=EarlyStopping(patience=1), eta=[0.5, 10.0])
     rows, kept = run(of, [5, 7], tmp_path / "run", max_epochs=8)
     wanted = [9, 5, 10]  # of the second pack
     assert [rows[s].status == STATUS[STOPPED] for s in wanted] == [True, False, True]
@@ -60,7 +60,7 @@ def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_with_other_company_the_difference_is_told(tmp_path: Path) -> None:
-    of = population(stopping=Stopping(race=2))
+    of = population(stopping=EarlyStopping(race=2))
     rows, kept = run(of, [6], tmp_path / "run", max_epochs=4)
     wanted = [s for s, row in enumerate(rows) if row.epochs == 4]
     paths = retrain(of, [], [of.starts[s] for s in wanted], 4)

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hillstart.engine.starts import STOPPED, Hyperparameters, Record, Start
+from hillstart.engine.starts import STOPPED, History, Hyperparameters, Start
 from hillstart.runs.tables import Tables
 from hillstart.system.errors import InputError
 
 
-def record(starts: list[Start]) -> Record:
-    made = Record(starts)
+def made_history(starts: list[Start]) -> History:
+    made = History(starts)
     g = torch.Generator().manual_seed(0)
     made.add(torch.rand(len(starts), 3, generator=g, dtype=torch.float64))
     made.end(torch.arange(len(starts)) == 1, STOPPED)
@@ -28,7 +28,7 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 def test_the_tables_hold_every_start_and_epoch(tmp_path: Path) -> None:
     starts = [Start(seed, Hyperparameters(0.1)) for seed in (5, 6, 7)]
-    made, tables = record(starts), Tables(tmp_path, starts)
+    made, tables = made_history(starts), Tables(tmp_path, starts)
     tables.begin()
     tables.add(made.rows(), made, range(3))
     assert [(row["seed"], row["rank"]) for row in lines(tables.starts)] == [("5", ""), ("6", ""), ("7", "")]
@@ -47,12 +47,12 @@ def test_the_tables_hold_every_start_and_epoch(tmp_path: Path) -> None:
         ("5", "2"),
         ("7", "2"),
     ]
-    assert float(history[-1]["val_cost"]) == made.history[1, 2, 1].item()
+    assert float(history[-1]["val_cost"]) == made.figures[1, 2, 1].item()
 
 
 def test_what_varies_has_a_column(tmp_path: Path) -> None:
     starts = [Start(0, Hyperparameters(eta, lmbda=lmbda)) for eta, lmbda in ((0.1, 0.0), (0.2, 3.0))]
-    made, tables = record(starts), Tables(tmp_path, starts)
+    made, tables = made_history(starts), Tables(tmp_path, starts)
     tables.begin()
     tables.add(made.rows(), made, range(2))
     assert [(row["eta"], row["lmbda"]) for row in lines(tables.starts)] == [("0.1", "0.0"), ("0.2", "3.0")]
@@ -67,8 +67,8 @@ def test_what_varies_has_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ended", [False, True])
 def test_rows_are_read_back_to_the_last_bit(tmp_path: Path, ended: bool) -> None:
     starts = [Start(seed, Hyperparameters(0.1 + seed, 0.9, 2.0)) for seed in (5, 6, 7)]
-    made, tables = record(starts), Tables(tmp_path, starts)
-    made.history[0, 2, 0] = math.inf
+    made, tables = made_history(starts), Tables(tmp_path, starts)
+    made.figures[0, 2, 0] = math.inf
     tables.begin()
     tables.add(made.rows(), made, range(3))
     whole = tables.starts.stat().st_size

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_population import Interrupt, people, run
 
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import PictureSet, Split
@@ -21,9 +20,10 @@ from hillstart.runs.claim import claim
 from hillstart.runs.writer import RunFolder
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
-from hillstart.training.packs import Population
-from hillstart.training.stopping import Stopping
+from hillstart.training.packs import RunSpec
+from hillstart.training.stopping import EarlyStopping
 from made import blobs
+from training.test_packs import Interrupt, people, run
 
 LAST = Path("checkpoints/last.ckpt")
 RESULTS = ("starts.csv", "history.csv", "network.safetensors")
@@ -33,12 +33,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def interrupted(folder: Path, of: Population, epochs: int, **options: Any) -> None:
+def interrupted(folder: Path, of: RunSpec, epochs: int, **options: Any) -> None:
     with pytest.raises(InterruptedError):
         run(folder, of, more_callbacks=[Interrupt(epochs)], **options)
 
 
-def go_on(folder: Path, of: Population, **options: Any) -> dict[str, Any]:
+def go_on(folder: Path, of: RunSpec, **options: Any) -> dict[str, Any]:
     return run(folder, of, checkpoint=folder / LAST, **options)
 
 
@@ -119,7 +119,7 @@ def test_a_run_begun_in_an_emptied_folder_and_killed_at_once_ends_as_itself(tmp_
 # ---------------------------------------------------------------- what may change when a run goes on
 
 
-def with_split(name: str, change: Callable[[Split], Split]) -> Population:
+def with_split(name: str, change: Callable[[Split], Split]) -> RunSpec:
     data = blobs()
     return replace(people(), data=replace(data, **{name: change(getattr(data, name))}))
 
@@ -144,19 +144,19 @@ def swapped(data: PictureSet) -> PictureSet:
     return replace(data, train=data.train.take(torch.arange(len(data.train.y)).flip(0)))
 
 
-def begun_as(**of: str) -> Population:
+def begun_as(**of: str) -> RunSpec:
     return replace(people(), begin=partial(Network.start, [36, 5, 3], **of))
 
 
 DATA = blobs()
-OTHERS: dict[str, tuple[Population, list[str]]] = {
+OTHERS: dict[str, tuple[RunSpec, list[str]]] = {
     "activation": (begun_as(activation="tanh"), ["network.activation (sigmoid there, tanh here)"]),
     "cost": (begun_as(cost="cross_entropy"), ["network.cost (quadratic there, cross_entropy here)"]),
     "start": (begun_as(start="xavier"), ["network.start (unit_normal there, xavier here)"]),
     "batch": (people(batch_size=20), ["descent.batch_size (10 there, 20 here)"]),
     "schedule": (people(schedule="linear"), ["descent.schedule (constant there, linear here)"]),
     "order": (replace(people(), descent=replace(people().descent, seed=9)), ["descent.seed (0 there, 9 here)"]),
-    "stop": (people(stopping=Stopping(patience=1)), ["stop.patience (None there, 1 here)"]),
+    "stop": (people(stopping=EarlyStopping(patience=1)), ["stop.patience (None there, 1 here)"]),
     "more of train": (with_split("train", one_more), ["train pictures (103, SHA-256", "104, SHA-256"]),
     "pixel of train": (with_split("train", one_pixel), ["train pictures (103, SHA-256"]),
     "label of train": (with_split("train", one_label), ["train pictures (103, SHA-256"]),

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_inference import model, noise
 
 from hillstart.inference import model_file
+from inference.test_classifier import model, noise
 from launching import alone
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

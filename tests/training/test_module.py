@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 import hillstart.training.module
 from hillstart.system.errors import InputError
 from hillstart.training.module import Training
-from hillstart.training.optimizer import SCHEDULES, Descent
+from hillstart.training.optimizer import SCHEDULES, SGDConfig
 from made import blobs, trainer, training
 
 PER_EPOCH = 11  # mini-batches: 103 pictures, 10 in each but the last
@@ -32,13 +32,13 @@ def same(one: Training, other: Training) -> bool:
         torch.equal(p, q)
         for mine, others in ((one.pack.network(), other.pack.network()), (one.best, other.best))
         for p, q in zip(mine.parameters, others.parameters, strict=True)
-    ) and torch.equal(one.record.history, other.record.history)
+    ) and torch.equal(one.history.figures, other.history.figures)
 
 
 def test_the_starts_learn(tmp_path: Path) -> None:
     made = fit(tmp_path, max_epochs=40)
-    assert made.record.history[-1, :, 2].min() > 0.9
-    assert made.record.history[-1, :, 0].max() < made.record.history[0, :, 0].min()
+    assert made.history.figures[-1, :, 2].min() > 0.9
+    assert made.history.figures[-1, :, 0].max() < made.history.figures[0, :, 0].min()
 
 
 def test_global_step_counts_mini_batches(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_last_and_best_checkpoints_are_written(tmp_path: Path) -> None:
     stored = {name: torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("last", "best")}
     assert stored["last"]["global_step"] == 4 * PER_EPOCH
     assert torch.equal(stored["last"]["state_dict"]["weights.w1"], made.pack.network().w[0])
-    lowest = made.record.history[:, :, 1].amin(1).argmin()
+    lowest = made.history.figures[:, :, 1].amin(1).argmin()
     assert stored["best"]["global_step"] == (lowest + 1) * PER_EPOCH
     assert stored["last"]["hillstart"]["seeds"] == [0, 1, 2]
 
@@ -100,7 +100,7 @@ def test_each_start_is_kept_as_in_its_best_epoch(tmp_path: Path) -> None:
             seen.append(pl_module.pack.network())
 
     made = fit(tmp_path, max_epochs=8, eta=20.0, more_callbacks=[Watch()])  # so steep that costs rise and fall
-    best = made.record.history[:, :, 1].argmin(0).tolist()
+    best = made.history.figures[:, :, 1].argmin(0).tolist()
     assert len(set(best)) > 1 or best[0] < 7
     for s, epoch in enumerate(best):
         for kept, then in zip(made.best.parameters, seen[epoch].parameters, strict=True):
@@ -182,12 +182,12 @@ def test_a_checkpoint_of_another_descent_is_refused(tmp_path: Path, other: dict[
 def test_a_grid_is_every_combination_for_every_seed(tmp_path: Path) -> None:
     made = training(2, eta=[0.5, 0.1], momentum=0.9, lmbda=[0.0, 3.0])
     trainer(tmp_path).fit(made)
-    rolls = [(s.seed, s.hyperparameters.eta, s.hyperparameters.lmbda) for s in made.record.starts]
+    rolls = [(s.seed, s.hyperparameters.eta, s.hyperparameters.lmbda) for s in made.history.starts]
     assert rolls == [(seed, eta, lmbda) for eta in (0.5, 0.1) for lmbda in (0.0, 3.0) for seed in (0, 1)]
     for place, (seed, eta, lmbda) in enumerate(rolls):
         alone = training(2, eta=eta, momentum=0.9, lmbda=lmbda)
         trainer(tmp_path / f"{place}").fit(alone)
-        torch.testing.assert_close(made.record.history[:, place], alone.record.history[:, seed], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made.history.figures[:, place], alone.history.figures[:, seed], rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
@@ -208,16 +208,16 @@ def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
 )
 def test_a_descent_out_of_range_is_refused(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"^descent\.{key} is .*; it must be .*\.$"):
-        Descent(**({"eta": 0.1, "batch_size": 10} | {key: value}))
+        SGDConfig(**({"eta": 0.1, "batch_size": 10} | {key: value}))
 
 
 def test_an_unknown_schedule_and_a_batch_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="constant, linear, cosine"):
-        Descent(eta=0.1, batch_size=10, schedule="steep")
+        SGDConfig(eta=0.1, batch_size=10, schedule="steep")
     with pytest.raises(InputError, match=r"descent\.eta is \[.*each once"):
-        Descent(eta=[0.1, 0.1], batch_size=10)
+        SGDConfig(eta=[0.1, 0.1], batch_size=10)
     with pytest.raises(InputError, match="batch_size is 0; it must be a whole number, 1 or more"):
-        Descent(eta=0.1, batch_size=0)
+        SGDConfig(eta=0.1, batch_size=0)
     with pytest.raises(InputError, match="between 1 and the 103 training pictures"):
         trainer(tmp_path).fit(training(batch_size=104))
 
@@ -226,18 +226,18 @@ def test_an_unknown_schedule_and_a_batch_without_pictures_are_refused(tmp_path: 
 def test_training_on_cuda_agrees_with_the_cpu(tmp_path: Path) -> None:
     cpu = fit(tmp_path / "cpu", momentum=0.9)
     cuda = fit(tmp_path / "cuda", momentum=0.9, accelerator="cuda")
-    torch.testing.assert_close(cuda.record.history, cpu.record.history, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(cuda.history.figures, cpu.history.figures, rtol=1e-4, atol=1e-4)
 
 
 def test_logged_medians_are_those_of_the_table(tmp_path: Path) -> None:
     """Of an even number of starts the middle lies between two; a start that diverges is in no median."""
     made = training(2, eta=[0.5, 0.4, 1e30], cost="cross_entropy")
     trainer(tmp_path, logger=CSVLogger(tmp_path)).fit(made)
-    assert [row.diverged for row in made.record.rows()] == [False] * 4 + [True] * 2
+    assert [row.diverged for row in made.history.rows()] == [False] * 4 + [True] * 2
     (metrics,) = tmp_path.rglob("metrics.csv")
     with metrics.open() as file:
         logged = [row for row in csv.DictReader(file) if row.get("median_val_cost")]
     assert len(logged) == 3
-    for figures, row in zip(made.record.history[:, :4].tolist(), logged, strict=True):
+    for figures, row in zip(made.history.figures[:, :4].tolist(), logged, strict=True):
         for k, name in ((1, "median_val_cost"), (2, "median_val_accuracy")):
             assert float(row[name]) == pytest.approx(statistics.median(start[k] for start in figures), rel=1e-6)

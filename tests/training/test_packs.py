@@ -22,20 +22,20 @@ from hillstart.system.errors import InputError
 from hillstart.training import packs as population
 from hillstart.training.callbacks import Checkpoints, WholeCheckpoints
 from hillstart.training.module import Training
-from hillstart.training.optimizer import Descent
-from hillstart.training.packs import Population
-from hillstart.training.stopping import Stopping
+from hillstart.training.optimizer import SGDConfig
+from hillstart.training.packs import RunSpec
+from hillstart.training.stopping import EarlyStopping
 from made import blobs, trainer
 
 CPU = torch.device("cpu")
 
 
-def people(starts: int = 10, *, stopping: Stopping | None = None, seed: int = 0, **descent: Any) -> Population:
+def people(starts: int = 10, *, stopping: EarlyStopping | None = None, seed: int = 0, **descent: Any) -> RunSpec:
     data = blobs()
-    descents = Descent(**({"eta": 0.5, "batch_size": 10} | descent))
+    descents = SGDConfig(**({"eta": 0.5, "batch_size": 10} | descent))
     all_of_them = [Start(s, p) for p in descents.grid() for s in range(seed, seed + starts)]
     begin = partial(Network.start, [36, 5, 3])
-    return Population(begin, [36, 5, 3], data, descents, stopping or Stopping(), all_of_them)
+    return RunSpec(begin, [36, 5, 3], data, descents, stopping or EarlyStopping(), all_of_them)
 
 
 def maker(folder: Path, **options: Any) -> Callable[[], pl.Trainer]:
@@ -51,7 +51,7 @@ def table(folder: Path, name: str = "starts.csv") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def run(folder: Path, of: Population, *, pack: int | None = None, **options: Any) -> dict[str, Any]:
+def run(folder: Path, of: RunSpec, *, pack: int | None = None, **options: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     known = {key: options.pop(key) for key in ("keep", "checkpoint") if key in options}
     return experiment.run(of, maker(folder, **options), folder, pack=pack, **known)
@@ -184,7 +184,7 @@ def test_a_pack_too_large_for_the_device_is_halved_in_the_middle_of_a_run(
     setup = Training.setup
 
     def narrow(self: Training, stage: str) -> None:
-        if len(self.record.starts) > 3:
+        if len(self.history.starts) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         setup(self, stage)
 
@@ -231,7 +231,7 @@ def test_a_single_start_too_large_is_an_error(tmp_path: Path, monkeypatch: pytes
 
 
 def test_epochs_that_stopping_saved_are_counted(tmp_path: Path) -> None:
-    summary = run(tmp_path, people(8, stopping=Stopping(race=1)), max_epochs=8)
+    summary = run(tmp_path, people(8, stopping=EarlyStopping(race=1)), max_epochs=8)
     assert (summary["finished"], summary["stopped"], summary["diverged"]) == (1, 7, 0)
     assert summary["epochs_trained"] == 4 * 1 + 2 * 2 + 1 * 4 + 8
     assert summary["epochs_saved"] == 4 * 7 + 2 * 6 + 1 * 4
@@ -259,12 +259,14 @@ def saving_often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("stopping", [Stopping(), Stopping(race=1), Stopping(patience=1)], ids=["", "race", "patience"])
+@pytest.mark.parametrize(
+    "stopping", [EarlyStopping(), EarlyStopping(race=1), EarlyStopping(patience=1)], ids=["", "race", "patience"]
+)
 @pytest.mark.parametrize("epochs", [1, 3, 4, 5, 7, 9, 12])
 def test_an_interrupted_run_ends_with_the_table_of_an_uninterrupted_one(
-    tmp_path: Path, epochs: int, stopping: Stopping, saving_often: None
+    tmp_path: Path, epochs: int, stopping: EarlyStopping, saving_often: None
 ) -> None:
-    def of() -> Population:
+    def of() -> RunSpec:
         return people(stopping=stopping, eta=[0.5, 3.0], momentum=0.9)
 
     whole = run(tmp_path / "whole", of(), pack=7, keep=5)
@@ -321,7 +323,7 @@ def test_a_finished_run_may_be_closed_again(tmp_path: Path) -> None:
     ],
 )
 def test_another_run_cannot_go_on_in_its_folder(
-    tmp_path: Path, other: Population, options: dict[str, Any], sentence: str
+    tmp_path: Path, other: RunSpec, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InterruptedError):
         run(tmp_path, people(), pack=4, more_callbacks=[Interrupt(6)])
@@ -384,7 +386,7 @@ def test_a_job_whose_starts_all_diverge_fails_alone(tmp_path: Path) -> None:
     whole = people()
     given = [*jobs((0,)), *jobs((1,), eta=1e30)]
     begin = partial(Network.start, [36, 5, 3], cost="cross_entropy")
-    whole = Population(begin, whole.sizes, whole.data, whole.descent, whole.stopping, whole.starts)
+    whole = RunSpec(begin, whole.sizes, whole.data, whole.descent, whole.stopping, whole.starts)
     done = {f.job: f for f in experiment.run_together(whole, given, maker(tmp_path))}
     (tmp_path / "0").mkdir()
     (tmp_path / "1").mkdir()

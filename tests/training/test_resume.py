@@ -14,7 +14,7 @@ import hillstart.engine.tiling
 from hillstart.engine.tiling import Tiling
 from hillstart.training.callbacks import Checkpoints, WholeCheckpoints
 from hillstart.training.module import Training
-from hillstart.training.stopping import Stopping
+from hillstart.training.stopping import EarlyStopping
 from made import blobs, trainer, training
 
 DATA = blobs(train=203, augment="photo")
@@ -64,8 +64,8 @@ def interrupted(folder: Path, step: int, **of: Any) -> None:
 
 def state(made: Training) -> dict[str, Any]:
     """All that training has changed, as bytes, so that nan equals nan."""
-    record = made.record
-    tensors = made.state_dict() | {"history": record.history, "epochs": record.epochs, "status": record.status}
+    history = made.figures
+    tensors = made.state_dict() | {"history": history.figures, "epochs": history.epochs, "status": history.status}
     return {name: t.cpu().numpy().tobytes() for name, t in tensors.items()}
 
 
@@ -74,13 +74,13 @@ def company(name: str) -> dict[str, Any]:
     moves = dict(MOVES[name])
     if "optimiser" not in moves:
         moves["eta"] = [0.5, 1e30]
-    return moves | {"cost": "cross_entropy", "stopping": Stopping(patience=1)}
+    return moves | {"cost": "cross_entropy", "stopping": EarlyStopping(patience=1)}
 
 
 @pytest.mark.parametrize("name", MOVES)
 def test_the_company_holds_starts_that_stop_and_starts_that_diverge(tmp_path: Path, name: str) -> None:
     made = fit(tmp_path, **company(name))
-    ends = {row.status for row in made.record.rows()}
+    ends = {row.status for row in made.history.rows()}
     assert "stopped" in ends
     assert "diverged" in ends or name == "adam"
 
@@ -113,10 +113,12 @@ def test_interrupted_again_and_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stopping", [Stopping(), Stopping(patience=1), Stopping(patience=2), Stopping(race=5)], ids=["", "1", "2", "race"]
+    "stopping",
+    [EarlyStopping(), EarlyStopping(patience=1), EarlyStopping(patience=2), EarlyStopping(race=5)],
+    ids=["", "1", "2", "race"],
 )
 @pytest.mark.parametrize("name", ["plain", "momentum", "adam"])
-def test_five_epochs_and_five_more_are_ten(tmp_path: Path, name: str, stopping: Stopping) -> None:
+def test_five_epochs_and_five_more_are_ten(tmp_path: Path, name: str, stopping: EarlyStopping) -> None:
     of = company(name) | {"schedule": "constant", "stopping": stopping}
     whole = fit(tmp_path / "whole", **of)
     fit(tmp_path / "more", epochs=5, **of)
@@ -127,7 +129,7 @@ def test_a_pack_is_tiled_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch:
     """On CUDA the rounding depends on it; which starts stand where depends on the order in which the others ended."""
     monkeypatch.setattr(hillstart.engine.tiling, "TILE_FLOPS", 0)
     monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (4, True))
-    of = {"starts": 24, "stopping": Stopping(race=1)}
+    of = {"starts": 24, "stopping": EarlyStopping(race=1)}
     whole = fit(tmp_path / "whole", epochs=4, **of)
     interrupted(tmp_path / "cut", 3 * PER_EPOCH + BLOCK, epochs=4, **of)
     resumed = fit(tmp_path / "cut", resume=True, epochs=4, **of)
@@ -142,18 +144,18 @@ def test_nothing_is_saved_in_the_middle_of_a_chunk(tmp_path: Path, monkeypatch: 
     whole = fit(tmp_path / "whole", **of)
     interrupted(tmp_path / "cut", 2 * PER_EPOCH + BLOCK, **of)
     before = (tmp_path / "cut/checkpoints/last.ckpt").read_bytes()
-    from hillstart.engine.ensemble import Pack
+    from hillstart.engine.ensemble import StartEnsemble
 
-    descend = Pack.descend
+    descend = StartEnsemble.descend
 
-    def half(self: Pack, read: Any, schedule: Any) -> None:
+    def half(self: StartEnsemble, read: Any, schedule: Any) -> None:
         self.tiles[0].network.w[0].add_(1)
         raise InterruptedError
 
-    monkeypatch.setattr(Pack, "descend", half)
+    monkeypatch.setattr(StartEnsemble, "descend", half)
     with pytest.raises(InterruptedError):
         fit(tmp_path / "cut", resume=True, **of)
-    monkeypatch.setattr(Pack, "descend", descend)
+    monkeypatch.setattr(StartEnsemble, "descend", descend)
     assert (tmp_path / "cut/checkpoints/last.ckpt").read_bytes() == before
     assert state(fit(tmp_path / "cut", resume=True, **of)) == state(whole)
 

@@ -8,67 +8,67 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from hillstart.engine.starts import Hyperparameters, Record, Start
+from hillstart.engine.starts import History, Hyperparameters, Start
 from hillstart.system.errors import InputError
 from hillstart.training.module import Training
-from hillstart.training.stopping import EXPLODED, Stopping
+from hillstart.training.stopping import EXPLODED, EarlyStopping
 from made import trainer, training
 
 
-def ends(stopping: Stopping, *epochs: list[float], last: bool = False) -> list[tuple[int, str]]:
+def ends(stopping: EarlyStopping, *epochs: list[float], last: bool = False) -> list[tuple[int, str]]:
     """(epochs, status) of each start, given the validation costs of all, epoch by epoch."""
-    record = Record([Start(seed, Hyperparameters(1.0)) for seed in range(len(epochs[0]))])
+    history = History([Start(seed, Hyperparameters(1.0)) for seed in range(len(epochs[0]))])
     for k, costs in enumerate(epochs):
-        figures = torch.tensor([[1.0, cost, 0.5] for cost in costs])[record.rolling]
-        record.add(figures)
-        stopping.after_epoch(record, last=last and k == len(epochs) - 1)
-    return [(row.epochs, row.status) for row in record.rows()]
+        figures = torch.tensor([[1.0, cost, 0.5] for cost in costs])[history.active]
+        history.add(figures)
+        stopping.after_epoch(history, last=last and k == len(epochs) - 1)
+    return [(row.epochs, row.status) for row in history.rows()]
 
 
 def test_without_a_reason_no_start_ends() -> None:
-    assert ends(Stopping(), [1.0, 2.0], [2.0, 2.0], [3.0, 2.0], [4.0, 2.0]) == [(4, "finished")] * 2
+    assert ends(EarlyStopping(), [1.0, 2.0], [2.0, 2.0], [3.0, 2.0], [4.0, 2.0]) == [(4, "finished")] * 2
 
 
 def test_patience_is_counted_from_the_lowest_cost_of_each_start() -> None:
     costs = [[5.0, 1.0, 3.0], [4.0, 2.0, 2.0], [3.0, 2.0, 2.5], [2.0, 2.0, 1.9], [1.0, 2.0, 2.0]]
-    assert ends(Stopping(patience=2), *costs) == [(5, "finished"), (3, "stopped"), (5, "finished")]
-    assert ends(Stopping(patience=1), *costs) == [(5, "finished"), (2, "stopped"), (3, "stopped")]
+    assert ends(EarlyStopping(patience=2), *costs) == [(5, "finished"), (3, "stopped"), (5, "finished")]
+    assert ends(EarlyStopping(patience=1), *costs) == [(5, "finished"), (2, "stopped"), (3, "stopped")]
 
 
 def test_who_rolls_to_the_last_epoch_has_finished() -> None:
-    assert ends(Stopping(patience=1), [1.0, 2.0], [2.0, 1.0], last=True) == [(2, "finished")] * 2
-    assert ends(Stopping(race=1), [1.0, 2.0], last=True) == [(1, "finished")] * 2
+    assert ends(EarlyStopping(patience=1), [1.0, 2.0], [2.0, 1.0], last=True) == [(2, "finished")] * 2
+    assert ends(EarlyStopping(race=1), [1.0, 2.0], last=True) == [(1, "finished")] * 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, EXPLODED, 1e30])
 def test_a_cost_that_explodes_ends_its_start(bad: float) -> None:
-    assert ends(Stopping(), [1.0, 2.0], [1.0, bad], [0.5, 1.0]) == [(3, "finished"), (2, "diverged")]
-    assert ends(Stopping(), [1.0, bad], last=True) == [(1, "finished"), (1, "diverged")]
+    assert ends(EarlyStopping(), [1.0, 2.0], [1.0, bad], [0.5, 1.0]) == [(3, "finished"), (2, "diverged")]
+    assert ends(EarlyStopping(), [1.0, bad], last=True) == [(1, "finished"), (1, "diverged")]
 
 
 def test_a_race_halves_the_pack_again_and_again() -> None:
     costs = [[float(s) for s in range(9)]] * 9
     # after 2 epochs 5 of 9 go on, after 4 there are 3, after 8 there are 2
     stopped = [2, 2, 2, 2, 4, 4, 8]
-    assert ends(Stopping(race=2), *costs) == [(9, "finished")] * 2 + [(e, "stopped") for e in reversed(stopped)]
-    assert [s for _, s in ends(Stopping(race=1), *[[1.0, 2.0, 3.0]] * 8)] == ["finished", "stopped", "stopped"]
+    assert ends(EarlyStopping(race=2), *costs) == [(9, "finished")] * 2 + [(e, "stopped") for e in reversed(stopped)]
+    assert [s for _, s in ends(EarlyStopping(race=1), *[[1.0, 2.0, 3.0]] * 8)] == ["finished", "stopped", "stopped"]
 
 
 def test_in_a_race_places_are_counted_from_all_that_began() -> None:
     """Of 4 starts 2 go on after the first epoch, though one has exploded."""
     costs = [[math.nan, 1.0, 2.0, 3.0]] * 2
     expected = [(1, "diverged"), (2, "finished"), (2, "finished"), (1, "stopped")]
-    assert ends(Stopping(race=1), *costs, last=True) == expected
+    assert ends(EarlyStopping(race=1), *costs, last=True) == expected
 
 
 @pytest.mark.parametrize("key", ["patience", "race"])
 @pytest.mark.parametrize("bad", [0, -1, True])
 def test_what_is_no_number_of_epochs_is_refused(key: str, bad: Any) -> None:
     with pytest.raises(InputError, match=rf"^stop\.{key} is {bad}; it must be "):
-        Stopping(**{key: bad})
+        EarlyStopping(**{key: bad})
 
 
-def fit(folder: Path, starts: int, stopping: Stopping | None = None, **options: Any) -> Training:
+def fit(folder: Path, starts: int, stopping: EarlyStopping | None = None, **options: Any) -> Training:
     descent = {key: options.pop(key) for key in ("eta", "momentum") if key in options}
     made = training(starts, stopping=stopping, hidden=8, **descent)
     trainer(folder, **options).fit(made)
@@ -76,20 +76,20 @@ def fit(folder: Path, starts: int, stopping: Stopping | None = None, **options: 
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("stopping", [Stopping(patience=1), Stopping(race=2)], ids=["patience", "race"])
+@pytest.mark.parametrize("stopping", [EarlyStopping(patience=1), EarlyStopping(race=2)], ids=["patience", "race"])
 def test_the_others_do_not_notice_by_a_bit(
-    tmp_path: Path, momentum: float, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, momentum: float, stopping: EarlyStopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles of 32 starts, in which every layer of [36,8,3] has whole columns."""
     monkeypatch.setattr("hillstart.engine.tiling.TILE_FLOPS", 0)
     monkeypatch.setattr("hillstart.engine.tiling.tile_bytes", lambda cores, small: 32 * 36 * 8 * 4)
     free = fit(tmp_path / "free", 128, eta=3.0, momentum=momentum, max_epochs=12)
     some = fit(tmp_path / "some", 128, stopping, eta=3.0, momentum=momentum, max_epochs=12)
-    epochs = some.record.epochs
+    epochs = some.history.epochs
     assert 0 < (epochs < 12).sum() < 128
     assert len(some.pack.tiles) < len(free.pack.tiles)
     for s in range(128):
-        alike = free.record.history[: epochs[s], s], some.record.history[: epochs[s], s]
+        alike = free.history.figures[: epochs[s], s], some.history.figures[: epochs[s], s]
         assert torch.equal(*alike), f"start {s}"
         if epochs[s] == 12:
             for p, q in zip(free.best.parameters, some.best.parameters, strict=True):
@@ -97,9 +97,9 @@ def test_the_others_do_not_notice_by_a_bit(
 
 
 def test_when_all_have_ended_the_fit_ends(tmp_path: Path) -> None:
-    made = fit(tmp_path, 3, Stopping(patience=1), eta=30.0, max_epochs=500)
-    assert not made.record.rolling.any()
-    assert len(made.record.history) == made.record.epochs.max() < 500
+    made = fit(tmp_path, 3, EarlyStopping(patience=1), eta=30.0, max_epochs=500)
+    assert not made.history.active.any()
+    assert len(made.history.figures) == made.history.epochs.max() < 500
 
 
 def test_a_start_that_explodes_leaves_its_neighbours_alone(tmp_path: Path) -> None:
@@ -107,12 +107,12 @@ def test_a_start_that_explodes_leaves_its_neighbours_alone(tmp_path: Path) -> No
     trainer(tmp_path, max_epochs=3).fit(made)
     alone = training(2, eta=0.5, hidden=8, cost="cross_entropy")
     trainer(tmp_path / "alone", max_epochs=3).fit(alone)
-    assert [row.status for row in made.record.rows()] == ["finished", "finished", "diverged", "diverged"]
-    torch.testing.assert_close(made.record.history[:, :2], alone.record.history, rtol=1e-5, atol=1e-6)
+    assert [row.status for row in made.history.rows()] == ["finished", "finished", "diverged", "diverged"]
+    torch.testing.assert_close(made.history.figures[:, :2], alone.history.figures, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("stopping", [Stopping(patience=1), Stopping(race=1)], ids=["patience", "race"])
-def test_resumed_equals_uninterrupted_where_starts_have_ended(tmp_path: Path, stopping: Stopping) -> None:
+@pytest.mark.parametrize("stopping", [EarlyStopping(patience=1), EarlyStopping(race=1)], ids=["patience", "race"])
+def test_resumed_equals_uninterrupted_where_starts_have_ended(tmp_path: Path, stopping: EarlyStopping) -> None:
     whole = fit(tmp_path / "whole", 16, stopping, eta=3.0, momentum=0.9, max_epochs=8)
 
     class Interrupt(pl.Callback):
@@ -128,7 +128,7 @@ def test_resumed_equals_uninterrupted_where_starts_have_ended(tmp_path: Path, st
     assert len(stored["state_dict"]["weights.w1"]) == (stored["hillstart"]["status"] == 0).sum()
     again = training(16, stopping=stopping, hidden=8, eta=3.0, momentum=0.9)
     trainer(tmp_path / "rest", max_epochs=8).fit(again, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    assert torch.equal(again.record.history.nan_to_num(-1), whole.record.history.nan_to_num(-1))
-    assert torch.equal(again.record.status, whole.record.status)
+    assert torch.equal(again.history.figures.nan_to_num(-1), whole.history.figures.nan_to_num(-1))
+    assert torch.equal(again.history.status, whole.history.status)
     for p, q in zip(again.best.parameters, whole.best.parameters, strict=True):
         assert torch.equal(p, q)

@@ -11,7 +11,7 @@ from rich.table import Table
 from hillstart.cli.options import (
     one_sentence,
 )
-from hillstart.config.build import build_population, composed_options
+from hillstart.config.build import build_run_spec, composed_options
 from hillstart.config.options import conf_folder
 from hillstart.data.batches import Sample
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*", metavar="key=value", help="as for training: network.hidden=[5,4] ...")
     options = parser.parse_args().options
     with one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        population = build_population(composed_options(hydra.compose("train", ["starts=2", *options])))
+        population = build_run_spec(composed_options(hydra.compose("train", ["starts=2", *options])))
     data, B = population.data, 10
     x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
     net = population.begin(sorted({start.seed for start in population.starts}))

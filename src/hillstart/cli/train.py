@@ -31,7 +31,7 @@ from hillstart.cli.options import (
     with_quiet_rank,
     with_resumed_folder,
 )
-from hillstart.config.build import PER_START, build_population, composed_options, plain, trainer_maker
+from hillstart.config.build import PER_START, build_run_spec, composed_options, plain, trainer_maker
 from hillstart.config.options import RunOptions, conf_folder, read_options, targets
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
@@ -42,7 +42,7 @@ from hillstart.system.console import outlive
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, relative, replacing
 from hillstart.training.distributed import leave, on_first_rank
-from hillstart.training.packs import Population
+from hillstart.training.packs import RunSpec
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class TrainingTask:
         self.report = first.report
         starts, trainer, population = [of.population for of in jobs.values()], trainer_maker(first, folder), None
         try:
-            population = build_population(first)
+            population = build_run_spec(first)
             self._check_objective(first, population)
         except USER_ERRORS as error:
             yield from ((index, partial(_raise, error)) for index in jobs)
@@ -133,7 +133,7 @@ class TrainingTask:
         if options.report:
             check_shown(options.network.activation, options.network.cost)  # not only when all is trained
         make_trainer = trainer_maker(options, folder)
-        population = build_population(options)
+        population = build_run_spec(options)
         if not alone:
             self._check_objective(options, population)
         accepted = partial(_store_options, folder, cfg) if on_first_rank() else None
@@ -147,17 +147,17 @@ class TrainingTask:
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
 
-    def _check_objective(self, options: RunOptions, population: Population) -> None:
+    def _check_objective(self, options: RunOptions, population: RunSpec) -> None:
         """Hydra's own sweepers try all that they are told to; others look for the lowest of what jobs return."""
         if HydraConfig.get().runtime.choices.get("hydra/sweeper") not in ("hillstart", "basic"):
             self._objective.check(options.network.cost, population.data.validated_on)
 
 
-def _write_job(done: experiment.Finished, cfg: DictConfig) -> float:
+def _write_job(done: experiment.JobResult, cfg: DictConfig) -> float:
     return float(done.write(_output_folder())["val_cost_of_starts"]["median"])
 
 
-def _open_the_box(folder: Path, population: Population | None = None) -> None:
+def _open_the_box(folder: Path, population: RunSpec | None = None) -> None:
     from hillstart.report import write  # which brings Matplotlib: training need not wait for it
 
     log.info("writing the page that opens the box ...")

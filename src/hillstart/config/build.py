@@ -26,7 +26,7 @@ from hillstart.system.errors import InputError
 from hillstart.system.untrusted import briefly
 from hillstart.training.callbacks import Checkpoints, TrainingBar, WholeCheckpoints
 from hillstart.training.distributed import AcrossRanks
-from hillstart.training.packs import Population
+from hillstart.training.packs import RunSpec
 
 ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
 """What to do when a rank is lost."""
@@ -67,7 +67,7 @@ def composed_options(cfg: DictConfig) -> RunOptions:
     return read_options(options, set(targets(options)))
 
 
-def build_population(options: RunOptions) -> Population:
+def build_run_spec(options: RunOptions) -> RunSpec:
     """The starts that the options ask for, with the pictures they are to learn.
 
     Raises:
@@ -78,7 +78,7 @@ def build_population(options: RunOptions) -> Population:
         raise InputError(f"data: its _target_ returned a {type(data).__name__}; it must return a PictureSet.")
     sizes = [data.train.x[0].numel(), *net.hidden, len(data.classes)]
     begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
-    return Population(begin, sizes, data, options.descent, options.stop, options.population)
+    return RunSpec(begin, sizes, data, options.descent, options.stop, options.population)
 
 
 def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer]:

@@ -25,8 +25,8 @@ from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_opt
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Says, check, one_of, whole
 from hillstart.system.untrusted import briefly
-from hillstart.training.optimizer import Descent
-from hillstart.training.stopping import Stopping
+from hillstart.training.optimizer import SGDConfig
+from hillstart.training.stopping import EarlyStopping
 
 MOST_STARTS, MOST_NODES = 10**6, 10**6
 """In one run, with all points of a grid; in one layer."""
@@ -104,8 +104,8 @@ class RunOptions:
     resume: Annotated[str | None, Says("a run folder, a checkpoint in one, or null")]
     data: Callable[[], PictureSet]
     network: NetworkOptions
-    descent: Descent
-    stop: Stopping
+    descent: SGDConfig
+    stop: EarlyStopping
     trainer: TrainerOptions
     logger: Plain
     report: Flag = True  # runs of earlier versions name neither this one ...
@@ -138,7 +138,7 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
         "data": _loader(options["data"], trusted),
         "network": _made("network", NetworkOptions, options["network"]),
         "descent": _descent(options["descent"], trusted),
-        "stop": _recipe("stop", Stopping, options["stop"], trusted),
+        "stop": _recipe("stop", EarlyStopping, options["stop"], trusted),
         "trainer": _made("trainer", TrainerOptions, options["trainer"]),
     }
     read: RunOptions = _made("", RunOptions, found)
@@ -192,10 +192,10 @@ def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str
     return _called(group, made, plain)
 
 
-def _descent(options: Plain, trusted: Collection[str]) -> Descent:
+def _descent(options: Plain, trusted: Collection[str]) -> SGDConfig:
     optimiser = options.get("optimiser")
     if optimiser is None:
-        return _recipe("descent", Descent, options, trusted)
+        return _recipe("descent", SGDConfig, options, trusted)
     if not isinstance(optimiser, Mapping) or "_target_" not in optimiser:
         raise InputError("descent.optimiser has no _target_; give one such as torch.optim.Adam.")
     target = str(optimiser["_target_"])
@@ -208,7 +208,7 @@ def _descent(options: Plain, trusted: Collection[str]) -> Descent:
     if nested := list(targets(own)):
         _check_trusted("descent.optimiser", nested[0], trusted)
         own = dict(_called("descent.optimiser", hydra.utils.instantiate, {"config": own, "_convert_": "all"}))
-    return _recipe("descent", Descent, options, trusted, optimiser=partial(steps, **own))
+    return _recipe("descent", SGDConfig, options, trusted, optimiser=partial(steps, **own))
 
 
 def _loader(options: Plain, trusted: Collection[str]) -> Callable[[], PictureSet]:

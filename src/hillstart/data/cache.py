@@ -137,7 +137,7 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
     bits = content[24] if image.format == "PNG" else 8  # its place in the IHDR chunk, which always comes first
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,)))
-    if bits > 8 or image.mode.startswith("I"):
+    if image.mode != "F" and (bits > 8 or image.mode.startswith("I")):  # floating-point pixels are refused later
         found.add("deep")
         grey = image.mode.startswith("I")
         high = int(np.asarray(image).max()) if grey else max(band[1] for band in image.getextrema()[:3]) << 8  # type: ignore[index]

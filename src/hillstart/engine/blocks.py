@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hillstart.engine.matmul import Products
+from hillstart.engine.matmul import MatmulBackend
 from hillstart.network import Network, PerStart, add_scaled, apart, is_zero, per_start, together
 
 Read = Callable[[slice], tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]
@@ -59,7 +59,7 @@ def block_at(
     read: Read,
     batch_size: int,
     schedule: Sequence[float] | Float[Tensor, " K"],
-    products: Products,
+    matmul: MatmulBackend,
 ) -> Block:
     """The block of a chunk that begins at its mini-batch `first` and has at most `most`.
 
@@ -70,7 +70,7 @@ def block_at(
     x, y = read(slice(first * batch_size, (first + len(factors)) * batch_size))
     parts = [slice(k * batch_size, min((k + 1) * batch_size, len(x))) for k in range(len(factors))]
     gram = torch.mm(x, x.t()).add_(1) if len(parts) > 1 else x.new_empty(0, 0)
-    return Block(x, y, x.t().contiguous() if products.transposed else x.t(), gram, parts, factors)
+    return Block(x, y, x.t().contiguous() if matmul.transposed else x.t(), gram, parts, factors)
 
 
 def descend(
@@ -81,7 +81,7 @@ def descend(
     lmbda: PerStart,
     n: int,
     velocity: Network | None,
-    products: Products,
+    matmul: MatmulBackend,
 ) -> None:
     """What `Network.descend` does, for each mini-batch of the block in turn.
 
@@ -90,7 +90,7 @@ def descend(
             each start, the block must be of one mini-batch.
     """
     S, b, alone = network.starts, network.b[0].flatten(), len(block.parts) == 1
-    Z = products.forward(b, block.x, together(network.w[0]))
+    Z = matmul.forward(b, block.x, together(network.w[0]))
     decays = [0.0 if is_zero(lmbda) else eta * factor * lmbda / n for factor in block.factors]
     left = _left(decays)
     steps = Z if alone else torch.empty_like(Z)
@@ -112,12 +112,12 @@ def descend(
     if velocity is None:
         if not is_zero(decays[0]):
             network.w[0] *= per_start(left[-1], 3)
-        network.w[0] = apart(products.add(together(network.w[0]), block.xt, steps), S)
+        network.w[0] = apart(matmul.add(together(network.w[0]), block.xt, steps), S)
         b.addmv_(steps.t(), _of_bias(block, left))
     else:
         velocity.w[0] *= per_start(mu, 3)
         add_scaled(velocity.w[0], network.w[0], -decays[0])
-        velocity.w[0] = apart(products.add(together(velocity.w[0]), block.xt, steps), S)
+        velocity.w[0] = apart(matmul.add(together(velocity.w[0]), block.xt, steps), S)
         network.w[0] += velocity.w[0]
         velocity.b[0].mul_(per_start(mu, 2)).view(-1).add_(steps.sum(0))
         network.b[0] += velocity.b[0]

@@ -17,7 +17,7 @@ WARM_UP = 3
 """Runs before a capture, in which libraries set up what must not be set up within one; torch's manual asks for some."""
 
 
-class Replay:
+class CudaGraph:
     """`steps` for inputs of one shape, captured.
 
     Args:

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hillstart.engine.blocks import Block, Read, block_at, descend, mini_batches
-from hillstart.engine.cuda import Replay
-from hillstart.engine.matmul import Products, products
+from hillstart.engine.cuda import CudaGraph
+from hillstart.engine.matmul import MatmulBackend, matmul_backend
 from hillstart.engine.tiling import SMALL_BATCH, Tiling, workers
 from hillstart.network import Network, PerStart, apart, together
 
@@ -53,20 +53,22 @@ class Tile:
         self.optimiser = None if optimiser is None else optimiser(network.parameters, lr=self.eta)
         self.velocity = None if mu is None or optimiser is not None else network.at_rest()
         self._descend = _fused() if fuse else descend
-        self._replay: Replay | None = None
+        self._replay: CudaGraph | None = None
 
-    def descend(self, chunk: Sequence[Block], products: Products) -> None:
+    def descend(self, chunk: Sequence[Block], matmul: MatmulBackend) -> None:
         """One step for each mini-batch."""
         for block in chunk:
             if self.optimiser is None:
-                self._descend(self.network, block, self.eta, self.mu, self.lmbda, self.n, self.velocity, products)
+                self._descend(self.network, block, self.eta, self.mu, self.lmbda, self.n, self.velocity, matmul)
                 continue
             for rows, factor in zip(block.parts, block.factors, strict=True):
                 self.network.put_gradient(block.x[rows], block.y[rows], self.lmbda, self.n)
                 self.optimiser.param_groups[0]["lr"] = self.eta * factor
                 self.optimiser.step()
 
-    def replay(self, x: Tensor, y: Tensor, schedule: Sequence[float], batch_size: int, most: int, of: Products) -> None:
+    def replay(
+        self, x: Tensor, y: Tensor, schedule: Sequence[float], batch_size: int, most: int, of: MatmulBackend
+    ) -> None:
         """What `descend` does on CUDA: as many mini-batches as a graph holds are replayed at a time, the rest is not.
 
         Args:
@@ -87,7 +89,7 @@ class Tile:
                 break
             inputs = (x[rows], y[rows], factors[first : first + held])
             if self._replay is None:
-                self._replay = Replay(steps, *inputs, [t for tensors in self.state().values() for t in tensors])
+                self._replay = CudaGraph(steps, *inputs, [t for tensors in self.state().values() for t in tensors])
             self._replay(*inputs)
             first += held
         if first < len(schedule):
@@ -107,10 +109,10 @@ class Tile:
                 state[name] = [self.optimiser.state[p][name] for p in self.network.parameters]
         return state
 
-    def measure(self, x: Tensor, y: Tensor, products: Products) -> tuple[Tensor, Tensor]:
+    def evaluate(self, x: Tensor, y: Tensor, matmul: MatmulBackend) -> tuple[Tensor, Tensor]:
         """Of each start, the sum over the pictures of its costs, and how many it gets right, in float64."""
         network = self.network
-        z = products.forward(network.b[0].flatten(), x, together(network.w[0]))
+        z = matmul.forward(network.b[0].flatten(), x, together(network.w[0]))
         cost, outputs = network.evaluate_onward(apart(z, network.starts), y)
         right = outputs.argmax(-1) == y.argmax(-1)
         return self.of_starts(cost.double().sum(1)), self.of_starts(right.double().sum(1))
@@ -131,8 +133,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Pack:
-    """S starts on one device, of which fewer and fewer may be left rolling.
+class StartEnsemble:
+    """S starts on one device, of which fewer and fewer may be left active.
 
     Attributes:
         starts: places of those that still roll, ascending; in this order stands all that is said of them.
@@ -169,7 +171,7 @@ class Pack:
         element_bytes = network.w[0].element_size()
         self._tiling = Tiling(self.sizes, rolls, optimiser is None, batch_size, cores, element_bytes)
         self._lay(network, range(network.starts))
-        self.products, self._exact = products(network.w[0]), products(network.w[0], rounded=False)
+        self.matmul, self._exact = matmul_backend(network.w[0]), matmul_backend(network.w[0], rounded=False)
         self.block = self._block()
 
     def _block(self) -> int:
@@ -264,22 +266,22 @@ class Pack:
         if self.device.type == "cuda" and self._optimiser is None:
             x, y = read(slice(0, len(schedule) * self.batch_size))
             for tile in self.tiles:
-                tile.replay(x, y, schedule, self.batch_size, self.block, self.products)
+                tile.replay(x, y, schedule, self.batch_size, self.block, self.matmul)
             return
-        made = lambda first: block_at(first, self.block, read, self.batch_size, schedule, self.products)  # noqa: E731
+        made = lambda first: block_at(first, self.block, read, self.batch_size, schedule, self.matmul)  # noqa: E731
         firsts = range(0, len(schedule), self.block)
         # Blocks of small batches are many short steps of Python, for which threads would wait in turn.
         chunk = [made(k) for k in firsts] if self.batch_size < SMALL_BATCH else self._on_every_core(made, firsts)
-        self._on_every_core(lambda tile: tile.descend(chunk, self.products), self.tiles)
+        self._on_every_core(lambda tile: tile.descend(chunk, self.matmul), self.tiles)
 
-    def measure(
+    def evaluate(
         self, batches: Iterable[tuple[Tensor, Tensor]]
-    ) -> tuple[Float[Tensor, " rolling"], Float[Tensor, " rolling"]]:
+    ) -> tuple[Float[Tensor, " active"], Float[Tensor, " active"]]:
         """Mean cost (without the L2 term) and accuracy of each start over the batches, in float64 on the CPU."""
         S = len(self.starts)
         cost, right, pictures = torch.zeros(S).double(), torch.zeros(S).double(), 0
         for x, y in batches:
-            results = self._on_every_core(lambda tile, x=x, y=y: tile.measure(x, y, self._exact), self.tiles)  # type: ignore[misc]
+            results = self._on_every_core(lambda tile, x=x, y=y: tile.evaluate(x, y, self._exact), self.tiles)  # type: ignore[misc]
             cost += self._in_order([c for c, _ in results]).cpu()
             right += self._in_order([r for _, r in results]).cpu()
             pictures += len(x)

@@ -33,7 +33,7 @@ KEPT_BYTES, LARGEST_BYTES = 128 << 20, 32 << 20
 
 
 @dataclass(frozen=True)
-class Products:
+class MatmulBackend:
     """The products of a library, for `wide` numbers of all starts together.
 
     Attributes:
@@ -58,8 +58,8 @@ def _add(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
     return found
 
 
-TORCH = Products("torch", torch.addmm, lambda w, xt, d: w.addmm_(xt, d), transposed=False)
-ONE_DNN = Products("oneDNN", _forward, _add, transposed=True)
+TORCH = MatmulBackend("torch", torch.addmm, lambda w, xt, d: w.addmm_(xt, d), transposed=False)
+ONE_DNN = MatmulBackend("oneDNN", _forward, _add, transposed=True)
 
 
 def _rounded_forward(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
@@ -70,11 +70,11 @@ def _add_rounded(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
     return w.add_(torch.mm(xt.bfloat16(), d.bfloat16()))
 
 
-BFLOAT16 = Products("bfloat16", _rounded_forward, _add_rounded, transposed=True)
+BFLOAT16 = MatmulBackend("bfloat16", _rounded_forward, _add_rounded, transposed=True)
 """Factors and products rounded to 8 bits, sums within a product and weights in float32, as torch's autocast does it."""
 
 
-def products(like: Tensor, rounded: bool = True) -> Products:
+def matmul_backend(like: Tensor, rounded: bool = True) -> MatmulBackend:
     """Those for such tensors.
 
     Args:

@@ -24,7 +24,7 @@ FINISHED, STOPPED, DIVERGED = range(3)
 STATUS = ("finished", "stopped", "diverged")
 """How a start ended: after the last epoch, before it by `stop`, or with a cost that exploded."""
 
-ROLLING = "rolling"
+ACTIVE = "active"
 """In the tables of a run that a signal ended: a start that had not ended."""
 
 VOTERS = 16
@@ -40,7 +40,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Row:
+class StartResult:
     """One start at its end; costs and accuracy are those of its best epoch by validation cost."""
 
     start: Start
@@ -55,11 +55,11 @@ class Row:
         return self.status == STATUS[DIVERGED]
 
 
-class Record:
+class History:
     """The costs of S starts, epoch by epoch.
 
     Attributes:
-        history: (epochs, S, 3): training cost, validation cost, validation accuracy; nan after a start's end.
+        figures: (epochs, S, 3): training cost, validation cost, validation accuracy; nan after a start's end.
         epochs: (S,): how many epochs each has rolled.
         status: (S,): `FINISHED`, as long as a start is not ended early, `STOPPED` or `DIVERGED`.
     """
@@ -67,16 +67,16 @@ class Record:
     def __init__(self, starts: Sequence[Start]):
         self.starts = list(starts)
         S = len(self.starts)
-        self.history = torch.empty(0, S, 3, dtype=torch.float64)
+        self.figures = torch.empty(0, S, 3, dtype=torch.float64)
         self.epochs: Int64[Tensor, " S"] = torch.zeros(S, dtype=torch.long)
         self.status: Int64[Tensor, " S"] = torch.full((S,), FINISHED)
 
     @property
-    def rolling(self) -> Bool[Tensor, " S"]:
+    def active(self) -> Bool[Tensor, " S"]:
         """Whether a start has not been ended."""
         return self.status == FINISHED
 
-    def add(self, figures: Float[Tensor, "rolling 3"]) -> Bool[Tensor, " S"]:
+    def add(self, figures: Float[Tensor, "active 3"]) -> Bool[Tensor, " S"]:
         """Note an epoch of those that roll; True for each start that stands lower on its validation hill than before.
 
         Args:
@@ -84,9 +84,9 @@ class Record:
         """
         before = self.lowest()
         epoch = torch.full((1, len(self.starts), 3), math.nan, dtype=torch.float64)
-        epoch[0, self.rolling] = figures.double()
-        self.history = torch.cat([self.history, epoch])
-        self.epochs += self.rolling
+        epoch[0, self.active] = figures.double()
+        self.figures = torch.cat([self.figures, epoch])
+        self.epochs += self.active
         return self.lowest() < before
 
     def end(self, these: Bool[Tensor, " S"], status: int) -> None:
@@ -95,29 +95,29 @@ class Record:
 
     def lowest(self) -> Float[Tensor, " S"]:
         """The lowest validation cost of each start so far; infinite where there is none."""
-        costs = self.history[:, :, VAL_COST].nan_to_num(nan=math.inf)
+        costs = self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf)
         return torch.cat([torch.full((1, len(self.starts)), math.inf, dtype=torch.float64), costs]).amin(0)
 
     def epochs_since_lowest(self) -> Int64[Tensor, " S"]:
         """How many epochs ago each start had its lowest validation cost."""
-        return len(self.history) - 1 - self.history[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
+        return len(self.figures) - 1 - self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
 
     def ranking(self) -> list[int]:
         """Places of the starts, the best by validation cost first; diverged ones last; the lower seed on a tie."""
         rows = self.rows()
         return sorted(range(len(rows)), key=lambda s: standing(rows[s]))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StartResult]:
         """A row for each start, in their order."""
-        if not len(self.history):
-            return [Row(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
-        best = self.history[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
-        figures = self.history[best, torch.arange(len(self.starts))].tolist()
+        if not len(self.figures):
+            return [StartResult(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
+        best = self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
+        figures = self.figures[best, torch.arange(len(self.starts))].tolist()
         ends = zip(self.starts, self.epochs.tolist(), self.status.tolist(), figures, strict=True)
-        return [Row(start, epochs, STATUS[status], *costs) for start, epochs, status, costs in ends]
+        return [StartResult(start, epochs, STATUS[status], *costs) for start, epochs, status, costs in ends]
 
 
-def standing(row: Row) -> tuple[bool, float, int, Hyperparameters]:
+def standing(row: StartResult) -> tuple[bool, float, int, Hyperparameters]:
     """What rows are ranked by: lowest validation cost first, diverged ones last, the lower seed on a tie."""
     cost = row.val_cost if math.isfinite(row.val_cost) else math.inf
     return row.diverged, cost, row.start.seed, row.start.hyperparameters
@@ -132,7 +132,7 @@ def varying(starts: Iterable[Start]) -> list[str]:
     return [name for name, values in seen.items() if len(values) > 1]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def quantiles(values: Sequence[float]) -> dict[str, float]:
     """Number, minimum, lower quartile, median, upper quartile and maximum, for "best" never stands alone."""
     if not values:
         return {"n": 0}

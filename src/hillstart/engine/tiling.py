@@ -10,7 +10,7 @@ from functools import cache
 import torch
 
 from hillstart.engine.blocks import block_at, descend, mini_batches
-from hillstart.engine.matmul import products
+from hillstart.engine.matmul import matmul_backend
 from hillstart.network import Network
 from hillstart.system.machine import noted
 
@@ -161,7 +161,7 @@ def _seconds(
             Network([torch.zeros(S, *shape) for shape in shapes], [torch.zeros(S, n) for n in sizes[1:]])
             for _ in range(cores * round(max(widths) / mib))
         ]
-    of = products(x)
+    of = matmul_backend(x)
     chunk = [
         block_at(k * most, most, lambda rows: (x[rows], y[rows]), B, [1.0] * blocks * most, of) for k in range(blocks)
     ]

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hillstart.data.preprocessing import Preprocessing
-from hillstart.engine.starts import STATUS, VOTERS, Hyperparameters, Record, Start
+from hillstart.engine.starts import STATUS, VOTERS, History, Hyperparameters, Start
 from hillstart.inference.voting import Calibration
 from hillstart.network import ACTIVATIONS, COSTS, Network
 from hillstart.system import untrusted
@@ -132,16 +132,16 @@ def load_checkpoint(path: Path) -> Model:
     tensors = {name[5:]: t for name, t in state.items() if isinstance(name, str) and name.startswith("best.")}
     described = dict.fromkeys(("calibration", "trained_on", "versions")) | plain | {"format": FORMAT}
     model = _model(path, described, tensors, tensors.get)
-    S, record, history = len(model.origins), Record(model.origins), plain.get("history")
-    epochs = len(history) if isinstance(history, Tensor) and history.dim() else 0
-    record.history = _tensor(path, "history", history, torch.float64, [epochs, S, 3])
-    record.epochs = _tensor(path, "epochs", plain.get("epochs"), torch.int64, [S])
-    record.status = _tensor(path, "status", plain.get("status"), torch.int64, [S])
-    _check_bytes(path, (record.history, record.epochs, record.status))
-    if not set(record.status.tolist()) <= set(range(len(STATUS))):
+    S, history, figures = len(model.origins), History(model.origins), plain.get("history")
+    epochs = len(figures) if isinstance(figures, Tensor) and figures.dim() else 0
+    history.figures = _tensor(path, "history", figures, torch.float64, [epochs, S, 3])
+    history.epochs = _tensor(path, "epochs", plain.get("epochs"), torch.int64, [S])
+    history.status = _tensor(path, "status", plain.get("status"), torch.int64, [S])
+    _check_bytes(path, (history.figures, history.epochs, history.status))
+    if not set(history.status.tolist()) <= set(range(len(STATUS))):
         raise refusal(path, "it does not say how each start ended")
-    rows = record.rows()
-    best = [s for s in record.ranking() if not rows[s].diverged and math.isfinite(rows[s].val_cost)][:VOTERS]
+    rows = history.rows()
+    best = [s for s in history.ranking() if not rows[s].diverged and math.isfinite(rows[s].val_cost)][:VOTERS]
     if not best:
         raise InputError(f"{path} holds no start that was measured and did not diverge; give that of a sounder run.")
     origins = tuple(model.origins[s] for s in best)

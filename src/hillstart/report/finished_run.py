@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hillstart.config.build import build_population
+from hillstart.config.build import build_run_spec
 from hillstart.config.options import read_stored_options, read_stored_trainer
 from hillstart.engine.starts import DIVERGED, STATUS, Start
 from hillstart.inference import model_file
@@ -22,7 +22,7 @@ from hillstart.runs.tables import HISTORY
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular, read_text
 from hillstart.system.untrusted import yaml_text
-from hillstart.training.packs import Population
+from hillstart.training.packs import RunSpec
 
 COSTS = HISTORY[2:]
 MOST_COMPARED = 1000
@@ -58,7 +58,7 @@ class FinishedRun:
     history: Float[np.ndarray, "S E 3"]
     model: Model
     compared: Model
-    population: Population
+    population: RunSpec
     packs: Sequence[int]
     options: str
     max_epochs: int
@@ -77,7 +77,7 @@ class FinishedRun:
         return [row for row in self.rows if row["status"] == STATUS[DIVERGED]]
 
 
-def read(folder: Path, population: Population | None = None) -> FinishedRun:
+def read(folder: Path, population: RunSpec | None = None) -> FinishedRun:
     """What lies in the folder of a run or at the root of a sweep.
 
     Args:
@@ -115,7 +115,7 @@ def read(folder: Path, population: Population | None = None) -> FinishedRun:
     model = model_file.load(job / "network.safetensors")
     trainer = read_stored_trainer(job)
     if population is None:
-        population = build_population(read_stored_options(job))
+        population = build_run_spec(read_stored_options(job))
     _check_pictures(job, model, population)
     jobs = sorted({row["job"] for row in rows}) if sweep else ["."]
     return FinishedRun(
@@ -154,7 +154,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: int(row["rank"]))
 
 
-def _check_pictures(job: Path, model: Model, population: Population) -> None:
+def _check_pictures(job: Path, model: Model, population: RunSpec) -> None:
     here, there = population.data.trained_on, model.trained_on
     if model.classes != population.data.classes or (there and dict(there) != here):
         raise InputError(

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hillstart.engine.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST, accuracy_interval, spread
+from hillstart.engine.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST, accuracy_interval, quantiles
 from hillstart.report import charts
 from hillstart.report.finished_run import FinishedRun
 from hillstart.report.page import Section
@@ -37,7 +37,7 @@ def section(run: FinishedRun) -> Section:
             "varying": varying,
             "rows": shown,
             "summary": run.summary,
-            "spread": spread([float(row["val_accuracy"]) for row in run.sound]),
+            "spread": quantiles([float(row["val_accuracy"]) for row in run.sound]),
             "settings": settings,
             "interval": accuracy_interval,
             "jobs": run.jobs,

@@ -16,7 +16,7 @@ from torch import Tensor
 from hillstart.engine.starts import VAL_COST, Start
 from hillstart.report.hills import flat
 from hillstart.training.module import Training
-from hillstart.training.packs import Population
+from hillstart.training.packs import RunSpec
 
 # Of all recorded weights together; of a path that needs more, only every k-th epoch is kept.
 PATH_BYTES = 256 << 20
@@ -44,7 +44,7 @@ class Paths:
 
 
 def retrain(
-    population: Population,
+    population: RunSpec,
     packs: Sequence[int],
     wanted: Sequence[Start],
     max_epochs: int,
@@ -90,13 +90,13 @@ def retrain(
             log_every_n_steps=1,
         )
         trainer.fit(training)
-    costs = training.record.history[:, places, VAL_COST].nan_to_num(nan=torch.inf)
+    costs = training.history.figures[:, places, VAL_COST].nan_to_num(nan=torch.inf)
     best = (costs.argmin(0) + 1).tolist() if len(costs) else [0] * len(places)
     paths = Paths(
         tuple(wanted),
         tuple(looking.epochs),
         torch.stack(looking.weights),
-        tuple(training.record.epochs[places].tolist()),
+        tuple(training.history.epochs[places].tolist()),
         tuple(best),
         flat(training.best.pick(places).to("cpu")),
     )

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hillstart.data.batches import Sample, generator
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import Start, spread, varying
+from hillstart.engine.starts import Start, quantiles, varying
 from hillstart.inference.model_file import Model
 from hillstart.network import Network
 from hillstart.report import charts
@@ -43,7 +43,7 @@ def section(model: Model, val_costs: Sequence[float], diverged: int, data: Pictu
     S, control = min(network.starts, 1 + OTHERS), int(len(network.w) > 1)
     values: dict[str, Any] = {
         "histogram": _histogram(val_costs) if len(val_costs) > 1 else None,
-        "val_costs": [short(spread(val_costs)[name]) for name in ("min", "median", "max")],
+        "val_costs": [short(quantiles(val_costs)[name]) for name in ("min", "median", "max")],
         "sound": len(val_costs),
         "diverged": diverged,
         "chosen": names[0],
@@ -69,7 +69,7 @@ def section(model: Model, val_costs: Sequence[float], diverged: int, data: Pictu
     before, after = found.barriers
     verdicts, costs = found.verdicts(), found.as_is[:, -1].tolist()
     of_others = [found.verdicts(times)[control:] for times in (1, 0.5, 2)]
-    medians = [spread(those[control:] or [0.0])["median"] for those in (before, after)]
+    medians = [quantiles(those[control:] or [0.0])["median"] for those in (before, after)]
     values |= {
         "pictures": sample.pictures,
         "points": found.as_is.shape[1],

@@ -13,7 +13,7 @@ from hillstart.report.hill import BALLS
 from hillstart.report.page import Section, render
 from hillstart.report.paths import retrain
 from hillstart.system.files import check_links, replacing
-from hillstart.training.packs import Population
+from hillstart.training.packs import RunSpec
 
 RETRAINING_SECONDS = 30.0
 """Paths are not stored, for they would take more room than all else; the same starts take them once more instead, if
@@ -22,7 +22,7 @@ the training of their pack was shorter than this."""
 
 def write(
     folder: Path,
-    population: Population | None = None,
+    population: RunSpec | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
     patience: float = RETRAINING_SECONDS,
 ) -> Path:

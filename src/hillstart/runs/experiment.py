@@ -10,9 +10,18 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from hillstart.engine.starts import STATUS, STOPPED, Record, Start, accuracy_interval, spread, standard_error, varying
+from hillstart.engine.starts import (
+    STATUS,
+    STOPPED,
+    History,
+    Start,
+    accuracy_interval,
+    quantiles,
+    standard_error,
+    varying,
+)
 from hillstart.runs.claim import check_free
-from hillstart.runs.results import Outcome, measure
+from hillstart.runs.results import RunResult, evaluate
 from hillstart.runs.summary import of_rows, report, settings
 from hillstart.runs.tables import Tables
 from hillstart.runs.writer import RunFolder
@@ -21,7 +30,7 @@ from hillstart.system.errors import InputError
 from hillstart.system.files import relative, replacing
 from hillstart.system.machine import commit, device_name, versions
 from hillstart.training.distributed import Ranks, ranks_of
-from hillstart.training.packs import Population, train
+from hillstart.training.packs import RunSpec, train
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +38,7 @@ Summary = dict[str, Any]
 
 
 def run(
-    population: Population,
+    population: RunSpec,
     make_trainer: Callable[..., pl.Trainer],
     folder: Path,
     keep: int | None = None,
@@ -65,7 +74,7 @@ def run(
     else:
         run_folder.begin(ranks.from_first(population.packs(device, ranks.size, pack)))
     _announce(population, device, ranks, run_folder.packs, run_folder.checkpoint or checkpoint)
-    with interrupts.held():
+    with interrupts.deferred():
         left = (run_folder.packs, run_folder.done, run_folder.checkpoint, run_folder.run, run_folder.seconds)
         for trained in train(population, make_trainer, *left):
             if trained.whole:
@@ -75,7 +84,7 @@ def run(
         run_folder.end()
     outcome = run_folder.outcome
     _check_sound(outcome, population, folder)
-    measured = measure([outcome], population.data, device)[0] if outcome.network else {}
+    measured = evaluate([outcome], population.data, device)[0] if outcome.network else {}
     summary = summarise(outcome, population, device, ranks, measured)
     summary["packs"] = len(run_folder.packs)
     if ranks.is_first:
@@ -86,14 +95,14 @@ def run(
 
 
 @dataclass(frozen=True)
-class Finished:
+class JobResult:
     """A job of a sweep whose starts are all trained: what is left to do is to write it down in its own folder."""
 
     job: int
-    outcome: Outcome
-    records: Sequence[tuple[Record, Sequence[int]]]
+    outcome: RunResult
+    histories: Sequence[tuple[History, Sequence[int]]]
     summary: Summary | None
-    population: Population
+    population: RunSpec
 
     def write(self, folder: Path) -> Summary:
         """Tables, kept starts and summary.
@@ -103,8 +112,8 @@ class Finished:
         """
         check_free(folder)
         tables = Tables(folder, self.population.starts)
-        for record, places in self.records:
-            tables.add((), record, places)
+        for history, places in self.histories:
+            tables.add((), history, places)
         tables.end(self.outcome.rows)
         _check_sound(self.outcome, self.population, folder)
         assert self.summary is not None
@@ -115,12 +124,12 @@ class Finished:
 
 
 def run_together(
-    population: Population,
+    population: RunSpec,
     jobs: Sequence[Sequence[Start]],
     make_trainer: Callable[..., pl.Trainer],
     keep: int | None = None,
     pack: int | None = None,
-) -> Iterator[Finished]:
+) -> Iterator[JobResult]:
     """Train the starts of many jobs as one population, and hand over each job when its last start is done.
 
     In which order jobs were given changes nothing: they are trained by the way they roll and their seeds.
@@ -140,41 +149,41 @@ def run_together(
     packs = whole.packs(device, most=pack)
     _announce(whole, device, Ranks(), packs, None)
     left = [(j, len(jobs[j])) for j in order]
-    outcome, records = Outcome(keep), list[tuple[Record, Sequence[int]]]()
-    with interrupts.held():
+    outcome, histories = RunResult(keep), list[tuple[History, Sequence[int]]]()
+    with interrupts.deferred():
         for trained in train(whole, make_trainer, packs):
             if not trained.whole:  # none of its jobs is done
                 continue
-            done: list[tuple[int, Outcome, list[tuple[Record, Sequence[int]]]]] = []
+            done: list[tuple[int, RunResult, list[tuple[History, Sequence[int]]]]] = []
             at, size = 0, len(trained.rows)
             while at < size:
                 job, starts = left[0]
                 places = range(at, min(size, at + starts))
                 outcome.add(trained, places)
-                records.append((trained.training.record, places))
+                histories.append((trained.training.history, places))
                 at = places.stop
                 left[0] = (job, starts - len(places))
                 if len(places) == starts:
                     left.pop(0)
-                    done.append((job, outcome, records))
-                    outcome, records = Outcome(keep), []
-            measured = iter(measure([o for _, o, _ in done if o.network is not None], whole.data, device))
+                    done.append((job, outcome, histories))
+                    outcome, histories = RunResult(keep), []
+            measured = iter(evaluate([o for _, o, _ in done if o.network is not None], whole.data, device))
             for job, ended, of in done:
                 own = replace(population, starts=jobs[job])
                 summary = None
                 if ended.network is not None:
                     summary = summarise(ended, own, device, Ranks(), next(measured))
-                interrupts.honour()
-                yield Finished(job, ended, of, summary, own)
+                interrupts.check_interrupt()
+                yield JobResult(job, ended, of, summary, own)
 
 
 def summarise(
-    outcome: Outcome, population: Population, device: torch.device, ranks: Ranks, measured: dict[str, Any]
+    outcome: RunResult, population: RunSpec, device: torch.device, ranks: Ranks, measured: dict[str, Any]
 ) -> Summary:
     """What `summary.json` holds, of an outcome with a sound start.
 
     Args:
-        measured: what `measure` found; nothing on a rank that holds no weights.
+        measured: what `evaluate` found; nothing on a rank that holds no weights.
     """
     rows, best, data = outcome.rows, outcome.kept[0], population.data
     sound = [row for row in rows if not row.diverged]
@@ -188,7 +197,7 @@ def summarise(
             "test_interval": list(accuracy_interval(test, pictures["test"])),
             "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
         }
-    of_starts = spread([row.val_accuracy for row in sound])
+    of_starts = quantiles([row.val_accuracy for row in sound])
     grid = {"settings": settings(of_rows(rows))[0]} if varying(row.start for row in rows) else {}
     return {
         "best_seed": best.start.seed,
@@ -204,7 +213,7 @@ def summarise(
         "val_cost": best.val_cost,
         "val_accuracy": best.val_accuracy,
         **measured,
-        "val_cost_of_starts": spread([row.val_cost for row in sound]),
+        "val_cost_of_starts": quantiles([row.val_cost for row in sound]),
         "val_accuracy_of_starts": of_starts,
         "val_standard_error": standard_error(of_starts["median"], pictures["val"]),
         **grid,
@@ -221,7 +230,7 @@ def summarise(
 
 
 def _announce(
-    population: Population, device: torch.device, ranks: Ranks, packs: Sequence[int], checkpoint: Path | None
+    population: RunSpec, device: torch.device, ranks: Ranks, packs: Sequence[int], checkpoint: Path | None
 ) -> None:
     data, S = population.data, len(population.starts)
     count = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
@@ -235,7 +244,7 @@ def _announce(
     log.info(f"network {list(population.sizes)}: {starts} on {where}{onward}")
 
 
-def _check_sound(outcome: Outcome, population: Population, folder: Path) -> None:
+def _check_sound(outcome: RunResult, population: RunSpec, folder: Path) -> None:
     if not outcome.kept:
         # By the starts' own numbers: jobs that are trained together share the descent of the first of them.
         etas = sorted({start.hyperparameters.eta for start in population.starts})

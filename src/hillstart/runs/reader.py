@@ -13,7 +13,7 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from jaxtyping import Float
 
-from hillstart.engine.starts import DIVERGED, STATUS, spread
+from hillstart.engine.starts import DIVERGED, STATUS, quantiles
 from hillstart.runs.tables import STARTS
 from hillstart.system.errors import InputError
 from hillstart.system.files import read_text
@@ -21,6 +21,12 @@ from hillstart.system.untrusted import briefly, yaml_text
 
 OPTIONS, OVERRIDES = Path(".hydra", "config.yaml"), Path(".hydra", "overrides.yaml")
 """Where a run's folder holds its options, and those that were typed."""
+
+_RENAMED = {
+    "hillstart.descent.Descent": "hillstart.training.optimizer.SGDConfig",
+    "hillstart.stopping.Stopping": "hillstart.training.stopping.EarlyStopping",
+}
+"""What runs of 0.1.0 name as `_target_`, and its name today."""
 
 Plain = Mapping[str, Any]
 """Options as plain data: dicts, lists, texts, numbers, truth values and None."""
@@ -42,6 +48,9 @@ def stored_options(folder: Path) -> dict[str, Any]:
     for key, value in leaves(found):
         if not isinstance(value, str | int | float | None):
             raise InputError(f"{path}: {key} is of type {type(value).__name__}; give the folder of a run.")
+    for group in found.values():
+        if isinstance(group, dict) and (target := group.get("_target_")) in _RENAMED:
+            group["_target_"] = _RENAMED[target]
     return found
 
 
@@ -121,7 +130,7 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """How the values are spread, and what was left out."""
-        of = spread(self.values.tolist())
+        of = quantiles(self.values.tolist())
         return {
             "folder": str(self.folder),
             "starts": len(self.values),

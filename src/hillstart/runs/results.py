@@ -10,14 +10,14 @@ from torch import Tensor
 
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet, Split
-from hillstart.engine.starts import VOTERS, Row, standing
+from hillstart.engine.starts import VOTERS, StartResult, standing
 from hillstart.inference import model_file
 from hillstart.inference.calibration import before_and_after, calibrate
 from hillstart.inference.model_file import Model
 from hillstart.inference.voting import Calibration, vote
 from hillstart.network import ACTIVATIONS, Network
 from hillstart.system.machine import versions
-from hillstart.training.packs import Trained
+from hillstart.training.packs import FitResult
 
 FLAT = 0.04
 """Of the steepest slope of sigma; by BP2 and BP4 a weight into a node that lies flatter moves 25 times slower. For the
@@ -58,7 +58,7 @@ def remark(share: float) -> str:
 OUTPUT_BYTES = 256 << 20
 
 
-class Outcome:
+class RunResult:
     """The starts of one job as far as they are trained; of their weights only the best are held.
 
     Attributes:
@@ -66,19 +66,19 @@ class Outcome:
         kept: rows of the best sound starts, best first.
         network: those starts as in their best epochs, on the CPU; None before there are any, and on all ranks but the
             first.
-        calibration: of the kept starts; None before `measure`.
+        calibration: of the kept starts; None before `evaluate`.
         seconds: of training, shared out evenly where jobs were trained together.
     """
 
     def __init__(self, keep: int | None = None):
         self.most = keep or VOTERS
-        self.rows: list[Row] = []
-        self.kept: list[Row] = []
+        self.rows: list[StartResult] = []
+        self.kept: list[StartResult] = []
         self.network: Network | None = None
         self.calibration: Calibration | None = None
         self.seconds = 0.0
 
-    def add(self, trained: Trained, places: Sequence[int]) -> None:
+    def add(self, trained: FitResult, places: Sequence[int]) -> None:
         """Take in these starts of a pack; to be called on every rank."""
         rows, training = trained.rows, trained.training
         new = [rows[place] for place in places]
@@ -121,7 +121,7 @@ class Outcome:
         self.network = model.network.pick(known) if known else None
 
 
-def measure(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device) -> list[dict[str, Any]]:
+def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.device) -> list[dict[str, Any]]:
     """Fit the temperatures of each outcome on the validation pictures, and look at the test pictures, once.
 
     Args:
@@ -149,9 +149,9 @@ def measure(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device)
     return found
 
 
-def _within(limit: int, outcomes: Sequence[Outcome], data: PictureSet) -> Iterator[list[Outcome]]:
+def _within(limit: int, outcomes: Sequence[RunResult], data: PictureSet) -> Iterator[list[RunResult]]:
     """Some outcomes at a time, so that the outputs of all their starts on all pictures stay below so many bytes."""
-    some, held = list[Outcome](), 0
+    some, held = list[RunResult](), 0
     for outcome in outcomes:
         size = 4 * len(outcome.kept) * (len(data.val.y) + len(data.test.y)) * len(data.classes)
         if some and held + size > limit:
@@ -163,7 +163,7 @@ def _within(limit: int, outcomes: Sequence[Outcome], data: PictureSet) -> Iterat
         yield some
 
 
-def _saturated(outcomes: Sequence[Outcome], data: PictureSet, device: torch.device) -> list[float]:
+def _saturated(outcomes: Sequence[RunResult], data: PictureSet, device: torch.device) -> list[float]:
     """The share of saturated nodes among the starts of each outcome, on some validation pictures."""
     networks = [outcome.network for outcome in outcomes if outcome.network is not None]
     sample = Sample(data.val, len(data.classes), data.preprocessing, device, limit=PICTURES)
@@ -171,7 +171,7 @@ def _saturated(outcomes: Sequence[Outcome], data: PictureSet, device: torch.devi
     return [share.mean().item() for share in shares.split([network.starts for network in networks])]
 
 
-def _outputs(outcomes: Sequence[Outcome], split: Split, data: PictureSet, device: torch.device) -> list[Tensor]:
+def _outputs(outcomes: Sequence[RunResult], split: Split, data: PictureSet, device: torch.device) -> list[Tensor]:
     """a^L of the starts of each outcome on all pictures of a split, on the CPU: (S, N, n_out)."""
     networks = [outcome.network for outcome in outcomes if outcome.network is not None]
     together = Network.join(networks).to(device)

@@ -11,8 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hillstart.engine.starts import Row, accuracy_interval, spread, standard_error, standing, varying
-from hillstart.runs.results import NOTABLE, Outcome, remark
+from hillstart.engine.starts import StartResult, accuracy_interval, quantiles, standard_error, standing, varying
+from hillstart.runs.results import NOTABLE, RunResult, remark
 from hillstart.system.files import relative
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Result:
     cost: str = ""
 
 
-def of_rows(rows: Sequence[Row]) -> list[Result]:
+def of_rows(rows: Sequence[StartResult]) -> list[Result]:
     """The results of the starts of one run, whose settings are the points of its grid."""
     names = varying(row.start for row in rows)
     return [
@@ -77,8 +77,10 @@ def settings(results: Iterable[Result]) -> tuple[list[dict[str, Any]], str | Non
         entry["diverged"] = sum(result.diverged for result in group)
         entry["splits"] = len(sets)
         for name in ("val_cost", "val_accuracy"):
-            each = [spread([getattr(result, name) for result in some]) for some in sets.values() if some]
-            entry[name] = spread([one["median"] for one in each]) if len(sets) > 1 else each[0] if each else spread([])
+            each = [quantiles([getattr(result, name) for result in some]) for some in sets.values() if some]
+            entry[name] = (
+                quantiles([one["median"] for one in each]) if len(sets) > 1 else each[0] if each else quantiles([])
+            )
         found.append(entry)
         measured_on.append(set(sets))
     if any(pictures != measured_on[0] for pictures in measured_on):
@@ -143,7 +145,7 @@ def tells(calibration: Mapping[str, Any], accuracy: float, pictures: int) -> int
     return 1 if after < before else -1
 
 
-def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool = True) -> None:
+def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: bool = True) -> None:
     """The table on the terminal, the rest of it in the log as well.
 
     Args:
@@ -189,7 +191,7 @@ def report(outcome: Outcome, summary: dict[str, Any], folder: Path, table: bool 
     log.info(f"{summary['seconds']:.1f} s of training on {where}; the run lies in {relative(folder)}")
 
 
-def _spread(summary: dict[str, Any], rows: Sequence[Row]) -> None:
+def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
     """Tell the spread of the starts, and how much of it chance alone would show on so many pictures.
 
     Args:

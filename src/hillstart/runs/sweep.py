@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import DIVERGED, STATUS, accuracy_interval, spread, standard_error
+from hillstart.engine.starts import DIVERGED, STATUS, accuracy_interval, quantiles, standard_error
 from hillstart.runs.reader import stored_overrides
 from hillstart.runs.summary import SHOWN, Result, heading, said_of, settings, short, show, show_settings, uncertain
 from hillstart.runs.tables import STARTS
@@ -95,7 +95,7 @@ def close(folder: Path) -> None:
         table.writeheader()
         table.writerows(rows)
     found, by = settings(_results(rows, swept, pictures, costs))
-    of = spread([float(row["val_accuracy"]) for row in rows if row["status"] != STATUS[DIVERGED]])
+    of = quantiles([float(row["val_accuracy"]) for row in rows if row["status"] != STATUS[DIVERGED]])
     summary: dict[str, Any] = {"jobs": len(jobs), "starts": len(rows)}
     best = next(job.summary for job in jobs if job.name == rows[0]["job"]) if len(sets) == 1 else {}
     if best:

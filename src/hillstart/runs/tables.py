@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import Hyperparameters, Record, Row, Start, standing, varying
+from hillstart.engine.starts import History, Hyperparameters, Start, StartResult, standing, varying
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, on_disk, open_regular, relative, replacing, writing
 
@@ -66,7 +66,7 @@ class Tables:
             with writing(table):
                 on_disk(table)
 
-    def add(self, rows: Iterable[Row], record: Record, places: Sequence[int]) -> None:
+    def add(self, rows: Iterable[StartResult], history: History, places: Sequence[int]) -> None:
         """Append the rows and the history of these places of a record; all of it, or nothing that counts.
 
         The first time the tables are begun anew, unless `begin` or `cut` was called before.
@@ -75,20 +75,20 @@ class Tables:
             self.begin()
         self.cut(self.sizes)
         _write(self.starts, (self._line(row, "") for row in rows), "a")
-        _write(self.history, self._epochs(record, places), "a")
+        _write(self.history, self._epochs(history, places), "a")
         self.sizes = self._sizes()
 
     def _sizes(self) -> tuple[int, int]:
         return self.starts.stat().st_size, self.history.stat().st_size
 
-    def end(self, rows: Iterable[Row]) -> None:
+    def end(self, rows: Iterable[StartResult]) -> None:
         """All rows, ranked."""
         ranked = enumerate(sorted(rows, key=standing), 1)
         lines = [(*STARTS, *self._more), *(self._line(row, rank) for rank, row in ranked)]
         with replacing(self.starts, sync=False) as new:
             _write(new, lines, "w")
 
-    def read(self, size: int | None = None) -> list[Row]:
+    def read(self, size: int | None = None) -> list[StartResult]:
         """The rows that lie in the first `size` bytes of `starts.csv`, or in all of it.
 
         Raises:
@@ -101,26 +101,26 @@ class Tables:
         except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(f"{self.starts} cannot be read back as the table of the run's starts.") from error
 
-    def _line(self, row: Row, rank: int | str) -> tuple[Any, ...]:
+    def _line(self, row: StartResult, rank: int | str) -> tuple[Any, ...]:
         rolls = row.start.hyperparameters
         costs = (row.train_cost, row.val_cost, row.val_accuracy)
         begins = (row.start.seed, rolls.eta, row.epochs, row.status)
         return (*begins, *costs, rank, *(getattr(rolls, name) for name in self._more))
 
-    def _row(self, line: dict[str, str]) -> Row:
+    def _row(self, line: dict[str, str]) -> StartResult:
         rolls = {name: float(line[name]) for name in ("eta", *self._more)}
         alike = {"momentum": self._alike.momentum, "lmbda": self._alike.lmbda}
         start = Start(int(line["seed"]), Hyperparameters(**(alike | rolls)))
         costs = (float(line[name]) for name in ("train_cost", "val_cost", "val_accuracy"))
-        return Row(start, int(line["epochs"]), line["status"], *costs)
+        return StartResult(start, int(line["epochs"]), line["status"], *costs)
 
-    def _epochs(self, record: Record, places: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-        differs = {p: [getattr(record.starts[p].hyperparameters, name) for name in self._varying] for p in places}
-        figures, epochs = record.history[:, list(places)].tolist(), record.epochs.tolist()
+    def _epochs(self, history: History, places: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+        differs = {p: [getattr(history.starts[p].hyperparameters, name) for name in self._varying] for p in places}
+        figures, epochs = history.figures[:, list(places)].tolist(), history.epochs.tolist()
         for epoch, of_all in enumerate(figures, 1):
             for p, costs in zip(places, of_all, strict=True):
                 if epoch <= epochs[p]:
-                    yield (record.starts[p].seed, epoch, *costs, *differs[p])
+                    yield (history.starts[p].seed, epoch, *costs, *differs[p])
 
 
 def _write(path: Path, lines: Iterable[Sequence[Any]], mode: str) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from hillstart.engine.starts import FINISHED, ROLLING, STATUS, Record, Row
+from hillstart.engine.starts import ACTIVE, FINISHED, STATUS, History, StartResult
 from hillstart.runs.claim import check_free
-from hillstart.runs.results import Outcome
+from hillstart.runs.results import RunResult
 from hillstart.runs.tables import Tables
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, read_text, replacing, sweep_up, writing
 from hillstart.system.untrusted import briefly, check_checkpoint, opened
-from hillstart.training.packs import Population, Trained
+from hillstart.training.packs import FitResult, RunSpec
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class RunFolder:
     checkpoint alone.
 
     Args:
-        keep: how many of the best starts are kept; None: as many as `Outcome` keeps.
+        keep: how many of the best starts are kept; None: as many as `RunResult` keeps.
         length: `max_epochs` and `max_steps` of its trainer.
 
     Attributes:
@@ -48,12 +48,12 @@ class RunFolder:
     """
 
     def __init__(
-        self, folder: Path, population: Population, keep: int | None, length: tuple[int, int], writes: bool = True
+        self, folder: Path, population: RunSpec, keep: int | None, length: tuple[int, int], writes: bool = True
     ):
         self.folder, self.population, self.writes = folder, population, writes
         # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
         self._alike = {"trainer.max_epochs": length[0], "trainer.max_steps": length[1], "keep": keep}
-        self.outcome = Outcome(keep)
+        self.outcome = RunResult(keep)
         self.tables = Tables(folder, population.starts)
         self.model, self._state = folder / "network.safetensors", folder / "checkpoints" / "packs.json"
         self.run: str | None = None
@@ -61,7 +61,7 @@ class RunFolder:
         self.done, self.seconds = 0, 0.0
         self.checkpoint: Path | None = None
         self._was_finished = False
-        self._unwritten: list[tuple[Sequence[Row], Record]] = []
+        self._unwritten: list[tuple[Sequence[StartResult], History]] = []
         if self.writes:
             for place in (folder, folder / "checkpoints"):
                 sweep_up(place)
@@ -116,29 +116,29 @@ class RunFolder:
             if stored["pack"] == self.done + 1:
                 self.checkpoint = checkpoint
 
-    def add(self, trained: Trained) -> None:
+    def add(self, trained: FitResult) -> None:
         """A pack is done; to be called on every rank."""
         self.outcome.add(trained, range(len(trained.rows)))
         self.done += 1
         if self.writes:
-            self._unwritten.append((trained.rows, trained.training.record))
+            self._unwritten.append((trained.rows, trained.training.history))
             try:
                 self._write()
             except WritingError as error:
                 if self.done < len(self.packs):
                     log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
 
-    def leave(self, trained: Trained) -> None:
+    def leave(self, trained: FitResult) -> None:
         """A signal met this pack: write down how its starts stand, for whoever looks; to go on needs none of it."""
         if not self.writes or self._was_finished:
             return
-        so_far, record = Outcome(2 * self.outcome.most), trained.training.record
-        rows = [replace(r, status=ROLLING) if r.status == STATUS[FINISHED] else r for r in trained.rows]
-        self.tables.add(rows, record, range(len(rows)))
+        so_far, history = RunResult(2 * self.outcome.most), trained.training.history
+        rows = [replace(r, status=ACTIVE) if r.status == STATUS[FINISHED] else r for r in trained.rows]
+        self.tables.add(rows, history, range(len(rows)))
         # Where no pack is done yet, the checkpoint is the model; and other ranks would have to send their weights.
         if self.done and trained.training.ranks.size == 1:
             so_far.kept, so_far.network = self.outcome.kept, self.outcome.network
-            so_far.add(trained, sorted(record.ranking()[: self.outcome.most]))
+            so_far.add(trained, sorted(history.ranking()[: self.outcome.most]))
             so_far.save(self.model, self.population.data)
 
     def end(self) -> None:
@@ -155,8 +155,8 @@ class RunFolder:
     def _write(self) -> None:
         before = self.tables.sizes
         try:
-            for rows, record in self._unwritten:
-                self.tables.add(rows, record, range(len(rows)))
+            for rows, history in self._unwritten:
+                self.tables.add(rows, history, range(len(rows)))
             self.tables.sync()
             self.outcome.save(self.model, self.population.data)
             self._note()

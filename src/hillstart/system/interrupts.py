@@ -28,7 +28,7 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of the variables by which laun
 T = TypeVar("T")
 
 asked: int | None = None  # the signal that wants this process to end
-_holding = 0  # how many blocks hold a signal back until `honour`
+_holding = 0  # how many blocks hold a signal back until `check_interrupt`
 _noticed = threading.Event()
 _is_heard = False
 _speaking = threading.Lock()
@@ -47,7 +47,7 @@ def caught() -> Iterator[None]:
     One that was ignored when the process began, as under nohup, stays so.
     """
     _hear()
-    take_back()
+    install_handlers()
     try:
         yield
     except SystemExit as end:
@@ -60,7 +60,7 @@ def caught() -> Iterator[None]:
         sys.exit(128 + asked)
 
 
-def take_back() -> None:
+def install_handlers() -> None:
     """Be the one who handles the signals, if a command is under way: Lightning puts handlers of its own in place."""
     if _is_heard and threading.current_thread() is threading.main_thread():
         for number in CAUGHT:
@@ -69,8 +69,8 @@ def take_back() -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Work that a signal may end at `honour` only, and at its end."""
+def deferred() -> Iterator[None]:
+    """Work that a signal may end at `check_interrupt` only, and at its end."""
     global _holding
     _holding += 1
     try:
@@ -78,10 +78,10 @@ def held() -> Iterator[None]:
     finally:
         _holding -= 1
     if not _holding:
-        honour()
+        check_interrupt()
 
 
-def honour() -> None:
+def check_interrupt() -> None:
     """A moment at which all is in order: end here, if a signal came.
 
     Raises:
@@ -92,10 +92,10 @@ def honour() -> None:
         raise Interrupted(128 + asked)
 
 
-def heeding(items: Iterable[T]) -> Iterator[T]:
-    """The same items, with a moment to `honour` before each."""
+def interruptible(items: Iterable[T]) -> Iterator[T]:
+    """The same items, with a moment to `check_interrupt` before each."""
     for item in items:
-        honour()
+        check_interrupt()
         yield item
 
 

@@ -209,10 +209,10 @@ def word_of_the_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError:
-        interrupts.honour()
+        interrupts.check_interrupt()
         if heart and heart.lost.wait(heart.limit):
             heart.thread.join()
-        interrupts.honour()  # another rank heard of it first, and went
+        interrupts.check_interrupt()  # another rank heard of it first, and went
         raise
 
 

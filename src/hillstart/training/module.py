@@ -13,14 +13,14 @@ from torch import Tensor
 
 from hillstart.data.batches import MiniBatches, Sample
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.ensemble import Pack
-from hillstart.engine.starts import DIVERGED, VAL_ACCURACY, VAL_COST, Record, Start, spread
+from hillstart.engine.ensemble import StartEnsemble
+from hillstart.engine.starts import DIVERGED, VAL_ACCURACY, VAL_COST, History, Start, quantiles
 from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.training.distributed import Ranks, ranks_of
-from hillstart.training.optimizer import SCHEDULES, Chunks, Descent, GradientDescent
-from hillstart.training.stopping import Stopping
+from hillstart.training.optimizer import SCHEDULES, Chunks, GradientDescent, SGDConfig
+from hillstart.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Training(pl.LightningModule):
     `global_step` counts mini-batches, not chunks: `max_steps` and the x axis of every logger mean the same whatever
     the pack. After each epoch every start is measured on the validation pictures and on as many training pictures;
     `best` holds each start as it was in its best epoch. Of several ranks each trains its share of the starts, with all
-    the pictures; the record is that of all of them on every rank.
+    the pictures; the history is that of all of them on every rank.
 
     Args:
         begin: makes starts from seeds.
@@ -56,7 +56,7 @@ class Training(pl.LightningModule):
     """
 
     best: Network
-    pack: Pack
+    pack: StartEnsemble
     batches: MiniBatches
     ranks: Ranks
 
@@ -64,9 +64,9 @@ class Training(pl.LightningModule):
         self,
         begin: Begin,
         data: PictureSet,
-        descent: Descent,
+        descent: SGDConfig,
         starts: Sequence[Start],
-        stopping: Stopping | None = None,
+        stopping: EarlyStopping | None = None,
         number: int = 1,
         packs: int = 1,
         run: str | None = None,
@@ -75,9 +75,9 @@ class Training(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.begin, self.data, self.descent = begin, data, descent
-        self.stopping, self.number, self.packs = stopping or Stopping(), number, packs
+        self.stopping, self.number, self.packs = stopping or EarlyStopping(), number, packs
         self.run, self._seconds_before, self._began = run, seconds, time.perf_counter()
-        self.record = Record(starts)
+        self.history = History(starts)
         self.between_chunks = False
         self.was_restored = False
 
@@ -91,16 +91,16 @@ class Training(pl.LightningModule):
         # Lightning would take any checkpoint for one within an epoch where max_steps is given, and pass over the next.
         self._max_steps, self.trainer.fit_loop.epoch_loop.max_steps = self.trainer.max_steps, -1
         self.ranks = ranks_of(self.trainer)
-        self._mine = self.ranks.share(len(self.record.starts))
-        starts = self.record.starts[self._mine]
+        self._mine = self.ranks.share(len(self.history.starts))
+        starts = self.history.starts[self._mine]
         self.best = self.begin([start.seed for start in starts]).to(device)
         points = [astuple(start.hyperparameters) for start in starts]
         eta, mu, lmbda = torch.tensor(points, dtype=torch.float64).unbind(1)
-        momentum = mu if any(start.hyperparameters.momentum for start in self.record.starts) else None
+        momentum = mu if any(start.hyperparameters.momentum for start in self.history.starts) else None
         self.batches = MiniBatches(
             data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
         )
-        self.pack = Pack(
+        self.pack = StartEnsemble(
             self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser, descent.fuse
         )
         self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
@@ -131,37 +131,37 @@ class Training(pl.LightningModule):
     def on_train_batch_end(self, *args: Any) -> None:
         # After an epoch's last chunk a resumed training would go without its measurement, which heeds signals as well.
         if self.global_step % self.batches.per_epoch:
-            interrupts.honour()
+            interrupts.check_interrupt()
 
     def validation_step(self, batch: int, index: int) -> None:
-        train_cost, _ = self.pack.measure(interrupts.heeding(self._train.batches()))
-        val_cost, val_accuracy = self.pack.measure(interrupts.heeding(self._val.batches()))
+        train_cost, _ = self.pack.evaluate(interrupts.interruptible(self._train.batches()))
+        val_cost, val_accuracy = self.pack.evaluate(interrupts.interruptible(self._val.batches()))
         figures = self.ranks.gather(torch.stack([train_cost, val_cost, val_accuracy], 1))
-        these = self.record.rolling
-        lower = self.record.add(figures)
+        these = self.history.active
+        lower = self.history.add(figures)
         self.pack.copy_into(self.best, lower[self._mine])
-        self.stopping.after_epoch(self.record, last=self.global_step >= self.total_steps)
+        self.stopping.after_epoch(self.history, last=self.global_step >= self.total_steps)
         self._let_go()
-        best = self.record.rows()[self.record.ranking()[0]]
-        sound = figures[self.record.status[these] != DIVERGED]
-        medians = [spread(sound[:, k].tolist()).get("median", math.nan) for k in (VAL_COST, VAL_ACCURACY)]
+        best = self.history.rows()[self.history.ranking()[0]]
+        sound = figures[self.history.status[these] != DIVERGED]
+        medians = [quantiles(sound[:, k].tolist()).get("median", math.nan) for k in (VAL_COST, VAL_ACCURACY)]
         self.log_dict(
             {
                 "val_cost": best.val_cost,
                 "val_accuracy": best.val_accuracy,
                 "median_val_cost": medians[0],
                 "median_val_accuracy": medians[1],
-                "rolling": float(self.record.rolling.sum()),
+                "active": float(self.history.active.sum()),
                 "step": float(self.global_step),
             },
             batch_size=1,
         )
 
     def on_train_start(self) -> None:
-        interrupts.take_back()
-        if len(self.record.history) and self.global_step < self.total_steps:
+        interrupts.install_handlers()
+        if len(self.history.figures) and self.global_step < self.total_steps:
             # What was the last epoch of a shorter training ended no start; the others have been through this already.
-            self.stopping.after_epoch(self.record, last=False)
+            self.stopping.after_epoch(self.history, last=False)
         self._let_go()
         self.between_chunks = True
 
@@ -174,7 +174,7 @@ class Training(pl.LightningModule):
 
     @property
     def _largest_eta(self) -> float:
-        return max(start.hyperparameters.eta for start in self.record.starts)
+        return max(start.hyperparameters.eta for start in self.history.starts)
 
     @property
     def total_steps(self) -> int:
@@ -193,11 +193,11 @@ class Training(pl.LightningModule):
 
     def _let_go(self) -> None:
         """Only starts that roll stay in the pack; when none does, or all is done, the fit ends."""
-        rolling = self.record.rolling
-        self.pack.retain(rolling[self._mine].nonzero().flatten().tolist())
+        active = self.history.active
+        self.pack.retain(active[self._mine].nonzero().flatten().tolist())
         # A run that was interrupted after its last chunk has not measured its last epoch yet.
-        is_measured = len(self.record.history) * self.batches.per_epoch >= self.global_step
-        is_over = not bool(rolling.any()) or (self.global_step >= self.total_steps and is_measured)
+        is_measured = len(self.history.figures) * self.batches.per_epoch >= self.global_step
+        is_over = not bool(active.any()) or (self.global_step >= self.total_steps and is_measured)
         self.trainer.should_stop = self.trainer.should_stop or is_over
 
     def release(self) -> None:
@@ -213,7 +213,7 @@ class Training(pl.LightningModule):
         """Of the tensors in a checkpoint, as long as all starts roll."""
         moving = [t for tensors in self.pack.tiles[0].state().values() for t in tensors if t.dim()]
         a_start = sum(t[0].numel() * t.element_size() for t in (*moving, *self.best.parameters))
-        return a_start * len(self.record.starts)
+        return a_start * len(self.history.starts)
 
     def best_of(self, places: Sequence[int]) -> Network | None:
         """These starts, as they were in their best epochs, on the CPU of the first rank; None on the others.
@@ -261,11 +261,11 @@ class Training(pl.LightningModule):
         for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
             target.copy_(source[self._mine])
         # Epoch by epoch, as they ended: how the pack is tiled, and so the bits it gives, depends on the way there.
-        for epoch in range(1, len(self.record.history) + 1):
-            left = self.record.rolling | (self.record.epochs > epoch)
+        for epoch in range(1, len(self.history.figures) + 1):
+            left = self.history.active | (self.history.epochs > epoch)
             self.pack.retain(left[self._mine].nonzero().flatten().tolist())
-        rolling = self.record.rolling
-        first = int(rolling[: self._mine.start].sum())
+        active = self.history.active
+        first = int(active[: self._mine.start].sum())
         mine = slice(first, first + len(self.pack.starts))
         self.pack.load({name: [t[mine] if t.dim() else t for t in ts] for name, ts in state.items()})
 
@@ -278,14 +278,14 @@ class Training(pl.LightningModule):
             "sizes": self.pack.sizes,
             "activation": self.best.activation,
             "cost": self.best.cost,
-            "seeds": [start.seed for start in self.record.starts],
-            "rolls": [list(astuple(start.hyperparameters)) for start in self.record.starts],
+            "seeds": [start.seed for start in self.history.starts],
+            "rolls": [list(astuple(start.hyperparameters)) for start in self.history.starts],
             "optimiser": self.descent.optimiser_name,
             "classes": list(self.data.classes),
             "preprocessing": self.data.preprocessing.as_dict(),
-            "history": self.record.history,
-            "epochs": self.record.epochs,
-            "status": self.record.status,
+            "history": self.history.figures,
+            "epochs": self.history.epochs,
+            "status": self.history.status,
             "pack": self.number,
             "run": self.run,
             "total_steps": self.total_steps,
@@ -311,8 +311,8 @@ class Training(pl.LightningModule):
                 raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
         self._check_length(checkpoint["global_step"], stored.get("total_steps", self.total_steps))
         self._seconds_before = max(self._seconds_before, stored.get("seconds", 0.0))
-        self.record.history, self.record.epochs = stored["history"], stored["epochs"]
-        self.record.status = stored["status"]
+        self.history.figures, self.history.epochs = stored["history"], stored["epochs"]
+        self.history.status = stored["status"]
         self.was_restored = True
 
     def _check_length(self, done: int, planned: int) -> None:

@@ -31,7 +31,7 @@ _OF_MANY = ", or a list of such numbers, each once"
 
 
 @dataclass(frozen=True)
-class Descent:
+class SGDConfig:
     """How starts roll downhill.
 
     A list of values for eta, momentum or lmbda is a grid: each start is made once for every combination.
@@ -68,7 +68,7 @@ class Descent:
     fuse: Flag = False
 
     def __post_init__(self) -> None:
-        check("descent", Descent, vars(self))
+        check("descent", SGDConfig, vars(self))
         if self.optimiser is not None:
             self._check_optimiser()
 

@@ -13,13 +13,13 @@ import lightning.pytorch as pl
 import torch
 
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import Row, Start
+from hillstart.engine.starts import Start, StartResult
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.training.distributed import ranks_of
 from hillstart.training.module import Begin, Training
-from hillstart.training.optimizer import Descent
-from hillstart.training.stopping import Stopping
+from hillstart.training.optimizer import SGDConfig
+from hillstart.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ EVEN = 64
 
 
 @dataclass(frozen=True)
-class Population:
+class RunSpec:
     """Starts, and all that they share.
 
     Attributes:
@@ -43,8 +43,8 @@ class Population:
     begin: Begin
     sizes: Sequence[int]
     data: PictureSet
-    descent: Descent
-    stopping: Stopping
+    descent: SGDConfig
+    stopping: EarlyStopping
     starts: Sequence[Start]
 
     def described(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def memory_bytes() -> int:
 
 
 @dataclass(frozen=True)
-class Trained:
+class FitResult:
     """A pack at its end, and a row for each of its starts.
 
     Attributes:
@@ -136,20 +136,20 @@ class Trained:
     """
 
     training: Training
-    rows: Sequence[Row]
+    rows: Sequence[StartResult]
     seconds: float
     whole: bool = True
 
 
 def train(
-    population: Population,
+    population: RunSpec,
     make_trainer: Callable[..., pl.Trainer],
     packs: list[int],
     done: int = 0,
     checkpoint: Path | None = None,
     run: str | None = None,
     seconds: float = 0.0,
-) -> Iterator[Trained]:
+) -> Iterator[FitResult]:
     """Fit pack after pack.
 
     Args:
@@ -165,7 +165,7 @@ def train(
         Interrupted: a signal came; the pack that it met is yielded before.
     """
     while done < len(packs):
-        interrupts.honour()
+        interrupts.check_interrupt()
         first = sum(packs[:done])
         starts = population.starts[first : first + packs[done]]
         training = Training(
@@ -192,12 +192,12 @@ def train(
             torch.cuda.empty_cache()
             continue
         except interrupts.Interrupted:
-            if training.record.history.numel():
-                yield Trained(training, training.record.rows(), training.seconds, whole=False)
+            if training.history.figures.numel():
+                yield FitResult(training, training.history.rows(), training.seconds, whole=False)
             raise
         finally:
             checkpoint, seconds = None, 0.0
-        yield Trained(training, training.record.rows(), training.seconds)
+        yield FitResult(training, training.history.rows(), training.seconds)
         done += 1
         training.release()
 

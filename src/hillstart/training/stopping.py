@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from hillstart.engine.starts import DIVERGED, STOPPED, VAL_COST, Record
+from hillstart.engine.starts import DIVERGED, STOPPED, VAL_COST, History
 from hillstart.system.schema import check, whole
 
 # Cost of a picture. No start begins so high (unit-normal weights in a deep relu network begin at some 10^4), and from
@@ -16,7 +16,7 @@ EXPLODED = 1e6
 
 
 @dataclass(frozen=True)
-class Stopping:
+class EarlyStopping:
     """What ends a start early; each lives its own life, and one that has ended costs nothing more.
 
     Args:
@@ -32,25 +32,25 @@ class Stopping:
     race: Annotated[int | None, *whole(1, of="null, or a whole number of epochs")] = None
 
     def __post_init__(self) -> None:
-        check("stop", Stopping, vars(self))
+        check("stop", EarlyStopping, vars(self))
 
-    def after_epoch(self, record: Record, last: bool) -> None:
+    def after_epoch(self, history: History, last: bool) -> None:
         """End the starts that are to end after the newest epoch of `record`; in the last epoch all others finish."""
-        costs = record.history[-1, :, : VAL_COST + 1]
-        record.end(record.rolling & ~(costs < EXPLODED).all(1), DIVERGED)
+        costs = history.figures[-1, :, : VAL_COST + 1]
+        history.end(history.active & ~(costs < EXPLODED).all(1), DIVERGED)
         if last:
             return
         if self.patience is not None:
-            record.end(record.rolling & (record.epochs_since_lowest() >= self.patience), STOPPED)
+            history.end(history.active & (history.epochs_since_lowest() >= self.patience), STOPPED)
         if self.race is not None:
-            record.end(record.rolling & self._lost(record, self.race), STOPPED)
+            history.end(history.active & self._lost(history, self.race), STOPPED)
 
     @staticmethod
-    def _lost(record: Record, race: int) -> Bool[Tensor, " S"]:
+    def _lost(history: History, race: int) -> Bool[Tensor, " S"]:
         """The starts that a halving after this epoch leaves behind: none in the epochs between two halvings."""
-        lost = torch.zeros(len(record.starts), dtype=torch.bool)
-        rounds, between = divmod(len(record.history), race)
+        lost = torch.zeros(len(history.starts), dtype=torch.bool)
+        rounds, between = divmod(len(history.figures), race)
         if not between and rounds & (rounds - 1) == 0:  # after race, 2 race, 4 race ... epochs
-            places = max(1, -(-len(record.starts) // (2 * rounds)))
-            lost[record.ranking()[places:]] = True
+            places = max(1, -(-len(history.starts) // (2 * rounds)))
+            lost[history.ranking()[places:]] = True
         return lost
