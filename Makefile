@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 
@@ -10,8 +11,11 @@ help: ## this list
 train: $(READY) ## train 16 starts on lions against ducks, choose the best, test it (under a minute)
 	$(BIN)/python scripts/train.py
 
-test: $(READY) ## the whole test suite: CPU, offline
-	$(BIN)/python -m pytest
+test: $(READY) ## the fast tests: CPU, offline, no process and no browser (a few minutes)
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY) ## all tests: commands, browsers, kills, peers too (a quarter of an hour)
+	$(PYTEST)
 
 lint: $(READY) ## style, types, and which package may import which
 	$(BIN)/ruff check .
@@ -47,4 +51,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-.PHONY: help train test lint report check-gradients compare bench results soak clean
+.PHONY: help train test test-all lint report check-gradients compare bench results soak clean

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,31 @@ from jaxtyping import install_import_hook
 install_import_hook("hillstart", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
+SLOW_FOLDERS = ("e2e", "benchmarks")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+    for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Keep the fast suite fast: a test that starts a process or a browser must be marked `slow`."""
+    start = subprocess.Popen.__init__
+
+    def start_only_git(self: subprocess.Popen[bytes], args: Any, *rest: Any, **options: Any) -> None:
+        if args[0] != "git":  # which a run asks for its commit
+            pytest.fail(f"starts {args}; mark the test slow.")
+        start(self, args, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("slow"):
+            patch.setattr(subprocess.Popen, "__init__", start_only_git)
+        return (yield)
 
 
 @pytest.fixture(autouse=True, scope="session")
