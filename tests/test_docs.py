@@ -253,6 +253,7 @@ def lines_to_type(word: str) -> list[list[str]]:
     return [[part for part in shlex.split(line) if part != "PYTHONPATH=."] for line in lines]
 
 
+@pytest.mark.slow
 def test_new_names_are_trained_stored_and_loaded(example: Path) -> None:
     (command,) = lines_to_type("train_mine.py")
     few = ["data.train=200", "data.test=40", "trainer.max_epochs=3", "hydra.run.dir=run"]

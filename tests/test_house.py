@@ -23,6 +23,7 @@ def test_the_theory_needs_torch_alone() -> None:
     assert roots - set(sys.stdlib_module_names) == {"torch", "jaxtyping"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted((TOP / "scripts").glob("*.py")), ids=lambda path: path.name)
 def test_scripts_are_doorways(script: Path) -> None:
     assert len(script.read_text().splitlines()) <= 25
@@ -31,12 +32,14 @@ def test_scripts_are_doorways(script: Path) -> None:
     assert shown.stdout
 
 
+@pytest.mark.slow
 def test_make_help_lists_every_target() -> None:
     shown = subprocess.run(["make", "help"], cwd=TOP, capture_output=True, text=True, check=True).stdout
     phony = next(line for line in (TOP / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
     assert all(f"make {target}" in shown for target in phony.removeprefix(".PHONY:").split())
 
 
+@pytest.mark.slow
 def test_a_wheel_finds_its_conf_far_from_the_checkout(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="building a wheel offline needs hatchling")
     build = [

@@ -184,6 +184,7 @@ def test_wrong_use(arguments: list[str], photos: Path, run: Run, monkeypatch: py
     assert ran.code == 2 and ran.err and not ran.out and "Traceback" not in ran.err
 
 
+@pytest.mark.slow
 def test_the_script_needs_neither_lightning_nor_hydra(photos: Path) -> None:
     code = (
         "import sys; from hillstart.cli.audit import main\n"

@@ -61,6 +61,7 @@ def test_conf_is_found_where_a_wheel_puts_it(tmp_path: Path, monkeypatch: pytest
     assert conf_folder() == installed / "conf"
 
 
+@pytest.mark.slow
 def test_conf_is_found_by_an_editable_install_from_anywhere(tmp_path: Path) -> None:
     code = "from hillstart.config.options import conf_folder; print(conf_folder())"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

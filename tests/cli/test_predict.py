@@ -298,6 +298,7 @@ def many(tmp_path: Path) -> Path:
     return tmp_path / "many"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_it_quietly(many: Path) -> None:
     running = process(many.parent, many, "--csv")
     assert running.stdout and running.stderr
@@ -308,6 +309,7 @@ def test_a_closed_pipe_ends_it_quietly(many: Path) -> None:
     assert running.wait(BOUND) == 141
 
 
+@pytest.mark.slow
 def test_control_c_ends_it_quietly(many: Path) -> None:
     # A shell that starts the tests in the background has Ctrl-C ignored.
     interruptible = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
@@ -319,6 +321,7 @@ def test_control_c_ends_it_quietly(many: Path) -> None:
     assert err == b"" and running.returncode == 130
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     model_file.save(tmp_path / "network.safetensors", model(channels=3))
     name = os.fsencode(tmp_path) + b"/\xff\xe9.png"
@@ -338,6 +341,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
                 assert line.endswith(rb"\xff\xe9.png")
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_bar_below_the_answers_and_a_pipe_has_none(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,6 +313,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(train: Any, capsys: pytest.Capt
     assert not Path("ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["few", "2.5"])
 def test_a_batch_size_that_is_no_whole_number(size: str, tmp_path: Path) -> None:
     """In a process of its own: here the types that are checked while tests run would notice it first."""
@@ -323,6 +324,7 @@ def test_a_batch_size_that_is_no_whole_number(size: str, tmp_path: Path) -> None
     assert end.stderr == f"hillstart: descent.batch_size is {shown}; it must be a whole number, 1 or more.\n"
 
 
+@pytest.mark.slow
 def test_the_script_is_quiet_without_a_terminal_and_ends_with_a_code() -> None:
     script = [sys.executable, str(TOP / "scripts/train.py"), *SMALL]
     good = subprocess.run(script, capture_output=True, text=True, check=False)

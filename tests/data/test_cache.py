@@ -177,6 +177,7 @@ def test_what_was_not_used_for_longest_goes_first(
     assert places[0].exists() and not places[1].exists() and places[2].exists() and not orphan.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_cache(paths: list[Path], cache: Path) -> None:
     code = (
         "import sys, hashlib; from pathlib import Path; from hillstart.data.cache import decode;"

@@ -273,6 +273,7 @@ def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.
     assert all([t.data_ptr() for t in graph.state] == changed for graph in Replayed.made), "a graph knows its tensors"
 
 
+@pytest.mark.slow
 def test_fused_steps_are_the_steps() -> None:
     """What CUDA captures with `fuse`; the compiler makes code for the CPU of it here."""
     script = Path(__file__).parents[1] / "fusing.py"

@@ -323,6 +323,7 @@ def test_the_answer_is_the_same_on_a_gpu(tmp_path: Path) -> None:
         assert a.label == b.label and a.probability == pytest.approx(b.probability, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_inference_needs_neither_lightning_nor_hydra() -> None:
     code = "import sys, hillstart, hillstart.cli.predict; print(*{name.split('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -188,6 +188,7 @@ def test_files_that_are_none(run: Run, tmp_path: Path) -> None:
     assert (code, out) == (1, "") and "\x1b" not in err and "\\x1b" in err
 
 
+@pytest.mark.slow
 def test_neither_lightning_nor_hydra_is_needed() -> None:
     code = "import sys, hillstart.inference.explain; print({'lightning', 'hydra', 'matplotlib'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

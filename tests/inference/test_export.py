@@ -214,6 +214,7 @@ def test_torch(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
             assert found.shape == expected.shape and np.abs(found.numpy() - expected).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_torch_program_needs_no_hillstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = THREE.saved(tmp_path)
     export(monkeypatch, model, "--to", "torch", "--output", tmp_path / "a.pt2")

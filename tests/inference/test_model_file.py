@@ -796,12 +796,14 @@ def measured(*paths: Path) -> Iterator[tuple[Path, str | None, int, int]]:
     return ((path, *line[1:]) for path, line in zip(paths, lines, strict=True))
 
 
+@pytest.mark.slow
 def test_a_file_that_lies_takes_no_memory(folder: Path) -> None:
     for path, said, bytes_, _ in measured(*(folder / name for name in FILES)):
         assert said is not None and sentence(path, said) == FILES[path.name][1]
         assert bytes_ < 20 * path.stat().st_size + (8 << 20), path.name  # for JSON grows as it becomes objects
 
 
+@pytest.mark.slow
 def test_a_large_sound_file_takes_little_more_than_its_size(tmp_path: Path) -> None:
     sizes, S = ([3 * 64**2, 20, 2], 64)
     network = Network([torch.zeros(S, m, n) for m, n in pairwise(sizes)], [torch.zeros(S, n) for n in sizes[1:]])
@@ -1093,6 +1095,7 @@ def test_a_checkpoint_that_was_changed(last: tuple[Path, Training], tmp_path: Pa
         assert model_file.load_checkpoint(path).network.sizes == [36, 5, 3]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_changed_takes_no_memory(last: tuple[Path, Training], tmp_path: Path) -> None:
     names = ["10^6 nodes from one", "a history that claims 10^7 epochs", "lists within lists without end"]
     for k, name in enumerate(names):
@@ -1104,6 +1107,7 @@ def test_a_checkpoint_that_was_changed_takes_no_memory(last: tuple[Path, Trainin
         assert bytes_ < 8 << 20, said
 
 
+@pytest.mark.slow
 def test_what_nobody_asks_for_takes_no_memory(last: tuple[Path, Training], tmp_path: Path) -> None:
     checkpoint, path = torch.load(last[0], weights_only=True), tmp_path / "large.ckpt"
     checkpoint["state_dict"]["velocity.w1"] = torch.zeros(10**7)

@@ -115,6 +115,7 @@ def test_one_draws_on_what_the_borders_are() -> None:
 # ---------------------------------------------------------------- the same numbers as in Python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_page_goes_through_the_network_as_python_does(page: Page, kind: str) -> None:
     driver, model, data = page(kind)
@@ -133,6 +134,7 @@ def test_the_page_goes_through_the_network_as_python_does(page: Page, kind: str)
     assert (torch.tensor(shares) - probabilities(a[-1][0], 0.7)).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_and_its_steps_are_those_of_python(page: Page, kind: str) -> None:
     driver, model, data = page(kind)
@@ -163,6 +165,7 @@ def test_the_gradient_and_its_steps_are_those_of_python(page: Page, kind: str) -
     assert found["after"] == pytest.approx(float(network.evaluate(x, y)[0]), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_arithmetic_reads_as_in_the_terminal(page: Page, kind: str) -> None:
     driver, model, data = page(kind)
@@ -175,6 +178,7 @@ def test_the_arithmetic_reads_as_in_the_terminal(page: Page, kind: str) -> None:
             assert texts(driver, "#node-lines .line") == of_picture.lines_of(l, j)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tanh", "sigmoid"])
 def test_each_page_of_products_adds_up(page: Page, kind: str) -> None:
     driver, model, _ = page(kind)
@@ -204,6 +208,7 @@ def pictures(folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.png" for name in shapes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
 def test_a_file_becomes_the_pixels_that_python_reads(page: Page, tmp_path: Path, kind: str) -> None:
     driver, model, _ = page(kind)
@@ -228,6 +233,7 @@ def wait(driver: WebDriver, script: str) -> None:
     WebDriverWait(driver, BOUND, 0.02).until(lambda driver: driver.execute_script(script))
 
 
+@pytest.mark.slow
 def test_a_dropped_picture_changes_every_section(page: Page, tmp_path: Path) -> None:
     driver, _, _ = page("relu")
     everything = ("#answer", "#node-lines", "#cost-lines", "#edge-lines", "#steps")
@@ -250,6 +256,7 @@ def test_a_dropped_picture_changes_every_section(page: Page, tmp_path: Path) -> 
     assert [texts(driver, place) for place in everything] == after
 
 
+@pytest.mark.slow
 def test_a_drawing_is_answered_stroke_by_stroke_and_can_be_cleared(page: Page) -> None:
     driver, model, data = page("sigmoid")
     driver.find_element(By.ID, "draw").click()
@@ -269,6 +276,7 @@ def test_a_drawing_is_answered_stroke_by_stroke_and_can_be_cleared(page: Page) -
 # ---------------------------------------------------------------- a reader
 
 
+@pytest.mark.slow
 def test_hostile_names_are_shown_and_never_run(page: Page) -> None:
     driver, _, _ = page("tanh")
     for k in range(3):
@@ -288,6 +296,7 @@ def test_hostile_names_are_shown_and_never_run(page: Page) -> None:
     assert console(driver) == []
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_reaches_and_opens_a_node(page: Page) -> None:
     driver, _, _ = page("sigmoid")
     keys = lambda *pressed: ActionChains(driver, 0).send_keys(*pressed).perform()  # noqa: E731
@@ -316,6 +325,7 @@ def test_the_keyboard_alone_reaches_and_opens_a_node(page: Page) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_line_that_is_clicked_is_the_weight_whose_gradient_is_shown(page: Page) -> None:
     driver, model, _ = page("relu")
     driver.execute_script("hillstart.box().chooseNode(1, 2)")
@@ -337,6 +347,7 @@ def test_a_line_that_is_clicked_is_the_weight_whose_gradient_is_shown(page: Page
         assert least <= float(shown) <= most, k
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
 def test_it_fits_a_phone(page: Page, kind: str) -> None:
     driver, _, _ = page(kind, width=390)

@@ -226,6 +226,7 @@ def rolled(page: WebDriver) -> None:
     WebDriverWait(page, BOUND, 0.05).until(lambda _: slider.get_attribute("value") == "12" and button.text == "Play")
 
 
+@pytest.mark.slow
 def test_the_ball_rolls_when_played_and_stops_at_the_end(page: WebDriver) -> None:
     rolled(page)
     end = ball(page, "curve"), ball(page, "plane")
@@ -249,6 +250,7 @@ def test_the_ball_rolls_when_played_and_stops_at_the_end(page: WebDriver) -> Non
     assert console(page) == []
 
 
+@pytest.mark.slow
 def test_the_keys_move_the_balls_and_words_follow(page: WebDriver, made: tuple[Model, Paths]) -> None:
     rolled(page)
     slider = page.find_element(By.ID, "hill-epoch")
@@ -264,6 +266,7 @@ def test_the_keys_move_the_balls_and_words_follow(page: WebDriver, made: tuple[M
     assert slider.get_attribute("aria-valuetext") == f"epoch 0 of 12, cost {shown['costs'][0][0]:.3g}"
 
 
+@pytest.mark.slow
 def test_another_weight_is_another_line_on_which_the_ball_lies(page: WebDriver) -> None:
     rolled(page)
     curves = set()
@@ -282,6 +285,7 @@ def test_another_weight_is_another_line_on_which_the_ball_lies(page: WebDriver) 
     assert len(curves) == len(choice.options)
 
 
+@pytest.mark.slow
 def test_the_other_plane_has_three_balls_and_narrow_screens_hold_it(page: WebDriver, tmp_path: Path) -> None:
     rolled(page)
     picture = "return document.querySelector('#hill-plane canvas').toDataURL()"
@@ -296,6 +300,7 @@ def test_the_other_plane_has_three_balls_and_narrow_screens_hold_it(page: WebDri
     assert page.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.slow
 def test_who_wants_no_motion_gets_none(page: WebDriver, tmp_path: Path) -> None:
     reduced = [{"name": "prefers-reduced-motion", "value": "reduce"}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": reduced})
@@ -307,6 +312,7 @@ def test_who_wants_no_motion_gets_none(page: WebDriver, tmp_path: Path) -> None:
         page.execute_async_script("setTimeout(arguments[0], 60)")
 
 
+@pytest.mark.slow
 def test_without_paths_the_page_says_why(browser: WebDriver, made: tuple[Model, Paths], tmp_path: Path) -> None:  # noqa: F811
     path = tmp_path / "report.html"
     path.write_text(render([section(made[0], None, blobs(), "It <would> take too long.")], "made up"), encoding="utf-8")

@@ -51,6 +51,7 @@ def sections(said: str = HOSTILE) -> list[Section]:
     ]
 
 
+@pytest.mark.slow
 def test_names_are_shown_and_never_run(browser: WebDriver, parts: Path) -> None:  # noqa: F811
     path = parts / "page of a <b> run?.html"
     path.write_text(render(sections(), HOSTILE, HOSTILE))
@@ -64,6 +65,7 @@ def test_names_are_shown_and_never_run(browser: WebDriver, parts: Path) -> None:
     assert browser.execute_script("return document.querySelectorAll('img, main script').length") == 0
 
 
+@pytest.mark.slow
 def test_numbers_arrive_as_they_were(browser: WebDriver, parts: Path) -> None:  # noqa: F811
     (parts / "page.html.html").write_text(render(sections(), "numbers"))
     opened(browser, parts / "page.html.html")
@@ -74,6 +76,7 @@ def test_numbers_arrive_as_they_were(browser: WebDriver, parts: Path) -> None:  
     assert (bytes_, number) == ("0,7,255", "−1.2e−5")
 
 
+@pytest.mark.slow
 def test_a_section_far_from_the_view_starts_by_itself(browser: WebDriver, parts: Path) -> None:  # noqa: F811
     far = render(sections(""), "far").replace(
         '<section id="second"', '<p style="height: 500vh"></p><section id="second"'
@@ -86,6 +89,7 @@ def test_a_section_far_from_the_view_starts_by_itself(browser: WebDriver, parts:
     assert console(browser) == []
 
 
+@pytest.mark.slow
 def test_another_script_is_not_run(browser: WebDriver, parts: Path) -> None:  # noqa: F811
     text = render(sections(), "x").replace("</main>", "<script>window.run = 1</script></main>")
     (parts / "forged.html").write_text(text)

@@ -88,6 +88,7 @@ def test_colour_pictures_come_out_as_they_are(data: PictureSet) -> None:
         assert np.array_equal(sheet[:, 4 * k : 4 * k + 4], x[k].permute(1, 2, 0).numpy())
 
 
+@pytest.mark.slow
 def test_a_cell_shows_its_pictures(
     browser: WebDriver,  # noqa: F811
     model: Model,

@@ -141,6 +141,7 @@ def curve(browser: Any, which: int) -> list[float]:
     return [float(point.split()[1]) for point in drawn[1:].split("L")]
 
 
+@pytest.mark.slow
 def test_another_start_can_be_chosen_by_mouse_and_keyboard(browser: Any, path: Path) -> None:
     shown = opened(browser, path)
     find = lambda selector: shown.find_elements("css selector", selector)  # noqa: E731
@@ -165,6 +166,7 @@ def test_another_start_can_be_chosen_by_mouse_and_keyboard(browser: Any, path: P
     assert console(shown) == []
 
 
+@pytest.mark.slow
 def test_the_slider_reads_the_cost_at_a_place(browser: Any, path: Path) -> None:
     shown = opened(browser, path)
     shown.find_element("id", "valley-place").send_keys(Keys.HOME)
@@ -175,6 +177,7 @@ def test_the_slider_reads_the_cost_at_a_place(browser: Any, path: Path) -> None:
     assert here.text.startswith("95 % chosen, 5 % the other: cost ") and f"cost {own:g}," not in here.text
 
 
+@pytest.mark.slow
 def test_the_histogram_marks_the_chosen_one(browser: Any, path: Path) -> None:
     shown = opened(browser, path)
     drawing = shown.find_element("css selector", ".valley-histogram svg")
@@ -183,6 +186,7 @@ def test_the_histogram_marks_the_chosen_one(browser: Any, path: Path) -> None:
     assert "Another 1 diverged" in shown.find_element("id", "valleys").text
 
 
+@pytest.mark.slow
 def test_it_fits_a_phone_and_shows_names_as_text(browser: Any, path: Path, tmp_path: Path) -> None:
     for width in (320, 390, 1400):
         shown = opened(browser, path, width=width, dark=width == 390)

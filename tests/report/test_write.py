@@ -55,6 +55,7 @@ def copy(runs: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(runs / "doodles", tmp_path / "doodles"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["doodles", "shots", "sweep"])
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)])
 def test_the_page_opens_without_a_word(browser: WebDriver, runs: Path, name: str, width: int, dark: bool) -> None:  # noqa: F811
@@ -68,12 +69,14 @@ def test_the_page_opens_without_a_word(browser: WebDriver, runs: Path, name: str
     assert console(browser) == []
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_shown_as_they_are(browser: WebDriver, runs: Path) -> None:  # noqa: F811
     opened(browser, runs / "shots" / "report.html")
     assert browser.title == f"{', '.join(sorted((HOSTILE, 'duck')))} or lion?"
     assert HOSTILE in browser.execute_script("return document.querySelector('.confusion').textContent")
 
 
+@pytest.mark.slow
 def test_a_sweep_has_one_page_over_all_its_starts(browser: WebDriver, runs: Path) -> None:  # noqa: F811
     assert [path.parent.name for path in (runs / "sweep").rglob("report.html")] == ["sweep"]
     opened(browser, runs / "sweep" / "report.html")
@@ -121,6 +124,7 @@ def report(*arguments: Any) -> None:
         command.main()
 
 
+@pytest.mark.slow
 def test_a_picture_of_one_s_own(copy: Path, tmp_path: Path, browser: WebDriver) -> None:  # noqa: F811
     Image.new("RGB", (50, 40), (200, 30, 30)).save(tmp_path / "my <i>red.png")
     report(copy, "--image", tmp_path / "my <i>red.png")
@@ -136,6 +140,7 @@ def test_no_page_where_none_is_asked_for(tmp_path: Path) -> None:
     assert "report is 'perhaps'; it must be true or false" in str(end.value.code)
 
 
+@pytest.mark.slow
 def test_one_start_one_epoch_has_a_page_too(tmp_path: Path, browser: WebDriver) -> None:  # noqa: F811
     train(tmp_path, *SMALL, "starts=1", "trainer.max_epochs=1", "hydra.run.dir=run")
     opened(browser, tmp_path / "run" / "report.html")

@@ -60,6 +60,7 @@ def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_the_later_of_two_is_refused_and_told_who_was_there(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         for options in ({}, {"resume": True}, {"overwrite": True}, {"sweep": True}):
@@ -67,6 +68,7 @@ def test_the_later_of_two_is_refused_and_told_who_was_there(tmp_path: Path) -> N
                 pass
 
 
+@pytest.mark.slow
 def test_one_that_is_stopped_still_holds_it_and_one_that_is_dead_does_not(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         process.send_signal(signal.SIGSTOP)

@@ -370,6 +370,7 @@ def refused(command: Any, *arguments: str) -> str:
     return end.value.code
 
 
+@pytest.mark.slow
 def test_the_script_reads_what_training_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PWD", str(tmp_path))
     small = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]

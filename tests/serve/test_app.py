@@ -712,6 +712,7 @@ def process(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
             started.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with process(write_model(tmp_path / "network.safetensors")) as (server, port), Client(port, "localhost") as idle:
@@ -840,6 +841,7 @@ def test_what_keeps_it_from_starting_is_one_sentence(
     assert main(model) == "hillstart: a server needs two more packages: pip install 'hillstart[serve]'."
 
 
+@pytest.mark.slow
 def test_it_needs_neither_lightning_nor_hydra(tmp_path: Path) -> None:
     code = """
 import sys
@@ -936,6 +938,7 @@ def pictures_by_label(asked: Classifier) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_chosen_dropped_or_pasted_is_answered_beside_it(
     page: tuple[Page, Classifier], tmp_path: Path
 ) -> None:
@@ -965,6 +968,7 @@ def test_a_picture_that_is_chosen_dropped_or_pasted_is_answered_beside_it(
     assert [entry for entry in shown.browser.get_log("browser") if entry["level"] != "INFO"] == []
 
 
+@pytest.mark.slow
 def test_the_page_says_what_is_wrong(page: tuple[Page, Classifier], tmp_path: Path) -> None:
     shown, asked = page
     (tmp_path / "notes.txt").write_text("no picture")
@@ -980,6 +984,7 @@ def test_the_page_says_what_is_wrong(page: tuple[Page, Classifier], tmp_path: Pa
     assert all("400 (Bad Request)" in message for message in logged), "the browser itself notes the answer, no more"
 
 
+@pytest.mark.slow
 def test_the_page_can_be_used_by_keyboard_and_on_a_phone(page: tuple[Page, Classifier]) -> None:
     shown, asked = page
     shown.script("document.body.focus()")

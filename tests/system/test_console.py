@@ -55,16 +55,19 @@ def photos(tmp_path: Path) -> Path:
 # ---------------------------------------------------------------- nobody reads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_that_nobody_reads(name: str, tmp_path: Path) -> None:
     assert into_nothing(tmp_path, *command(name, "--help")) == (141, "")
 
 
+@pytest.mark.slow
 def test_options_that_nobody_reads(tmp_path: Path) -> None:
     assert into_nothing(tmp_path, *command("train", "--cfg", "job")) == (141, "")
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_results_that_nobody_reads(photos: Path) -> None:
     folder = photos.parent
     for words in (
@@ -75,23 +78,27 @@ def test_results_that_nobody_reads(photos: Path) -> None:
         assert into_nothing(folder, *command(*words)) == (141, ""), words
 
 
+@pytest.mark.slow
 def test_complaints_that_nobody_reads(photos: Path) -> None:
     assert into_nothing(photos.parent, *command("predict", "network.safetensors", "none"), stream="stderr")[0] == 141
     assert into_nothing(photos.parent, *command("audit", "none"), stream="stderr") == (141, "")
 
 
+@pytest.mark.slow
 def test_closed_streams_leave_the_exit_code(photos: Path) -> None:
     code = in_shell(photos.parent, "", *command("audit", "photos"))[0]
     for redirection in (">&-", ">&- 2>&-", "<&- >&- 2>&-"):
         assert in_shell(photos.parent, redirection, *command("audit", "photos")) == (code, "", "")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence(photos: Path) -> None:
     code, _, said = in_shell(photos.parent, "> /dev/full", *command("audit", "photos"))
     assert code == os.EX_IOERR
     assert len(said.splitlines()) == 1 and "standard output" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", ["gone", "gone, unbuffered", "2>&1 >&-", "> /dev/full"])
 def test_a_run_outlives_its_terminal(redirection: str, tmp_path: Path) -> None:
     train = command("train", *SMALL, "hydra.run.dir=run")
@@ -106,6 +113,7 @@ def test_a_run_outlives_its_terminal(redirection: str, tmp_path: Path) -> None:
     assert (tmp_path / "run/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_sweep_outlives_its_terminal(tmp_path: Path) -> None:
     words = ["-m", "seed=0,1", *SMALL[:3], *SMALL[4:], "report=false", "hydra.sweep.dir=sweep"]
     assert into_nothing(tmp_path, *command("train", *words)) == (0, "")
@@ -113,6 +121,7 @@ def test_a_sweep_outlives_its_terminal(tmp_path: Path) -> None:
     assert all("chosen by val cost" in (tmp_path / f"sweep/{job}/train.log").read_text() for job in (0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["none", "disabled"])
 def test_a_run_without_logs(choice: str, tmp_path: Path) -> None:
     words = [
@@ -142,6 +151,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_csv_gives_every_name_back(photos: Path) -> None:
     folder = photos.parent
     for name in NAMES:
@@ -156,6 +166,7 @@ def test_csv_gives_every_name_back(photos: Path) -> None:
     assert [row["path"] for row in csv.DictReader(text)] == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("words", [("audit", "photos"), ("explain", "network.safetensors", "photos/lion/ł.png")])
 def test_a_narrow_encoding(encoding: str, words: tuple[str, ...], photos: Path) -> None:
@@ -170,6 +181,7 @@ def test_a_narrow_encoding(encoding: str, words: tuple[str, ...], photos: Path) 
 # ---------------------------------------------------------------- notebooks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["module://no_such_module.backend", "none"])
 def test_a_backend_of_a_notebook_is_not_taken_over(backend: str, tmp_path: Path) -> None:
     words = command("train", *SMALL, "hydra.run.dir=run")
@@ -177,6 +189,7 @@ def test_a_backend_of_a_notebook_is_not_taken_over(backend: str, tmp_path: Path)
     assert (tmp_path / "run/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_library_leaves_the_backend_alone() -> None:
     code = "import os, hillstart.report.write, matplotlib; print(os.environ['MPLBACKEND'], matplotlib.get_backend())"
     done = subprocess.run(

@@ -17,6 +17,8 @@ import pytest
 from hostile import READERS, headed, plain
 from launching import BOUND
 
+pytestmark = pytest.mark.slow  # starts processes
+
 SECONDS = 30
 """Of the processor, that any one of these files may take."""
 MEMORY = 160 << 20

@@ -94,6 +94,7 @@ def test_file_and_name_lie_on_the_disk_in_this_order(tmp_path: Path, monkeypatch
     assert told == ["file", "name", "folder"]
 
 
+@pytest.mark.slow
 def test_what_the_killed_left_is_swept_up_and_nothing_else(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

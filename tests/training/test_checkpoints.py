@@ -37,12 +37,14 @@ def trained(folder: Path, *options: str, most_bytes: int = -1) -> "subprocess.Co
     )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """KILLS=50 in the environment makes it fifty moments."""
     (tmp_path / "runs").mkdir()
     assert not killed_often(tmp_path / "runs", KILLS)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
     """The first checkpoint does not fit, later nothing does; when there is room again the run goes on."""
     whole, full = tmp_path / "whole", tmp_path / "full"
@@ -58,6 +60,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
     assert differences(full, whole) == []
 
 
+@pytest.mark.slow
 def test_what_was_best_so_far_stays_loadable(tmp_path: Path) -> None:
     """A run that is done is taken further, and then nothing can be written any more."""
     run = tmp_path / "run"
@@ -77,6 +80,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_sentence(tmp_path: Path) -> 
     assert "Traceback" not in ran.stderr and "Permission denied" in ran.stderr
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     options = [*SMALL, "trainer.max_epochs=1", "hydra.run.dir=${own_folder:same}"]
     command = [sys.executable, "-c", TRAIN, *options]
@@ -86,6 +90,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> No
     assert all((path / "summary.json").is_file() for path in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_of_two_in_one_folder_the_later_is_refused(tmp_path: Path) -> None:
     """A second run, with the same or other options, and a resume beside the run, which then ends undisturbed."""
     whole_run(tmp_path / "whole")
@@ -106,6 +111,7 @@ def test_of_two_in_one_folder_the_later_is_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob(".l*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_goes_on(tmp_path: Path) -> None:
     whole_run(tmp_path / "whole")
     run = process(tmp_path / "here", *OPTIONS, "hydra.run.dir=here")

@@ -121,6 +121,7 @@ def test_processes_started_by_slurm(size: int, fits: int, unit: int, server: For
             assert gathered.numpy().tobytes() == expected.numpy().tobytes(), name
 
 
+@pytest.mark.slow
 def test_lightning_launches_once_for_all_fits(tmp_path: Path) -> None:
     done = launch(sys.executable, "-W", "error", TOY, str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -129,12 +130,14 @@ def test_lightning_launches_once_for_all_fits(tmp_path: Path) -> None:
     check_fits(tmp_path)
 
 
+@pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
     done = launch(*TORCHRUN, "--standalone", "--nproc-per-node=2", TOY, str(tmp_path))
     assert done.returncode == 0, done.stderr
     check_fits(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_child_of_lightning(tmp_path: Path) -> None:
     done = launch(sys.executable, TOY, str(tmp_path), "--lose=1")
     assert done.returncode == os.EX_TEMPFAIL, done.stderr
@@ -175,6 +178,7 @@ def test_an_error_of_all_ranks_is_no_loss(server: ForkServerContext, tmp_path: P
         assert "was lost" not in said[rank]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_on_one_of_two_hosts(hosts: list[str], tmp_path: Path) -> None:
     nodes = []
     for i, host in enumerate(hosts):

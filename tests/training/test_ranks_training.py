@@ -13,6 +13,8 @@ import pytest
 
 from launching import BOUND, PATIENT, TORCHRUN, alone, children, wait_for, waiting_in
 
+pytestmark = pytest.mark.slow  # starts processes
+
 SMALL = [
     "data.train=400",
     "data.test=40",

@@ -89,6 +89,7 @@ def test_plain_starts_go_in_blocks(tmp_path: Path) -> None:
     assert fit(tmp_path, epochs=1, starts=1, **MOVES["plain"]).pack.block == BLOCK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [BLOCK, 5 * PER_EPOCH + BLOCK, 5 * PER_EPOCH + 2 * BLOCK])
 @pytest.mark.parametrize("name", MOVES)
 @pytest.mark.parametrize("alone", [True, False], ids=["one start", "a pack"])
@@ -101,6 +102,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, alone: boo
     assert resumed.trainer.global_step == whole.trainer.global_step
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again(tmp_path: Path) -> None:
     of = company("momentum")
     whole = fit(tmp_path / "whole", **of)
@@ -112,6 +114,7 @@ def test_interrupted_again_and_again(tmp_path: Path) -> None:
     assert state(fit(tmp_path / "cut", resume=True, **of)) == state(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stopping",
     [EarlyStopping(), EarlyStopping(patience=1), EarlyStopping(patience=2), EarlyStopping(race=5)],
@@ -138,6 +141,7 @@ def test_a_pack_is_tiled_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch:
     assert len(whole.pack.starts) == 6
 
 
+@pytest.mark.slow
 def test_nothing_is_saved_in_the_middle_of_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some tiles have gone further than others there: what was saved before stays."""
     of = company("momentum")
@@ -160,6 +164,7 @@ def test_nothing_is_saved_in_the_middle_of_a_chunk(tmp_path: Path, monkeypatch: 
     assert state(fit(tmp_path / "cut", resume=True, **of)) == state(whole)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_resumes_wherever_its_folder_is_taken(tmp_path: Path) -> None:
     of = company("momentum")
     whole = fit(tmp_path / "whole", **of)
