@@ -1,6 +1,7 @@
 """Shapes and types of public functions are checked while tests run; `gpu` tests skip with a reason without CUDA."""
 
 import logging
+import multiprocessing.process
 import os
 import shutil
 import subprocess
@@ -36,9 +37,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             pytest.fail(f"starts {args}; mark the test slow.")
         start(self, args, *rest, **options)
 
+    def start_none(self: multiprocessing.process.BaseProcess) -> None:
+        pytest.fail(f"starts {self}; mark the test slow.")
+
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("slow"):
             patch.setattr(subprocess.Popen, "__init__", start_only_git)
+            patch.setattr(multiprocessing.process.BaseProcess, "start", start_none)
         return (yield)
 
 

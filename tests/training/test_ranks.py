@@ -107,6 +107,7 @@ def test_other_numbers_than_the_launchers_are_one_sentence(
 
 
 # A share may be empty: of 7 starts in units of 4, rank 0 of 3 has none.
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "fits", "unit"), [(2, 3, 2), (3, 1, 4)])
 def test_processes_started_by_slurm(size: int, fits: int, unit: int, server: ForkServerContext, tmp_path: Path) -> None:
     codes, _ = by_hand(server, size, tmp_path, f"--fits={fits}", f"--unit={unit}")
@@ -151,6 +152,7 @@ def sentence(rank: int, why: str) -> str:
     return f"hillstart: rank {rank} of 2, on {socket.gethostname()}, was lost ({why}); the rest is kept."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "how", "why", "bound"),
     [
@@ -170,6 +172,7 @@ def test_a_lost_rank_is_named(
     assert ("a mistake of rank" in said[victim]) == (how == "error")
 
 
+@pytest.mark.slow
 def test_an_error_of_all_ranks_is_no_loss(server: ForkServerContext, tmp_path: Path) -> None:
     codes, said = by_hand(server, 2, tmp_path, "--fits=1", "--lose=0", "--how=error", "--victims", "0", "1")
     assert codes == [1, 1]
