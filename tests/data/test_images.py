@@ -329,7 +329,9 @@ def test_tiff_of_usual_kinds_is_read_right(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("case", ["zero is white", "planar", "signed", "signed 8 bit", "float", "two channels"])
+@pytest.mark.parametrize(
+    "case", ["zero is white", "planar", "signed", "signed 8 bit", "float", "two channels", "raw YCbCr"]
+)
 def test_tiff_that_would_be_read_wrong_is_refused(order: str, case: str) -> None:
     deep = (LEVELS * 257).astype(order + "u2").tobytes()
     planes = [(c * 257).astype(order + "u2").tobytes() for c in COLOURS]
@@ -340,9 +342,20 @@ def test_tiff_that_would_be_read_wrong_is_refused(order: str, case: str) -> None
         "signed 8 bit": tiff(LEVELS.astype(np.uint8).tobytes(), order=order, bits=8, sign=2),
         "float": tiff((LEVELS / 255).astype(order + "f4").tobytes(), order=order, bits=32, sign=3),
         "two channels": tiff(deep + deep, order=order, channels=2),
+        "raw YCbCr": tiff(bytes(8 * 8 * 3), order=order, bits=8, white=6, channels=3),  # 2 x 2 pixels share a colour
     }[case]
     with pytest.raises(PictureError, match="the given bytes: ") as refused:
         read_picture(content, GREY)
+    assert refused.value.reason == "unsupported"
+
+
+def test_a_tiff_palette_of_8_bits_is_refused(tmp_path: Path) -> None:
+    sound = saved(Image.fromarray(LEVELS.astype(np.uint8)).convert("P"), tmp_path / "a.tif").read_bytes()
+    palette = Image.open(io.BytesIO(sound)).tag_v2[320]  # type: ignore[attr-defined]
+    packed = [struct.pack(f"<{len(palette)}H", *levels) for levels in (palette, [level >> 8 for level in palette])]
+    assert read_picture(sound, GREY)[0].float().std() > 0
+    with pytest.raises(PictureError, match="palette") as refused:
+        read_picture(sound.replace(*packed), GREY)
     assert refused.value.reason == "unsupported"
 
 

@@ -150,6 +150,8 @@ def test_a_folder_with_a_link_that_leaves_it_is_refused(tmp_path: Path, name: st
 def test_a_missing_file_is_both_kinds_of_error(tmp_path: Path) -> None:
     with pytest.raises(MissingError) as missing:
         open_regular(tmp_path / "none")
+    with pytest.raises(InputError, match="zero byte"):
+        open_regular(tmp_path / "a\0b")
     assert isinstance(missing.value, InputError) and missing.value.filename == str(tmp_path / "none")
 
 
