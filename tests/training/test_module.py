@@ -114,7 +114,7 @@ def test_the_learning_rate_monitor_sees_eta(tmp_path: Path, schedule: str, monke
     monitor = LearningRateMonitor(logging_interval="step")
     fit(tmp_path, schedule=schedule, logger=logger, more_callbacks=[monitor], max_epochs=2)
     with (tmp_path / "csv/metrics.csv").open() as file:
-        seen = [float(row["lr-GradientDescent"]) for row in csv.DictReader(file) if row["lr-GradientDescent"]]
+        seen = [float(row["lr-ChunkOptimizer"]) for row in csv.DictReader(file) if row["lr-ChunkOptimizer"]]
     total = 2 * PER_EPOCH
     # the monitor looks before a step is taken, so that it sees the eta of the step before
     assert seen[1:] == pytest.approx([0.5 * SCHEDULES[schedule](k / total) for k in range(total - 1)])
