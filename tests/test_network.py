@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hillstart.gradient_check import autograd, check
-from hillstart.network import ACTIVATIONS, COSTS, STARTS, GradientDescent, Momentum, Nesterov, Network
+from hillstart.network import ACTIVATIONS, COSTS, INITIALIZERS, GradientDescent, Momentum, Nesterov, Network
 
 SHAPES = [[5, 3], [7, 4, 3], [6, 5, 4, 3], [4, 3, 5, 4, 2]]
 
@@ -215,7 +215,7 @@ def test_an_optimiser_of_torch_steps_each_start_as_if_alone(optimiser: type[torc
 # ---------------------------------------------------------------- starts
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", INITIALIZERS)
 def test_a_start_begins_bit_equal_in_any_company(start: str) -> None:
     alone = Network.start([9, 5, 3], [7], start=start)
     company = Network.start([9, 5, 3], [3, 12, 7, 5], start=start).pick([2])
@@ -224,7 +224,7 @@ def test_a_start_begins_bit_equal_in_any_company(start: str) -> None:
 
 
 def test_starting_distributions_have_the_stated_spread() -> None:
-    spread = {start: Network.start([400, 50, 2], range(5), start=start).w[0].std().item() for start in STARTS}
+    spread = {start: Network.start([400, 50, 2], range(5), start=start).w[0].std().item() for start in INITIALIZERS}
     assert spread["unit_normal"] == pytest.approx(1, rel=0.01)
     assert spread["scaled_normal"] == pytest.approx(1 / 20, rel=0.01)
     assert spread["glorot"] == pytest.approx(math.sqrt(2 / 450), rel=0.01)

@@ -127,7 +127,7 @@ def glorot(n_in: int, n_out: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
     return (torch.rand(n_in, n_out, generator=g) * 2 - 1) * limit, torch.zeros(n_out)
 
 
-STARTS = {"unit_normal": unit_normal, "scaled_normal": scaled_normal, "glorot": glorot}
+INITIALIZERS = {"unit_normal": unit_normal, "scaled_normal": scaled_normal, "glorot": glorot}
 
 
 # ---------------------------------------------------------------- the networks
@@ -166,7 +166,7 @@ class Network:
 
         Args:
             sizes: nodes of each layer, the pictures' n_in first, the classes last.
-            start: the starting distribution, a key of `STARTS`.
+            start: the starting distribution, a key of `INITIALIZERS`.
         """
         layers = list(itertools.pairwise(sizes))
         # In the layout that the first layer is kept in, so that a large population is never held twice.
@@ -175,7 +175,7 @@ class Network:
         for s, seed in enumerate(seeds):
             g = torch.Generator().manual_seed(seed)
             for l, (n_in, n_out) in enumerate(layers):
-                w[l][s], b[l][s] = STARTS[start](n_in, n_out, g)
+                w[l][s], b[l][s] = INITIALIZERS[start](n_in, n_out, g)
         return cls([wl.to(device) for wl in w], [bl.to(device) for bl in b], activation, cost)
 
     def to(self, device: torch.device | str) -> "Network":
