@@ -1,7 +1,7 @@
 """What a run adds to the engine, and how its time and its memory grow with the number of starts."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -85,11 +85,9 @@ def engine_alone(population: RunSpec, epochs: int, device: torch.device) -> Tens
 
 
 def _pack(population: RunSpec, starts: Sequence[Start], n: int, device: torch.device) -> StartEnsemble:
-    eta, mu, lmbda = torch.tensor([astuple(s.hyperparameters) for s in starts], dtype=torch.float64).unbind(1)
     network, descent = population.begin([s.seed for s in starts]).to(device), population.descent
-    return StartEnsemble(
-        network, eta, mu if mu.any() else None, lmbda, n, descent.batch_size, descent.optimiser, descent.fuse
-    )
+    points = [start.hyperparameters for start in starts]
+    return StartEnsemble(network, points, n, descent.batch_size, descent.step(points), descent.optimiser, descent.fuse)
 
 
 def beside_engine(size: Size, device: torch.device) -> dict[str, Any]:

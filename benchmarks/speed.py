@@ -70,8 +70,7 @@ class Row:
 def engine(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant:
     """The pack alone: no Lightning, no measuring. Pictures are bytes until they are used, in an order drawn anew."""
     device, starts = course.x.device, course.network.starts
-    eta, none = torch.full((starts,), course.eta, dtype=torch.float64), torch.zeros(starts, dtype=torch.float64)
-    pack = StartEnsemble(course.network, eta, None, none, len(data.train.y), course.batch)
+    pack = StartEnsemble(course.network, [Hyperparameters(course.eta)] * starts, len(data.train.y), course.batch)
     batches = MiniBatches(data.train, len(data.classes), data.preprocessing, data.augment, course.batch, 0, device)
 
     def run() -> None:

@@ -1,13 +1,16 @@
 """`python tests/fusing.py`: steps by torch.compile beside the plain ones, where no type checks disturb the compiler.
 
-Prints how far the starts end from each other, for descent in blocks and with momentum.
+Prints how far the starts end from each other, for descent in blocks, with momentum and with Nesterov's.
 """
+
+from dataclasses import asdict
 
 import torch
 
 from hillstart.engine import ensemble
 from hillstart.engine.matmul import TORCH
-from hillstart.network import Network
+from hillstart.engine.starts import Hyperparameters
+from hillstart.network import GradientDescent, Momentum, Nesterov, Network
 
 S, SIZES, B, K = 3, [8, 5, 3], 4, 8
 
@@ -22,14 +25,15 @@ class Replayed:
         self.steps(*inputs)
 
 
-def ends(fuse: bool, mu: float | None, cost: str) -> list[torch.Tensor]:
+def ends(fuse: bool, step: type[GradientDescent], cost: str) -> list[torch.Tensor]:
     network = Network.start(SIZES, range(S), cost=cost, dtype=torch.float64)
-    made = ensemble.Tile(network, list(range(S)), list(range(S)), 0.5, mu, 0.1, 40, None, fuse)
+    columns, values = list(range(S)), asdict(Hyperparameters(0.5, 0.9, 0.1))
+    made = ensemble.Tile(network, columns, columns, values, 40, step, fuse=fuse)
     x, y = (
         torch.rand(K * B, 8, generator=torch.Generator().manual_seed(0)).double(),
         torch.eye(3)[torch.arange(K * B) % 3],
     )
-    made.replay(x, y.double(), [1 - k / 20 for k in range(K)], B, 2 if mu is None else 1, TORCH)
+    made.replay(x, y.double(), [1 - k / 20 for k in range(K)], B, 2 if step is GradientDescent else 1, TORCH)
     return network.parameters
 
 
@@ -38,6 +42,6 @@ if __name__ == "__main__":
     compiler = torch.compile
     torch.compile = lambda function: compiled.append(function) or compiler(function)  # type: ignore
     ensemble.CudaGraph, ensemble.REPLAYED = Replayed, 4  # type: ignore
-    for mu, cost in ((None, "quadratic"), (0.9, "log_likelihood")):
-        pairs = zip(ends(False, mu, cost), ends(True, mu, cost), strict=True)
+    for step, cost in ((GradientDescent, "quadratic"), (Momentum, "log_likelihood"), (Nesterov, "quadratic")):
+        pairs = zip(ends(False, step, cost), ends(True, step, cost), strict=True)
         print(max((p - q).abs().max().item() for p, q in pairs), len(compiled))

@@ -270,6 +270,16 @@ def test_new_names_are_trained_stored_and_loaded(example: Path) -> None:
     assert (network.activation, network.cost, network.starts) == ("softsign", "absolute", 4)
 
 
+def test_a_new_step_is_checked_and_trained_with(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runpy.run_path("check_clipped.py", run_name="__main__")
+    (command,) = lines_to_type("clipped.ClippedDescent")
+    few = ["data.train=200", "data.test=40", "trainer.max_epochs=2", "report=false", "hydra.run.dir=run"]
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["train.py", *command[2:], *few])
+    commands.train()
+    assert json.loads(Path("run/summary.json").read_text())["finished"] == 4
+
+
 def test_a_new_data_set_is_trained_on(
     example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

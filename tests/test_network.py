@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hillstart.gradient_check import autograd, check
-from hillstart.network import ACTIVATIONS, COSTS, STARTS, Network
+from hillstart.network import ACTIVATIONS, COSTS, INITIALIZERS, GradientDescent, Momentum, Nesterov, Network
 
 SHAPES = [[5, 3], [7, 4, 3], [6, 5, 4, 3], [4, 3, 5, 4, 2]]
 
@@ -110,9 +110,9 @@ def test_eight_pictures_are_learned_by_heart(cost: str) -> None:
     x = torch.rand(8, 64, generator=torch.Generator().manual_seed(0))
     y = torch.eye(4)[torch.arange(8) % 4]
     net = Network.start([64, 12, 4], range(4), cost=cost, start="scaled_normal")
-    velocity = net.at_rest()
+    step = Momentum(net, 0.5)
     for _ in range(1000):
-        net.descend(x, y, eta=1.0, mu=0.5, velocity=velocity)
+        net.descend(x, y, eta=1.0, step=step)
     assert (net.forward(x)[-1].argmax(-1) == y.argmax(-1)).all()
     assert net.evaluate(x, y)[0].max() < 0.05
 
@@ -131,7 +131,7 @@ MUS = {"no momentum": 0.0, "momentum": 0.9, "momentum per start": torch.tensor([
 def test_the_fused_step_is_the_written_out_step(sizes: list[int], eta: str, lmbda: str, mu: str) -> None:
     n = 20
     net, (x, y) = network(sizes), pictures(sizes)
-    velocity = None if mu == "no momentum" else net.at_rest()
+    step = GradientDescent(net) if mu == "no momentum" else Momentum(net, MUS[mu])
     p = [q.clone() for q in net.parameters]
     v = [torch.zeros_like(q) for q in p]
 
@@ -143,9 +143,34 @@ def test_the_fused_step_is_the_written_out_step(sizes: list[int], eta: str, lmbd
         nabla = [g for part in written_out.gradient(x, y, LMBDAS[lmbda], n) for g in part]
         v = [every(MUS[mu], q) * vq - every(ETAS[eta], q) * g for q, vq, g in zip(p, v, nabla, strict=True)]
         p = [q + vq for q, vq in zip(p, v, strict=True)]
-        net.descend(x, y, ETAS[eta], MUS[mu], LMBDAS[lmbda], n, velocity)
+        net.descend(x, y, ETAS[eta], LMBDAS[lmbda], n, step)
     for fused, plain in zip(net.parameters, p, strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("lmbda", LMBDAS)
+@pytest.mark.parametrize("sizes", SHAPES[:3], ids=str)
+def test_momentum_is_that_of_torch(sizes: list[int], lmbda: str, nesterov: bool) -> None:
+    """Starts with their own eta and momentum at once, against torch.optim.SGD on each alone with autograd."""
+    n, eta, mu = 20, torch.tensor([0.3, 0.1, 0.02]).double(), torch.tensor([0.0, 0.5, 0.9]).double()
+    net, (x, y) = network(sizes), pictures(sizes)
+    step = (Nesterov if nesterov else Momentum)(net, mu)
+    for _ in range(8):
+        net.descend(x, y, eta, LMBDAS[lmbda], n, step)
+    strength = torch.as_tensor(LMBDAS[lmbda], dtype=torch.float64).expand(3)
+    for s in range(3):
+        alone = Network.start(sizes, [s], dtype=torch.float64)
+        has_momentum = bool(mu[s])  # torch refuses nesterov without momentum, where it is plain descent
+        optimiser = torch.optim.SGD(
+            alone.parameters, lr=eta[s].item(), momentum=mu[s].item(), nesterov=nesterov and has_momentum
+        )
+        for _ in range(8):
+            for p, nabla in zip(alone.parameters, autograd(alone, x, y, strength[s].item(), n), strict=True):
+                p.grad = nabla
+            optimiser.step()
+        for p, q in zip(net.parameters, alone.parameters, strict=True):
+            assert (p[s] - q[0]).abs().max() < 1e-12
 
 
 def test_a_step_stores_no_gradient() -> None:
@@ -162,12 +187,13 @@ def test_a_step_stores_no_gradient() -> None:
             return out
 
     net = Network.start([100, 20, 5], range(4))
-    velocity = net.at_rest()
-    known = [*net.parameters, *velocity.parameters]
+    momentum, nesterov = Momentum(net, 0.9), Nesterov(net, 0.9)
+    known = [*net.parameters, *momentum.state["velocity"].parameters, *nesterov.state["velocity"].parameters]
     x, y = torch.rand(3, 100), torch.eye(5)[:3]
     with Watch():
         net.descend(x, y, 0.1, lmbda=1.0, n=10)
-        net.descend(x, y, 0.1, 0.9, 1.0, 10, velocity)
+        net.descend(x, y, 0.1, 1.0, 10, momentum)
+        net.descend(x, y, 0.1, 1.0, 10, nesterov)
     assert 0 < max(made) < net.w[0].numel() / 2
 
 
@@ -189,7 +215,7 @@ def test_an_optimiser_of_torch_steps_each_start_as_if_alone(optimiser: type[torc
 # ---------------------------------------------------------------- starts
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", INITIALIZERS)
 def test_a_start_begins_bit_equal_in_any_company(start: str) -> None:
     alone = Network.start([9, 5, 3], [7], start=start)
     company = Network.start([9, 5, 3], [3, 12, 7, 5], start=start).pick([2])
@@ -198,7 +224,7 @@ def test_a_start_begins_bit_equal_in_any_company(start: str) -> None:
 
 
 def test_starting_distributions_have_the_stated_spread() -> None:
-    spread = {start: Network.start([400, 50, 2], range(5), start=start).w[0].std().item() for start in STARTS}
+    spread = {start: Network.start([400, 50, 2], range(5), start=start).w[0].std().item() for start in INITIALIZERS}
     assert spread["unit_normal"] == pytest.approx(1, rel=0.01)
     assert spread["scaled_normal"] == pytest.approx(1 / 20, rel=0.01)
     assert spread["glorot"] == pytest.approx(math.sqrt(2 / 450), rel=0.01)
@@ -222,8 +248,8 @@ def test_a_step_on_cuda_is_the_step_on_the_cpu() -> None:
     (x, y), cpu = pictures(sizes), network(sizes)
     cuda = Network.start(sizes, range(3), device="cuda", dtype=torch.float64)
     for net in (cpu, cuda):
-        velocity, device = net.at_rest(), net.w[0].device
+        step, device = Nesterov(net, 0.9), net.w[0].device
         for _ in range(20):
-            net.descend(x.to(device), y.to(device), 0.3, 0.9, 0.7, 20, velocity)
+            net.descend(x.to(device), y.to(device), 0.3, 0.7, 20, step)
     for p, q in zip(cpu.parameters, cuda.parameters, strict=True):
         torch.testing.assert_close(q.cpu(), p, rtol=1e-10, atol=1e-12)

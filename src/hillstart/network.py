@@ -24,8 +24,10 @@ and `b` hold layer 1 at index 0; every tensor carries the start axis S, and one 
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,6 +42,7 @@ Before = Float[Tensor, "S B n_in"]
 Here = Float[Tensor, "S B n_out"]
 First = Float[Tensor, "S B n_1"]
 Weights = Float[Tensor, "S n_in n_out"]
+Biases = Float[Tensor, "S n_out"]
 PerStart = float | Float[Tensor, " S"] | Float[Tensor, ""]
 
 
@@ -124,7 +127,7 @@ def glorot(n_in: int, n_out: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
     return (torch.rand(n_in, n_out, generator=g) * 2 - 1) * limit, torch.zeros(n_out)
 
 
-STARTS = {"unit_normal": unit_normal, "scaled_normal": scaled_normal, "glorot": glorot}
+INITIALIZERS = {"unit_normal": unit_normal, "scaled_normal": scaled_normal, "glorot": glorot}
 
 
 # ---------------------------------------------------------------- the networks
@@ -163,7 +166,7 @@ class Network:
 
         Args:
             sizes: nodes of each layer, the pictures' n_in first, the classes last.
-            start: the starting distribution, a key of `STARTS`.
+            start: the starting distribution, a key of `INITIALIZERS`.
         """
         layers = list(itertools.pairwise(sizes))
         # In the layout that the first layer is kept in, so that a large population is never held twice.
@@ -172,7 +175,7 @@ class Network:
         for s, seed in enumerate(seeds):
             g = torch.Generator().manual_seed(seed)
             for l, (n_in, n_out) in enumerate(layers):
-                w[l][s], b[l][s] = STARTS[start](n_in, n_out, g)
+                w[l][s], b[l][s] = INITIALIZERS[start](n_in, n_out, g)
         return cls([wl.to(device) for wl in w], [bl.to(device) for bl in b], activation, cost)
 
     def to(self, device: torch.device | str) -> "Network":
@@ -277,52 +280,22 @@ class Network:
     # -------------------------------------------------------- descent
 
     def descend(
-        self,
-        x: X,
-        y: Y,
-        eta: PerStart,
-        mu: PerStart = 0.0,
-        lmbda: PerStart = 0.0,
-        n: int = 1,
-        velocity: "Network | None" = None,
+        self, x: X, y: Y, eta: PerStart, lmbda: PerStart = 0.0, n: int = 1, step: "GradientDescent | None" = None
     ) -> None:
-        """One step of gradient descent on a mini-batch, in place; the step is part of the matrix product.
-
-        Without a velocity, w <- (1 - eta lmbda/n) w - eta/B a^T delta (Nielsen ch. 3, eq. 93) is one in-place product
-        a layer, and no gradient is ever stored. With one, the same product goes into it: v <- mu v - eta nabla C and
-        then w <- w + v (eq. 107 and 108). Biases are not decayed (eq. 94).
+        """One step of descent on a mini-batch, in place; the step is part of the matrix product.
 
         Args:
-            eta, mu, lmbda: learning rate, momentum, L2 strength.
+            eta, lmbda: learning rate and L2 strength.
             n: pictures in the training set.
-            velocity: `at_rest()` before the first step; `mu` acts only where it is given.
+            step: how the gradient moves the parameters of this network; None: plain gradient descent.
         """
+        step = step or GradientDescent(self)
         a = self.forward(x)
-        for l, step in self.errors(a, y, -eta / len(x)):
-            self.move(l, a[l], step, mu, eta * lmbda / n, velocity)
-
-    def move(
-        self, l: int, a: X | Before, step: Here, mu: PerStart, decay: PerStart, velocity: "Network | None" = None
-    ) -> None:
-        """One layer's part of a step of descent.
-
-        Args:
-            a: what comes into the layer.
-            step: -eta/B delta^l.
-            decay: eta lmbda/n.
-        """
-        if velocity is None:
-            _add_product(self.w[l], a, step, keep=1.0 if is_zero(decay) else 1 - decay)
-            self.b[l] += step.sum(1)
-            return
-        _add_product(velocity.w[l], a, step, keep=mu)
-        add_scaled(velocity.w[l], self.w[l], -decay)
-        self.w[l] += velocity.w[l]
-        velocity.b[l].mul_(per_start(mu, 2)).add_(step.sum(1))
-        self.b[l] += velocity.b[l]
+        for l, delta in self.errors(a, y, -eta / len(x)):
+            step.move_layer(l, DownhillOfWeights(self.w[l], a[l], delta, eta * lmbda / n), DownhillOfBiases(delta))
 
     def at_rest(self) -> "Network":
-        """The velocity before the first step: 0 for every weight and bias."""
+        """A network of the same shape whose weights and biases are all 0: a velocity before the first step."""
         return Network(
             [torch.zeros_like(w) for w in self.w], [torch.zeros_like(b) for b in self.b], self.activation, self.cost
         )
@@ -344,6 +317,119 @@ class Network:
         w += [torch.cat(layer) for layer in zip(*(network.w[1:] for network in networks), strict=True)]
         b = [torch.cat(layer) for layer in zip(*(network.b for network in networks), strict=True)]
         return cls(w, b, first.activation, first.cost)
+
+
+# ---------------------------------------------------------------- one step of descent
+
+
+class Downhill(ABC):
+    """-eta nabla C of one parameter, L2 term included. It is never stored as a tensor, only added to one."""
+
+    @abstractmethod
+    def add_to(self, target: Tensor, keep: PerStart = 1.0) -> Tensor:
+        """keep target - eta nabla C, which may be written over `target`.
+
+        Args:
+            target: the parameter itself, or another tensor of its shape.
+        """
+
+
+@dataclass(frozen=True)
+class DownhillOfWeights(Downhill):
+    """-eta nabla_w C = a^T step - decay w: BP4 and the L2 term, ch. 3 eq. 93.
+
+    Attributes:
+        a: what comes into the layer.
+        step: -eta/B delta^l.
+        decay: eta lmbda/n.
+    """
+
+    w: Weights
+    a: X | Before
+    step: Here
+    decay: PerStart
+
+    def add_to(self, target: Weights, keep: PerStart = 1.0) -> Weights:
+        if target is self.w:  # keep w - decay w is one factor of the product
+            _add_product(target, self.a, self.step, keep if is_zero(self.decay) else keep - self.decay)
+            return target
+        _add_product(target, self.a, self.step, keep)
+        return add_scaled(target, self.w, -self.decay)
+
+
+@dataclass(frozen=True)
+class DownhillOfBiases(Downhill):
+    """-eta nabla_b C: BP3. Biases do not decay, ch. 3 eq. 94.
+
+    Attributes:
+        step: -eta/B delta^l.
+    """
+
+    step: Here
+
+    def add_to(self, target: Biases, keep: PerStart = 1.0) -> Biases:
+        return scale(target, keep).add_(self.step.sum(1))
+
+
+class GradientDescent:
+    """p <- p - eta nabla C for each parameter p: ch. 3 eq. 93 and 94.
+
+    Another kind of step is a subclass that overrides `move`, and `states` if it remembers anything between steps.
+
+    Attributes:
+        states: names of the tensors that are remembered for each parameter, 0 before the first step.
+        state: those tensors by name, shaped like the network.
+
+    Args:
+        network: the starts that move, in place.
+        hyperparameters: those of the starts, by name (`engine.starts.Hyperparameters`); a step takes what it needs.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, network: Network, **hyperparameters: PerStart):
+        self.network = network
+        self.state = {name: network.at_rest() for name in self.states}
+
+    def move(self, p: Tensor, downhill: Downhill, state: dict[str, Tensor]) -> Tensor:
+        """The parameter p after the step; what is remembered of p is replaced in `state`."""
+        return downhill.add_to(p)
+
+    def move_layer(self, l: int, weights: Downhill, biases: Downhill) -> None:
+        """Move the weights and biases of layer l."""
+        for kind, downhill in (("w", weights), ("b", biases)):
+            kept = {name: getattr(network, kind) for name, network in self.state.items()}
+            state = {name: layers[l] for name, layers in kept.items()}
+            parameters = getattr(self.network, kind)
+            parameters[l] = self.move(parameters[l], downhill, state)
+            for name, layers in kept.items():
+                layers[l] = state[name]
+
+
+class Momentum(GradientDescent):
+    """v <- mu v - eta nabla C, then p <- p + v: ch. 3 eq. 107 and 108."""
+
+    states = ("velocity",)
+
+    def __init__(self, network: Network, momentum: PerStart, **others: PerStart):
+        super().__init__(network)
+        self.mu = momentum
+
+    def move(self, p: Tensor, downhill: Downhill, state: dict[str, Tensor]) -> Tensor:
+        v = state["velocity"] = downhill.add_to(state["velocity"], self.mu)
+        return p.add_(v)
+
+
+class Nesterov(Momentum):
+    """v <- mu v - eta nabla C, then p <- p + mu v - eta nabla C: Nesterov's momentum.
+
+    p is the point ahead, where the gradient is taken: Sutskever et al. 2013, in the variables of Bengio et al. 2013,
+    eq. 7, and of torch.optim.SGD. The gradient is added twice, so that it need not be stored.
+    """
+
+    def move(self, p: Tensor, downhill: Downhill, state: dict[str, Tensor]) -> Tensor:
+        v = state["velocity"] = downhill.add_to(state["velocity"], self.mu)
+        return add_scaled(downhill.add_to(p), v, self.mu)
 
 
 # ---------------------------------------------------------------- products over all starts
@@ -371,16 +457,20 @@ def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> 
         wide.addmm_(a.t(), together(step), beta=keep)
 
 
-def add_scaled(target: Weights, w: Weights, factor: PerStart) -> None:
-    """target <- target + factor w, in place."""
+def add_scaled(target: Tensor, other: Tensor, factor: PerStart) -> Tensor:
+    """target + factor other, in place."""
     if isinstance(factor, Tensor):
-        target.addcmul_(w, factor.view(-1, 1, 1))
-    elif factor:
-        target.add_(w, alpha=factor)
+        return target.addcmul_(other, factor.view(-1, *[1] * (other.dim() - 1)))
+    return target.add_(other, alpha=factor) if factor else target
+
+
+def scale(target: Tensor, factor: PerStart) -> Tensor:
+    """factor target, in place."""
+    return target if not isinstance(factor, Tensor) and factor == 1 else target.mul_(per_start(factor, target.dim()))
 
 
 def per_start(value: PerStart, dims: int) -> PerStart | Tensor:
-    """A value for each start, shaped to meet a tensor of so many dimensions whose first is S."""
+    """A value for each start, shaped to be multiplied with a tensor of `dims` dimensions whose first is S."""
     return value.view(-1, *[1] * (dims - 1)) if isinstance(value, Tensor) else value
 
 

@@ -16,9 +16,9 @@ from hillstart.cli import train
 from hillstart.data import images
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.ensemble import StartEnsemble
-from hillstart.engine.starts import FINISHED
+from hillstart.engine.starts import FINISHED, Hyperparameters
 from hillstart.engine.tiling import Tiling
-from hillstart.network import Network
+from hillstart.network import GradientDescent, Momentum, Nesterov, Network
 from hillstart.runs.results import FLAT, saturated
 from hillstart.system.errors import InputError
 from made import blobs, trainer, training
@@ -26,7 +26,8 @@ from made import blobs, trainer, training
 S, SIZES, B, N = 8, [8, 5, 3], 4, 40
 MOVES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "momentum": {"mu": 0.9},
+    "momentum": {"step": Momentum},
+    "nesterov": {"step": Nesterov},
     "adam": {"optimiser": torch.optim.Adam},
 }
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "report=false"]
@@ -39,16 +40,18 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return int(request.param)
 
 
-def rolled(
-    eta: list[float], spoil: float | None = None, mu: float = 0.0, activation: str = "sigmoid", **of: Any
+def descended(
+    eta: list[float],
+    spoil: float | None = None,
+    activation: str = "sigmoid",
+    step: type[GradientDescent] = GradientDescent,
+    optimiser: Any = None,
 ) -> tuple[list[Tensor], StartEnsemble]:
     """The starts after some chunks, with their costs, and their pack; in start 4 a weight may be spoiled before."""
     net = Network.start(SIZES, range(S), activation=activation, cost="cross_entropy")
     if spoil is not None:
         net.w[0][4, 2, 1] = spoil
-    etas = torch.tensor(eta, dtype=torch.float64)
-    momentum = torch.full((S,), mu, dtype=torch.float64) if mu else None
-    pack = StartEnsemble(net, etas, momentum, torch.full((S,), 0.1, dtype=torch.float64), N, B, of.get("optimiser"))
+    pack = StartEnsemble(net, [Hyperparameters(each, 0.9, 0.1) for each in eta], N, B, step, optimiser)
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(N, 8, generator=g), torch.eye(3)[torch.arange(N) % 3]
     for _ in range(3):
@@ -64,10 +67,10 @@ def same(these: list[int], p: list[Tensor], q: list[Tensor]) -> bool:
 @pytest.mark.parametrize("name", MOVES)
 def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: str) -> None:
     good, bad = [0, 2, 4, 6], [1, 3, 5, 7]
-    fine, _ = rolled([0.1, 0.2] * 4, activation=activation, **MOVES[name])
-    mixed, pack = rolled([0.1, 1e30] * 4, activation=activation, **MOVES[name])
+    fine, _ = descended([0.1, 0.2] * 4, activation=activation, **MOVES[name])
+    mixed, pack = descended([0.1, 1e30] * 4, activation=activation, **MOVES[name])
     assert all(isinstance(tile.eta, Tensor) for tile in pack.tiles) or name == "adam"
-    assert max(len(tile.places) for tile in pack.tiles) == (width if name != "adam" else min(width, 1))
+    assert max(len(tile.indices) for tile in pack.tiles) == (width if name != "adam" else min(width, 1))
     assert same(good, fine, mixed)
     assert not same(bad, fine, mixed)
     assert any(not t[bad].isfinite().all() or t[bad].abs().max() > 1e6 for t in mixed)
@@ -76,8 +79,8 @@ def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: 
 @pytest.mark.parametrize("spoil", [math.nan, math.inf])
 @pytest.mark.parametrize("name", MOVES)
 def test_neighbours_of_a_start_that_holds_no_number(width: int, name: str, spoil: float) -> None:
-    fine, _ = rolled([0.5] * S, **MOVES[name])
-    mixed, pack = rolled([0.5] * S, spoil, **MOVES[name])
+    fine, _ = descended([0.5] * S, **MOVES[name])
+    mixed, pack = descended([0.5] * S, spoil, **MOVES[name])
     assert pack.block > 1 or name != "plain"
     assert same([s for s in range(S) if s != 4], fine, mixed)
     assert not same([4], fine, mixed)

@@ -1,6 +1,7 @@
-"""A block of mini-batches goes exactly where its mini-batches go one after the other; so do the products of oneDNN."""
+"""A block of mini-batches gives what its mini-batches give one after the other, with each library and each step."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import pytest
 import torch
 
 import hillstart.engine.matmul
-from hillstart.engine.blocks import MOST, block_at, descend, mini_batches
+from hillstart.engine.blocks import MAX_BATCHES, block_at, descend, mini_batches
 from hillstart.engine.matmul import BFLOAT16, ONE_DNN, TORCH, MatmulBackend, matmul_backend
-from hillstart.network import ACTIVATIONS, COSTS, Network
+from hillstart.network import ACTIVATIONS, COSTS, GradientDescent, Momentum, Nesterov, Network
 
 SCHEDULE = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
 N = 53
@@ -25,20 +26,27 @@ def made(dtype: torch.dtype, activation: str = "sigmoid", cost: str = "cross_ent
     return Network.start([36, 7, 5, 3], range(4), activation, cost, "scaled_normal", dtype=dtype)
 
 
-def one_by_one(network: Network, eta: Any, mu: float | None, lmbda: Any) -> Network:
-    velocity, (x, y) = None if mu is None else network.at_rest(), course(network.w[0].dtype)
+STEPS: dict[str, Callable[[Network], GradientDescent]] = {
+    "plain": GradientDescent,
+    "momentum": lambda network: Momentum(network, 0.9),
+    "nesterov": lambda network: Nesterov(network, 0.9),
+}
+
+
+def one_by_one(network: Network, eta: Any, lmbda: Any, step: str = "plain") -> Network:
+    move, (x, y) = STEPS[step](network), course(network.w[0].dtype)
     for xb, yb, factor in zip(x.split(10), y.split(10), SCHEDULE, strict=True):
-        network.descend(xb, yb, eta * factor, mu or 0.0, lmbda, N, velocity)
+        network.descend(xb, yb, eta * factor, lmbda, N, move)
     return network
 
 
 def in_blocks(
-    network: Network, eta: Any, mu: float | None, lmbda: Any, most: int, of: MatmulBackend = TORCH
+    network: Network, eta: Any, lmbda: Any, most: int, step: str = "plain", backend: MatmulBackend = TORCH
 ) -> Network:
-    velocity, (x, y) = None if mu is None else network.at_rest(), course(network.w[0].dtype)
+    move, (x, y) = STEPS[step](network), course(network.w[0].dtype)
     for first in range(0, len(SCHEDULE), most):
-        block = block_at(first, most, lambda rows: (x[rows], y[rows]), 10, SCHEDULE, of)
-        descend(network, block, eta, mu or 0.0, lmbda, N, velocity, of)
+        block = block_at(first, most, lambda rows: (x[rows], y[rows]), 10, SCHEDULE, backend)
+        descend(network, block, eta, lmbda, N, move, backend)
     return network
 
 
@@ -52,35 +60,35 @@ def differs(one: Network, other: Network) -> float:
 @pytest.mark.parametrize("most", [2, 4, 6])
 def test_a_block_is_its_mini_batches_one_after_the_other(activation: str, cost: str, lmbda: float, most: int) -> None:
     one, other = (made(torch.float64, activation, cost) for _ in range(2))
-    one_by_one(one, 0.5, None, lmbda)
-    in_blocks(other, 0.5, None, lmbda, most)
+    one_by_one(one, 0.5, lmbda)
+    in_blocks(other, 0.5, lmbda, most)
     assert differs(one, other) < 1e-12
     assert differs(one, made(torch.float64, activation, cost)) > 0.01
 
 
-@pytest.mark.parametrize("mu", [None, 0.9])
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("lmbda", [0.0, 3.0, torch.tensor([0.0, 1.0, 2.0, 3.0]).double()], ids=["0", "3", "each"])
 @pytest.mark.parametrize("eta", [0.5, torch.tensor([0.1, 0.2, 0.3, 0.4]).double()], ids=["one", "each"])
-def test_a_block_of_one_takes_whatever_moves_a_network(mu: float | None, lmbda: Any, eta: Any) -> None:
+def test_a_block_of_one_takes_every_kind_of_step(step: str, lmbda: Any, eta: Any) -> None:
     one, other = made(torch.float64), made(torch.float64)
-    assert differs(one_by_one(one, eta, mu, lmbda), in_blocks(other, eta, mu, lmbda, 1)) < 1e-12
+    assert differs(one_by_one(one, eta, lmbda, step), in_blocks(other, eta, lmbda, 1, step)) < 1e-12
 
 
-@pytest.mark.parametrize(("mu", "most"), [(None, 1), (None, 4), (0.9, 1)])
-def test_one_dnn_goes_the_same_way(mu: float | None, most: int) -> None:
+@pytest.mark.parametrize(("step", "most"), [("plain", 1), ("plain", 4), ("momentum", 1), ("nesterov", 1)])
+def test_one_dnn_gives_the_same_descent(step: str, most: int) -> None:
     if not hillstart.engine.matmul._is_there():
         pytest.skip("this torch has no oneDNN")
-    exact = one_by_one(made(torch.float64), 0.5, mu, 3.0)
-    single = in_blocks(made(torch.float32), 0.5, mu, 3.0, most, ONE_DNN)
+    exact = one_by_one(made(torch.float64), 0.5, 3.0, step)
+    single = in_blocks(made(torch.float32), 0.5, 3.0, most, step, ONE_DNN)
     found = Network([w.double() for w in single.w], [b.double() for b in single.b], single.activation, single.cost)
     assert differs(exact, found) < 2e-6
 
 
-@pytest.mark.parametrize(("mu", "most"), [(None, 1), (None, 4), (0.9, 1)])
-def test_bfloat16_goes_nearly_the_same_way(mu: float | None, most: int) -> None:
-    """Eight bits of each factor and product: some percent of what six steps move, and far more than float32 is off."""
-    begun, exact = made(torch.float64), one_by_one(made(torch.float64), 0.5, mu, 3.0)
-    single = in_blocks(made(torch.float32), 0.5, mu, 3.0, most, BFLOAT16)
+@pytest.mark.parametrize(("step", "most"), [("plain", 1), ("plain", 4), ("momentum", 1), ("nesterov", 1)])
+def test_bfloat16_gives_nearly_the_same_descent(step: str, most: int) -> None:
+    """With eight bits the error is at most some percent of what six steps move, and far above that of float32."""
+    begun, exact = made(torch.float64), one_by_one(made(torch.float64), 0.5, 3.0, step)
+    single = in_blocks(made(torch.float32), 0.5, 3.0, most, step, BFLOAT16)
     found = Network([w.double() for w in single.w], [b.double() for b in single.b], single.activation, single.cost)
     assert 1e-5 < differs(exact, found) < 0.03 * differs(begun, exact)
 
@@ -89,14 +97,14 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour_in_its_block() -> No
     sound, ill = made(torch.float32), made(torch.float32)
     ill.w[0][2, 3, 1] = float("nan")
     for network in (sound, ill):
-        in_blocks(network, 0.5, None, 0.0, 4)
+        in_blocks(network, 0.5, 0.0, 4)
     for p, q in zip(sound.parameters, ill.parameters, strict=True):
         assert torch.equal(p[[0, 1, 3]], q[[0, 1, 3]])
     assert ill.b[2][2].isnan().all()
 
 
 def test_a_block_has_pictures_enough_but_not_too_many_mini_batches() -> None:
-    assert [mini_batches(B) for B in (1, 2, 10, 32, 48, 49, 500)] == [MOST, MOST, 9, 3, 2, 1, 1]
+    assert [mini_batches(B) for B in (1, 2, 10, 32, 48, 49, 500)] == [MAX_BATCHES, MAX_BATCHES, 9, 3, 2, 1, 1]
 
 
 # ---------------------------------------------------------------- which library

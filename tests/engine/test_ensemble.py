@@ -1,4 +1,4 @@
-"""However a pack is tiled, and whatever moves it, the starts in it go the same way."""
+"""Tiling, company and the end of other starts do not change the descent of a start, whatever the step."""
 
 import subprocess
 import sys
@@ -14,8 +14,9 @@ import hillstart.engine.ensemble
 import hillstart.engine.tiling
 from hillstart.engine.blocks import Read
 from hillstart.engine.ensemble import StartEnsemble
+from hillstart.engine.starts import Hyperparameters
 from hillstart.engine.tiling import Tiling
-from hillstart.network import Network
+from hillstart.network import GradientDescent, Momentum, Nesterov, Network
 from launching import BOUND
 
 S, SIZES, B, N = 6, [8, 5, 3], 4, 40
@@ -30,10 +31,13 @@ def chunk() -> tuple[Tensor, Tensor]:
     return torch.rand(N, 8, generator=g, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[torch.arange(N) % 3]
 
 
-def pack(optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> StartEnsemble:
+def pack(
+    optimiser: Any = None, eta: list[float] | None = None, mu: Any = 0.9, step: type[GradientDescent] = Momentum
+) -> StartEnsemble:
     net = Network.start(SIZES, range(S), dtype=torch.float64)
-    etas = torch.tensor(eta or [0.5] * S, dtype=torch.float64)
-    return StartEnsemble(net, etas, torch.full((S,), mu), torch.full((S,), 0.1), N, B, optimiser)
+    etas, mus = eta or [0.5] * S, mu if isinstance(mu, list) else [mu] * S
+    points = [Hyperparameters(*point, 0.1) for point in zip(etas, mus, strict=True)]
+    return StartEnsemble(net, points, N, B, step, optimiser)
 
 
 @pytest.fixture
@@ -43,11 +47,11 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (2, False))
 
 
-@pytest.mark.parametrize("optimiser", [None, torch.optim.Adam])
-def test_tiles_do_not_matter(optimiser: Any, request: pytest.FixtureRequest) -> None:
-    whole = pack(optimiser)
+@pytest.mark.parametrize(("optimiser", "step"), [(None, Momentum), (None, Nesterov), (torch.optim.Adam, Momentum)])
+def test_tiles_do_not_matter(optimiser: Any, step: type[GradientDescent], request: pytest.FixtureRequest) -> None:
+    whole = pack(optimiser, step=step)
     request.getfixturevalue("small_tiles")
-    tiled = pack(optimiser)
+    tiled = pack(optimiser, step=step)
     assert len(tiled.tiles) == 3
     x, y = chunk()
     for made in (whole, tiled):
@@ -58,12 +62,13 @@ def test_tiles_do_not_matter(optimiser: Any, request: pytest.FixtureRequest) -> 
         torch.testing.assert_close(p, q, rtol=1e-12, atol=0)
 
 
-def test_each_start_has_its_own_eta(small_tiles: None) -> None:
-    etas = [0.1, 0.5, 0.5, 0.7, 0.2, 0.01]
-    grid, x, y = pack(eta=etas), *chunk()
+@pytest.mark.parametrize("step", [Momentum, Nesterov])
+def test_each_start_has_its_own_eta_and_momentum(small_tiles: None, step: type[GradientDescent]) -> None:
+    etas, mus = [0.1, 0.5, 0.5, 0.7, 0.2, 0.01], [0.9, 0.9, 0.0, 0.0, 0.5, 0.5]
+    grid, x, y = pack(eta=etas, mu=mus, step=step), *chunk()
     grid.descend(those(x, y), [1.0] * 10)
-    for s, eta in enumerate(etas):
-        alone = pack(eta=[eta] * S)
+    for s, (eta, mu) in enumerate(zip(etas, mus, strict=True)):
+        alone = pack(eta=[eta] * S, mu=mu, step=step)
         alone.descend(those(x, y), [1.0] * 10)
         for p, q in zip(grid.network().parameters, alone.network().parameters, strict=True):
             torch.testing.assert_close(p[s], q[s], rtol=1e-12, atol=1e-13)
@@ -119,18 +124,22 @@ def test_only_the_marked_starts_are_copied(small_tiles: None) -> None:
 WIDE = [784, 30, 10]  # a tile of 16 or 32 of these has whole columns
 
 
-def wide_pack(starts: int, optimiser: Any = None, eta: list[float] | None = None, mu: float = 0.9) -> StartEnsemble:
-    etas = torch.tensor(eta or [0.5] * starts, dtype=torch.float64)
-    like = torch.full_like(etas, 0.1)
-    momentum = None if mu == 0 else torch.full_like(etas, mu)
+def wide_pack(
+    starts: int,
+    optimiser: Any = None,
+    eta: list[float] | None = None,
+    mu: float = 0.9,
+    step: type[GradientDescent] = Momentum,
+) -> StartEnsemble:
+    points = [Hyperparameters(each, mu, 0.1) for each in eta or [0.5] * starts]
     net = Network.start(WIDE, range(starts), cost="cross_entropy", start="scaled_normal")
-    return StartEnsemble(net, etas, momentum, like, N, 10, optimiser)
+    return StartEnsemble(net, points, N, 10, step if mu else GradientDescent, optimiser)
 
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(hillstart.engine.tiling, "tile_bytes", lambda cores, small: 3 << 20)
+    monkeypatch.setattr(hillstart.engine.tiling, "SMALL_BATCH", 0)  # tiles of 3 MiB for batches of 10
 
 
 def wide_chunk() -> tuple[Tensor, Tensor]:
@@ -143,11 +152,12 @@ def wide_chunk() -> tuple[Tensor, Tensor]:
     [
         {"mu": 0.0},
         {"mu": 0.9},
+        {"step": Nesterov},
         {"optimiser": torch.optim.Adam, "eta": [0.001] * 128},
         {"eta": [0.1] * 60 + [0.2] * 68},
         {"eta": [0.1 + 0.001 * s for s in range(128)]},
     ],
-    ids=["plain", "momentum", "adam", "two etas", "an eta each"],
+    ids=["plain", "momentum", "nesterov", "adam", "two etas", "an eta each"],
 )
 def test_no_start_notices_by_a_bit_that_others_have_left(two_cores: None, options: dict[str, Any]) -> None:
     everyone, fewer, (x, y) = wide_pack(128, **options), wide_pack(128, **options), wide_chunk()
@@ -156,7 +166,7 @@ def test_no_start_notices_by_a_bit_that_others_have_left(two_cores: None, option
     for made in (everyone, fewer):
         made.descend(those(x, y), [1.0, 0.5, 0.5, 0.5])
     fewer.retain(staying)
-    assert fewer.starts == staying
+    assert fewer.active == staying
     assert len(fewer.tiles) < tiles
     assert {tile.network.starts for tile in fewer.tiles} == {width}
     for made in (everyone, fewer):
@@ -174,7 +184,7 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
     ill.tiles[1].network.b[1][5] = float("inf")
     for made in (sound, ill):
         made.descend(those(x, y), [1.0] * 4)
-    bad = [3, len(ill.tiles[0].places) + 5]
+    bad = [3, len(ill.tiles[0].indices) + 5]
     good = [s for s in range(64) if s not in bad]
     for p, q in zip(sound.network().parameters, ill.network().parameters, strict=True):
         assert torch.equal(p[good], q[good])
@@ -186,14 +196,14 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
 def test_tiles_that_nobody_needs_go_even_where_starts_keep_their_place(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
     made.retain([2, 4, 5])
-    assert [tile.places for tile in made.tiles] == [[2], [4, 5]]
+    assert [tile.indices for tile in made.tiles] == [[2], [4, 5]]
     made.descend(those(x, y), [1.0] * 10)
     alone = pack()
     alone.descend(those(x, y), [1.0] * 10)
     for p, q in zip(made.network().parameters, alone.network().parameters, strict=True):
         assert torch.equal(p, q[[2, 4, 5]])
     made.retain([])
-    assert made.starts == []
+    assert made.active == []
     made.descend(those(x, y), [1.0] * 10)
     assert [len(figures) for figures in made.evaluate([(x, y)])] == [0, 0]
 
@@ -214,12 +224,8 @@ def test_what_is_left_of_a_pack_goes_on_from_its_state(two_cores: None) -> None:
 
 
 def test_a_grid_with_and_without_momentum_keeps_its_velocities(small_tiles: None) -> None:
-    def made() -> StartEnsemble:
-        net = Network.start(SIZES, range(S), dtype=torch.float64)
-        mu = torch.tensor([0.0, 0.0, 0.9, 0.9, 0.9, 0.0]).double()
-        return StartEnsemble(net, torch.full((S,), 0.5).double(), mu, torch.zeros(S).double(), N, B)
-
-    one, (x, y), other = made(), chunk(), made()
+    one, other = (pack(mu=[0.0, 0.0, 0.9, 0.9, 0.9, 0.0]) for _ in range(2))
+    x, y = chunk()
     one.descend(those(x, y), [1.0] * 10)
     other.load({name: [t.clone() for t in tensors] for name, tensors in one.state().items()})
     for p in (one, other):
@@ -247,17 +253,16 @@ class Replayed:
         self.times += 1
 
 
-@pytest.mark.parametrize(("mu", "held"), [(0.0, 4), (0.0, 30), (0.9, 4)])
-def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("step", "held"), [(GradientDescent, 4), (GradientDescent, 30), (Momentum, 4), (Nesterov, 4)])
+def test_replayed_steps_are_the_steps(step: type[GradientDescent], held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10 mini-batches and a smaller one: whole graphs are replayed, and what is left over is done as it comes."""
     monkeypatch.setattr(hillstart.engine.ensemble, "CudaGraph", Replayed)
     monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", held)
     monkeypatch.setattr(Replayed, "made", [])
-    eta = torch.full((S,), 0.5).double()
 
     def made() -> StartEnsemble:
-        net, momentum = Network.start(SIZES, range(S), dtype=torch.float64), torch.full((S,), mu).double()
-        return StartEnsemble(net, eta, momentum if mu else None, torch.zeros(S).double(), N, B)
+        net = Network.start(SIZES, range(S), dtype=torch.float64)
+        return StartEnsemble(net, [Hyperparameters(0.5, 0.9)] * S, N, B, step)
 
     x, y = (t[: 10 * B + 1] for t in (torch.cat([c, c]) for c in chunk()))
     one, other = made(), made()
@@ -265,7 +270,7 @@ def test_replayed_steps_are_the_steps(mu: float, held: int, monkeypatch: pytest.
     for _ in range(2):
         one.descend(those(x, y), schedule)
         for tile in other.tiles:
-            tile.replay(x, y, schedule, B, 2 if not mu else 1, other.matmul)
+            tile.replay(x, y, schedule, B, 2 if step is GradientDescent else 1, other.matmul)
     for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
     assert [graph.times for graph in Replayed.made] == ([] if held == 30 else [4])
@@ -279,21 +284,19 @@ def test_fused_steps_are_the_steps() -> None:
     script = Path(__file__).parents[1] / "fusing.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=BOUND)
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [compiled for _, compiled in rows] == ["1", "1"]
+    assert [compiled for _, compiled in rows] == ["1", "1", "1"]
     assert all(float(difference) < 1e-12 for difference, _ in rows)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("fuse", [False, True])
-@pytest.mark.parametrize("mu", [0.0, 0.9])
-def test_a_graph_is_really_replayed(mu: float, fuse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", [GradientDescent, Momentum, Nesterov])
+def test_a_graph_is_really_replayed(step: type[GradientDescent], fuse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once captured, no step of Python's is taken any more, and all starts go the way they would have gone."""
     monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", 4)
-    eta, momentum = torch.full((S,), 0.5).double(), torch.full((S,), mu).double() if mu else None
+    points = [Hyperparameters(0.5, 0.9)] * S
     on_cpu, on_gpu = (
-        StartEnsemble(
-            Network.start(SIZES, range(S), device=device), eta, momentum, torch.zeros(S).double(), N, B, fuse=fuse
-        )
+        StartEnsemble(Network.start(SIZES, range(S), device=device), points, N, B, step, fuse=fuse)
         for device in ("cpu", "cuda")
     )
     x, y = (t.float() for t in chunk())

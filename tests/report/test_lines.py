@@ -8,7 +8,7 @@ import torch
 
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import Split
-from hillstart.network import ACTIVATIONS, COSTS, Network
+from hillstart.network import ACTIVATIONS, COSTS, Momentum, Network
 from hillstart.report import lines as measuring
 from hillstart.report.lines import ANOTHER, RENUMBERED, SAME, Lines, barriers, cost_of_guessing, line_costs, lines
 from hillstart.report.matching import shuffled
@@ -79,9 +79,9 @@ def test_no_other_constant_answer_costs_less_than_guessing(cost: str) -> None:
 def test_a_start_a_few_steps_on_and_one_shuffled_are_in_the_same_valley(layers: int, activation: str) -> None:
     network = Network.start(SIZES[layers], [0], activation, "cross_entropy", "scaled_normal")
     (x, y), *_ = sample().batches()
-    velocity = network.at_rest()
+    step = Momentum(network, 0.9)
     for _ in range(600):
-        network.descend(x, y, 0.1, mu=0.9, velocity=velocity)
+        network.descend(x, y, 0.1, step=step)
     later = network.pick([0])
     for _ in range(5):
         later.descend(x[:50], y[:50], 0.1)

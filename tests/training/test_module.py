@@ -17,11 +17,12 @@ from hillstart.training.module import Training
 from hillstart.training.optimizer import SCHEDULES, SGDConfig
 from made import blobs, trainer, training
 
+DESCENT = ("eta", "momentum", "nesterov", "schedule", "optimiser", "lmbda")
 PER_EPOCH = 11  # mini-batches: 103 pictures, 10 in each but the last
 
 
 def fit(folder: Path, *, resume: Path | None = None, starts: int = 3, data: Any = None, **options: Any) -> Training:
-    descent = {key: options.pop(key) for key in ("eta", "momentum", "schedule", "optimiser", "lmbda") if key in options}
+    descent = {key: options.pop(key) for key in DESCENT if key in options}
     made = training(starts, data, **descent)
     trainer(folder, **options).fit(made, ckpt_path=resume, weights_only=True)
     return made
@@ -114,7 +115,7 @@ def test_the_learning_rate_monitor_sees_eta(tmp_path: Path, schedule: str, monke
     monitor = LearningRateMonitor(logging_interval="step")
     fit(tmp_path, schedule=schedule, logger=logger, more_callbacks=[monitor], max_epochs=2)
     with (tmp_path / "csv/metrics.csv").open() as file:
-        seen = [float(row["lr-GradientDescent"]) for row in csv.DictReader(file) if row["lr-GradientDescent"]]
+        seen = [float(row["lr-ChunkOptimizer"]) for row in csv.DictReader(file) if row["lr-ChunkOptimizer"]]
     total = 2 * PER_EPOCH
     # the monitor looks before a step is taken, so that it sees the eta of the step before
     assert seen[1:] == pytest.approx([0.5 * SCHEDULES[schedule](k / total) for k in range(total - 1)])
@@ -130,8 +131,13 @@ def test_schedules_begin_at_eta_and_end_at_nothing() -> None:
 
 @pytest.mark.parametrize(
     "descent",
-    [{}, {"momentum": 0.9, "lmbda": 0.1}, {"optimiser": torch.optim.Adam, "eta": 0.01}],
-    ids=["plain", "momentum", "adam"],
+    [
+        {},
+        {"momentum": 0.9, "lmbda": 0.1},
+        {"momentum": [0.9, 0.5], "nesterov": True, "lmbda": 0.1},
+        {"optimiser": torch.optim.Adam, "eta": 0.01},
+    ],
+    ids=["plain", "momentum", "nesterov", "adam"],
 )
 def test_resumed_equals_uninterrupted(tmp_path: Path, descent: dict[str, Any]) -> None:
     data = blobs(augment="photo")
@@ -170,6 +176,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"eta": 0.1}, r"\[eta, momentum, lmbda\] \[\[0.5, 0.0, 0.0\]\], this run \[\[0.1"),
         ({"momentum": 0.9}, r"\[eta, momentum, lmbda\]"),
         ({"optimiser": torch.optim.Adam}, "the optimiser gradient descent, this run Adam"),
+        ({"momentum": 0.9, "nesterov": True}, "the optimiser gradient descent, this run .*Nesterov"),
     ],
 )
 def test_a_checkpoint_of_another_descent_is_refused(tmp_path: Path, other: dict[str, Any], named: str) -> None:
@@ -209,6 +216,16 @@ def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
 def test_a_descent_out_of_range_is_refused(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"^descent\.{key} is .*; it must be .*\.$"):
         SGDConfig(**({"eta": 0.1, "batch_size": 10} | {key: value}))
+
+
+def test_nesterov_trains_and_is_refused_where_it_cannot_act(tmp_path: Path) -> None:
+    classical, nesterov = (fit(tmp_path / f"{flag}", momentum=0.9, nesterov=flag) for flag in (False, True))
+    assert not same(classical, nesterov)
+    assert nesterov.history.figures[-1, :, 0].max() < nesterov.history.figures[0, :, 0].min()
+    SGDConfig(eta=0.1, batch_size=10, momentum=[0.0, 0.9], nesterov=True)
+    for other in ({}, {"momentum": [0.0]}, {"optimiser": torch.optim.SGD}):
+        with pytest.raises(InputError, match=r"descent\.nesterov"):
+            SGDConfig(eta=0.1, batch_size=10, nesterov=True, **other)
 
 
 def test_an_unknown_schedule_and_a_batch_without_pictures_are_refused(tmp_path: Path) -> None:

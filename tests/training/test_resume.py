@@ -26,6 +26,7 @@ MOVES: dict[str, dict[str, Any]] = {
     "plain": {},
     "linear": {"schedule": "linear"},
     "momentum": {"momentum": 0.9, "schedule": "linear", "lmbda": 0.1},
+    "nesterov": {"momentum": 0.9, "nesterov": True, "schedule": "linear", "lmbda": 0.1},
     "adam": {"optimiser": torch.optim.Adam, "eta": 0.01, "schedule": "cosine"},
 }
 
@@ -136,9 +137,9 @@ def test_a_pack_is_tiled_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch:
     whole = fit(tmp_path / "whole", epochs=4, **of)
     interrupted(tmp_path / "cut", 3 * PER_EPOCH + BLOCK, epochs=4, **of)
     resumed = fit(tmp_path / "cut", resume=True, epochs=4, **of)
-    tiles = [[(tile.places, tile.columns) for tile in made.pack.tiles] for made in (whole, resumed)]
+    tiles = [[(tile.indices, tile.columns) for tile in made.pack.tiles] for made in (whole, resumed)]
     assert tiles[0] == tiles[1]
-    assert len(whole.pack.starts) == 6
+    assert len(whole.pack.active) == 6
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_the_others_do_not_notice_by_a_bit(
 ) -> None:
     """Tiles of 32 starts, in which every layer of [36,8,3] has whole columns."""
     monkeypatch.setattr("hillstart.engine.tiling.TILE_FLOPS", 0)
-    monkeypatch.setattr("hillstart.engine.tiling.tile_bytes", lambda cores, small: 32 * 36 * 8 * 4)
+    monkeypatch.setattr("hillstart.engine.tiling.TILE_BYTES", 32 * 36 * 8 * 4)
     free = fit(tmp_path / "free", 128, eta=3.0, momentum=momentum, max_epochs=12)
     some = fit(tmp_path / "some", 128, stopping, eta=3.0, momentum=momentum, max_epochs=12)
     epochs = some.history.epochs

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hillstart.config.options import RunOptions, located, read_options, targets
 from hillstart.data.dataset import PictureSet
+from hillstart.engine.starts import HYPERPARAMETERS
 from hillstart.network import Network
 from hillstart.runs.logs import forgiving_logger
 from hillstart.runs.reader import Plain
@@ -31,7 +32,7 @@ from hillstart.training.packs import RunSpec
 ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
 """What to do when a rank is lost."""
 
-PER_START = ("seed", "descent.eta", "descent.momentum", "descent.lmbda")
+PER_START = ("seed", *(f"descent.{name}" for name in HYPERPARAMETERS))
 """What the jobs of a multirun may differ in and still be trained together."""
 
 

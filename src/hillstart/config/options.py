@@ -20,7 +20,7 @@ from annotated_types import Predicate
 
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Start
-from hillstart.network import ACTIVATIONS, COSTS, STARTS
+from hillstart.network import ACTIVATIONS, COSTS, INITIALIZERS
 from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_options
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Says, check, one_of, whole
@@ -57,7 +57,7 @@ class NetworkOptions:
     ]
     activation: Annotated[str, *one_of(ACTIVATIONS)]
     cost: Annotated[str, *one_of(COSTS)]
-    start: Annotated[str, *one_of(STARTS)]
+    start: Annotated[str, *one_of(INITIALIZERS)]
 
 
 @dataclass(frozen=True)

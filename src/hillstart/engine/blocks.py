@@ -1,9 +1,9 @@
 """Several mini-batches of gradient descent for one pass over the first layer's weights, exactly as one after the other.
 
-What a mini-batch sees of the first layer is z = x w + b, and what the mini-batches before it have added to w is known
+A mini-batch sees the first layer only through z = x w + b, and what the mini-batches before it have added to w is known
 before w is touched: x_k w_k = x_k w_0 + sum_j (x_k x_j^T) step_j. So the products with w, the largest tensor by far,
-wait until a block of mini-batches is through, and are then as wide and as rare as those of a batch of that size. The
-pictures' own products, x x^T, are small and shared by all starts. Linear algebra calls this a delayed update.
+are done once for a block of mini-batches, and are as efficient as those of one large batch. The products x x^T of the
+pictures are small and shared by all starts. Linear algebra calls this a delayed update.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,34 +15,46 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hillstart.engine.matmul import MatmulBackend
-from hillstart.network import Network, PerStart, add_scaled, apart, is_zero, per_start, together
+from hillstart.network import (
+    Downhill,
+    DownhillOfBiases,
+    DownhillOfWeights,
+    GradientDescent,
+    Network,
+    PerStart,
+    add_scaled,
+    apart,
+    is_zero,
+    scale,
+    together,
+)
 
 Read = Callable[[slice], tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]
-"""Some pictures of a chunk, by their rows in it, as network inputs, and their wanted outputs."""
+"""Returns some pictures of a chunk, by their rows in it, as network inputs, and their wanted outputs."""
 
 
 ROWS = 96
-"""Pictures that a block should have: from about here on a product is as fast as it gets."""
-MOST = 32
-"""Mini-batches in a block at most: more than these wait longer for their small products than the large ones save."""
+"""Pictures that a block should have: a wider product is hardly faster for each picture."""
+MAX_BATCHES = 32
+"""Mini-batches in a block at most: with more, the small products x x^T cost more than the large ones save."""
 
 
 def mini_batches(batch_size: int) -> int:
-    """How many mini-batches a block has."""
-    return max(1, min(MOST, ROWS // batch_size))
+    """The number of mini-batches in a block."""
+    return max(1, min(MAX_BATCHES, ROWS // batch_size))
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some mini-batches in turn, with what all starts need of them.
+    """Some consecutive mini-batches, with what all starts need of them.
 
     Attributes:
-        x, y: their pictures, one behind the other, and wanted outputs.
-        xt: x^T, in memory as the products want it.
-        gram: x x^T + 1: how far a step on one picture moves z of another one; the 1 is the bias, whose input is 1;
-            empty where there is no other.
-        parts: of each mini-batch its rows.
-        factors: of each mini-batch that on eta; numbers, or a tensor (K,).
+        x, y: inputs and wanted outputs of all the pictures.
+        xt: x^T, in the memory layout that the products need.
+        gram: x x^T + 1: how far a step on one picture moves z of another; the 1 is the bias, whose input is 1. Empty
+            for a single mini-batch.
+        parts: the rows of each mini-batch.
+        factors: learning-rate multiplier of each mini-batch, as numbers or as a tensor (K,).
     """
 
     x: Float[Tensor, "R n_in"]
@@ -61,10 +73,10 @@ def block_at(
     schedule: Sequence[float] | Float[Tensor, " K"],
     matmul: MatmulBackend,
 ) -> Block:
-    """The block of a chunk that begins at its mini-batch `first` and has at most `most`.
+    """The block of a chunk that begins at mini-batch `first` and has at most `most` mini-batches.
 
     Args:
-        schedule: the factor on eta of each mini-batch of the chunk.
+        schedule: learning-rate multiplier of each mini-batch of the chunk.
     """
     factors = schedule[first : first + most]
     x, y = read(slice(first * batch_size, (first + len(factors)) * batch_size))
@@ -74,57 +86,87 @@ def block_at(
 
 
 def descend(
-    network: Network,
-    block: Block,
-    eta: PerStart,
-    mu: PerStart,
-    lmbda: PerStart,
-    n: int,
-    velocity: Network | None,
-    matmul: MatmulBackend,
+    network: Network, block: Block, eta: PerStart, lmbda: PerStart, n: int, step: GradientDescent, matmul: MatmulBackend
 ) -> None:
-    """What `Network.descend` does, for each mini-batch of the block in turn.
+    """Do what `Network.descend` does, for each mini-batch of the block in turn.
 
     Args:
-        eta, mu, lmbda, n, velocity: as `Network.descend` takes them; with a velocity, or with an eta or a lmbda for
-            each start, the block must be of one mini-batch.
+        eta, lmbda, n, step: as `Network.descend` takes them. The block must be of one mini-batch unless the step is
+            plain gradient descent with one eta and one lmbda for all starts.
     """
     S, b, alone = network.starts, network.b[0].flatten(), len(block.parts) == 1
     Z = matmul.forward(b, block.x, together(network.w[0]))
     decays = [0.0 if is_zero(lmbda) else eta * factor * lmbda / n for factor in block.factors]
     left = _left(decays)
     steps = Z if alone else torch.empty_like(Z)
-    of_starts, steps_of_starts = apart(Z, S), apart(steps, S)
+    Z_by_start, steps_by_start = apart(Z, S), apart(steps, S)
     for k, (rows, factor) in enumerate(zip(block.parts, block.factors, strict=True)):
         if k:
             z = Z[rows]
             if left[-1] != 1:
                 z.mul_(left[k]).add_(b, alpha=1 - left[k])
             z.addmm_(_moved(block, k, left), steps[: rows.start])
-        a = [block.x, *network.onward(of_starts[:, rows])]
-        for l, step in network.errors(a, block.y[rows], -eta * factor / (rows.stop - rows.start)):
+        a = [block.x, *network.onward(Z_by_start[:, rows])]
+        for l, delta in network.errors(a, block.y[rows], -eta * factor / (rows.stop - rows.start)):
             if l:
-                network.move(l, a[l], step, mu, decays[k], velocity)
+                weights = DownhillOfWeights(network.w[l], a[l], delta, decays[k])
+                step.move_layer(l, weights, DownhillOfBiases(delta))
             elif alone:
-                steps = together(step)
+                steps = together(delta)
             else:
-                torch.mul(step, left[-1] / left[k + 1], out=steps_of_starts[:, rows])
-    if velocity is None:
-        if not is_zero(decays[0]):
-            network.w[0] *= per_start(left[-1], 3)
-        network.w[0] = apart(matmul.add(together(network.w[0]), block.xt, steps), S)
-        b.addmv_(steps.t(), _of_bias(block, left))
-    else:
-        velocity.w[0] *= per_start(mu, 3)
-        add_scaled(velocity.w[0], network.w[0], -decays[0])
-        velocity.w[0] = apart(matmul.add(together(velocity.w[0]), block.xt, steps), S)
-        network.w[0] += velocity.w[0]
-        velocity.b[0].mul_(per_start(mu, 2)).view(-1).add_(steps.sum(0))
-        network.b[0] += velocity.b[0]
+                torch.mul(delta, left[-1] / left[k + 1], out=steps_by_start[:, rows])
+    step.move_layer(
+        0,
+        _FirstWeights(network.w[0], block, steps, decays[0], left[-1], matmul),
+        _FirstBiases(network.b[0], block, steps, left),
+    )
+
+
+@dataclass(frozen=True)
+class _FirstWeights(Downhill):
+    """-eta nabla C of the first layer's weights over a block.
+
+    Attributes:
+        steps: -eta/B delta^1 of all pictures and starts, (R, wide), times what the later decays of the block leave.
+        decay: eta lmbda/n, for a step that adds to another tensor than w; its block has one mini-batch.
+        left: the factor that the decays of the block leave of w.
+    """
+
+    w: Tensor
+    block: Block
+    steps: Tensor
+    decay: PerStart
+    left: Any
+    matmul: MatmulBackend
+
+    def add_to(self, target: Tensor, keep: PerStart = 1.0) -> Tensor:
+        if target is self.w:
+            scale(target, self.left + (keep - 1))
+        else:
+            add_scaled(scale(target, keep), self.w, -self.decay)
+        return apart(self.matmul.add(together(target), self.block.xt, self.steps), len(target))
+
+
+@dataclass(frozen=True)
+class _FirstBiases(Downhill):
+    """-eta nabla C of the first layer's biases over a block."""
+
+    b: Tensor
+    block: Block
+    steps: Tensor
+    left: Sequence[Any]
+
+    def add_to(self, target: Tensor, keep: PerStart = 1.0) -> Tensor:
+        wide = scale(target, keep).view(-1)
+        if target is self.b:
+            wide.addmv_(self.steps.t(), _unscale(self.block, self.left))
+        else:
+            wide.add_(self.steps.sum(0))
+        return target
 
 
 def _left(decays: Sequence[PerStart]) -> list[Any]:
-    """How much the decay leaves of w_0 before each mini-batch, and after the last one: numbers, or (S,) each."""
+    """The factor that the decay leaves of w_0 before each mini-batch, and after the last; numbers, or (S,) each."""
     left: list[Any] = [1.0]
     for decay in decays:
         left.append(left[-1] * (1 - decay))
@@ -134,17 +176,17 @@ def _left(decays: Sequence[PerStart]) -> list[Any]:
 def _moved(block: Block, k: int, left: Sequence[Any]) -> Float[Tensor, "B before"]:
     """How far the steps before mini-batch k, as they are scaled, have moved its z.
 
-    w_k = left_k w_0 + sum_(j<k) left_k / left_(j+1) x_j^T step_j, and b does not decay; steps are stored times
+    w_k = left_k w_0 + sum_(j<k) left_k / left_(j+1) x_j^T step_j, and b does not decay. Steps are stored times
     left_K / left_(j+1), as w_K needs them.
     """
     rows = block.parts[k]
     if left[-1] == 1:
         return block.gram[rows, : rows.start]
-    return (block.gram[rows, : rows.start] - 1) * (left[k] / left[-1]) + _of_bias(block, left)[: rows.start]
+    return (block.gram[rows, : rows.start] - 1) * (left[k] / left[-1]) + _unscale(block, left)[: rows.start]
 
 
-def _of_bias(block: Block, left: Sequence[Any]) -> Float[Tensor, " R"]:
-    """What undoes the scale of the stored steps."""
+def _unscale(block: Block, left: Sequence[Any]) -> Float[Tensor, " R"]:
+    """The factor of each picture that undoes the scale of the stored steps."""
     if len(block.parts) == 1 or left[-1] == 1:
         return block.x.new_ones(len(block.x))
     sizes = torch.tensor([part.stop - part.start for part in block.parts])

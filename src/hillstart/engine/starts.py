@@ -1,4 +1,4 @@
-"""What became of each start: its costs epoch by epoch, how it ended, and where it stands among the others."""
+"""The starts of a run: their hyperparameters, their costs epoch by epoch, their results and their ranking."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,29 +11,37 @@ from torch import Tensor
 
 @dataclass(frozen=True, order=True)
 class Hyperparameters:
-    """What may differ from start to start besides the seed: learning rate, momentum and L2 strength."""
+    """What may differ from start to start besides the seed: learning rate, momentum and L2 strength.
+
+    These fields are the only list of hyperparameters per start: grids, tables, checkpoints and messages follow them. A
+    field that is added must have a default, for runs that were made without it; its option is an argument of
+    `training.optimizer.SGDConfig` of the same name, and the step that uses it (`network.py`) takes it by that name.
+    """
 
     eta: float
     momentum: float = 0.0
     lmbda: float = 0.0
 
 
+HYPERPARAMETERS = tuple(field.name for field in fields(Hyperparameters))
+
+
 TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
 
 FINISHED, STOPPED, DIVERGED = range(3)
 STATUS = ("finished", "stopped", "diverged")
-"""How a start ended: after the last epoch, before it by `stop`, or with a cost that exploded."""
+"""How a start ended: after the last epoch, earlier by `stop`, or with a cost that exploded."""
 
 ACTIVE = "active"
-"""In the tables of a run that a signal ended: a start that had not ended."""
+"""Status in the tables of an interrupted run of a start that had not ended."""
 
 VOTERS = 16
-"""How many of the best starts are kept, and vote together, when `keep` does not say."""
+"""The number of best starts that are kept and vote together by default."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a start begins, by its seed, and how it rolls."""
+    """The seed of a start, which gives its starting point, and its hyperparameters."""
 
     seed: int
     hyperparameters: Hyperparameters
@@ -41,7 +49,7 @@ class Start:
 
 @dataclass(frozen=True)
 class StartResult:
-    """One start at its end; costs and accuracy are those of its best epoch by validation cost."""
+    """The result of one start; costs and accuracy are those of its best epoch by validation cost."""
 
     start: Start
     epochs: int
@@ -59,9 +67,9 @@ class History:
     """The costs of S starts, epoch by epoch.
 
     Attributes:
-        figures: (epochs, S, 3): training cost, validation cost, validation accuracy; nan after a start's end.
-        epochs: (S,): how many epochs each has rolled.
-        status: (S,): `FINISHED`, as long as a start is not ended early, `STOPPED` or `DIVERGED`.
+        figures: (epochs, S, 3): training cost, validation cost, validation accuracy; nan after a start has ended.
+        epochs: (S,): how many epochs each start was trained.
+        status: (S,): `STOPPED` or `DIVERGED` for a start that was ended early, else `FINISHED`.
     """
 
     def __init__(self, starts: Sequence[Start]):
@@ -73,14 +81,14 @@ class History:
 
     @property
     def active(self) -> Bool[Tensor, " S"]:
-        """Whether a start has not been ended."""
+        """Which starts have not been ended early."""
         return self.status == FINISHED
 
     def add(self, figures: Float[Tensor, "active 3"]) -> Bool[Tensor, " S"]:
-        """Note an epoch of those that roll; True for each start that stands lower on its validation hill than before.
+        """Append an epoch; returns which starts have a new lowest validation cost.
 
         Args:
-            figures: training cost, validation cost, validation accuracy.
+            figures: training cost, validation cost, validation accuracy of each active start.
         """
         before = self.lowest()
         epoch = torch.full((1, len(self.starts), 3), math.nan, dtype=torch.float64)
@@ -90,7 +98,7 @@ class History:
         return self.lowest() < before
 
     def end(self, these: Bool[Tensor, " S"], status: int) -> None:
-        """These starts roll no further."""
+        """End the starts marked in `these` with this status."""
         self.status[these] = status
 
     def lowest(self) -> Float[Tensor, " S"]:
@@ -103,12 +111,12 @@ class History:
         return len(self.figures) - 1 - self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
 
     def ranking(self) -> list[int]:
-        """Places of the starts, the best by validation cost first; diverged ones last; the lower seed on a tie."""
+        """Indices of the starts in the order of `standing`."""
         rows = self.rows()
         return sorted(range(len(rows)), key=lambda s: standing(rows[s]))
 
     def rows(self) -> list[StartResult]:
-        """A row for each start, in their order."""
+        """The result of each start so far, in the order of `starts`."""
         if not len(self.figures):
             return [StartResult(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
         best = self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
@@ -118,22 +126,19 @@ class History:
 
 
 def standing(row: StartResult) -> tuple[bool, float, int, Hyperparameters]:
-    """What rows are ranked by: lowest validation cost first, diverged ones last, the lower seed on a tie."""
+    """Sort key of the ranking: lowest validation cost first, diverged starts last, the lower seed on a tie."""
     cost = row.val_cost if math.isfinite(row.val_cost) else math.inf
     return row.diverged, cost, row.start.seed, row.start.hyperparameters
 
 
 def varying(starts: Iterable[Start]) -> list[str]:
-    """The hyperparameters in which the starts differ, by name."""
-    seen: dict[str, set[float]] = {f.name: set() for f in fields(Hyperparameters)}
-    for start in starts:
-        for name, values in seen.items():
-            values.add(getattr(start.hyperparameters, name))
-    return [name for name, values in seen.items() if len(values) > 1]
+    """Names of the hyperparameters in which the starts differ."""
+    distinct = {start.hyperparameters for start in starts}
+    return [name for name in HYPERPARAMETERS if len({getattr(point, name) for point in distinct}) > 1]
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """Number, minimum, lower quartile, median, upper quartile and maximum, for "best" never stands alone."""
+    """Number, minimum, lower quartile, median, upper quartile and maximum of some values."""
     if not values:
         return {"n": 0}
     at = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0, 0.25, 0.5, 0.75, 1]).double()).tolist()
@@ -144,10 +149,11 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def accuracy_interval(accuracy: float, pictures: int) -> tuple[float, float]:
-    """How far the luck of which pictures were taken moves an accuracy on so many: one standard error to either side.
+    """One standard error to either side of an accuracy that was measured on so many pictures.
 
-    Wilson's interval (J. Am. Stat. Assoc. 22, 1927) with z = 1. Unlike p -+ sqrt(p (1 - p) / n), which it comes close
-    to for many pictures, it has a width where all answers are right or all are wrong, and stays within 0 and 1.
+    Wilson's interval (J. Am. Stat. Assoc. 22, 1927) with z = 1. For many pictures it is close to
+    p -+ sqrt(p (1 - p) / n); unlike that, it has a width where all answers are right or all wrong, and stays within 0
+    and 1.
     """
     p, n = accuracy, pictures
     centre, half = (p + 1 / (2 * n)) / (1 + 1 / n), math.sqrt(p * (1 - p) / n + 1 / (4 * n * n)) / (1 + 1 / n)
@@ -155,6 +161,6 @@ def accuracy_interval(accuracy: float, pictures: int) -> tuple[float, float]:
 
 
 def standard_error(accuracy: float, pictures: int) -> float:
-    """Half the width of `accuracy_interval`: the interval as one number, never 0."""
+    """Half the width of `accuracy_interval`, which is never 0."""
     low, high = accuracy_interval(accuracy, pictures)
     return (high - low) / 2

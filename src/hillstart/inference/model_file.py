@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hillstart.data.preprocessing import Preprocessing
-from hillstart.engine.starts import STATUS, VOTERS, History, Hyperparameters, Start
+from hillstart.engine.starts import HYPERPARAMETERS, STATUS, VOTERS, History, Hyperparameters, Start
 from hillstart.inference.voting import Calibration
 from hillstart.network import ACTIVATIONS, COSTS, Network
 from hillstart.system import untrusted
@@ -180,7 +180,11 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: _text(v) and v in ACTIVATIONS),
     "cost": (f"one of {', '.join(COSTS)}", lambda v: _text(v) and v in COSTS),
     "seeds": ("a list of whole numbers, 0 or more", _listed(_whole(0))),
-    "rolls": ("a list of eta, momentum and lmbda of each start", _listed(_listed(_any_number, 3, 3))),
+    # Files of version 0.1 have three of them; one that was added since has its default there.
+    "rolls": (
+        f"a list of {', '.join(HYPERPARAMETERS)} of each start",
+        _listed(_listed(_any_number, 3, len(HYPERPARAMETERS))),
+    ),
     "classes": ("two or more different names", lambda v: _listed(_text, 2)(v) and len(set(v)) == len(v)),
     # Its other bounds `Preprocessing` has itself.
     "preprocessing": ("one with sound mean and std", _named(mean=_listed(_any_number), std=_listed(_positive))),

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from hillstart.config.build import build_run_spec
 from hillstart.config.options import read_stored_options, read_stored_trainer
-from hillstart.engine.starts import DIVERGED, STATUS, Start
+from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, STATUS, Start
 from hillstart.inference import model_file
 from hillstart.inference.model_file import Model
 from hillstart.network import Network
@@ -180,7 +180,7 @@ def _history(folder: Path, rows: Sequence[dict[str, str]], jobs: Sequence[str]) 
             with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
                 for line in csv.DictReader(file):
                     same = alike[job, line["seed"]]
-                    varying = [name for name in ("eta", "momentum", "lmbda") if name in line]
+                    varying = [name for name in HYPERPARAMETERS if name in line]
                     (s,) = [s for s in same if all(rows[s].get(name) == line[name] for name in varying)]
                     found.append((s, int(line["epoch"]), [float(line[name]) for name in COSTS]))
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -133,10 +133,10 @@ class Looking(pl.Callback):
 
     def _look(self, training: Training) -> None:
         for tile in training.pack.tiles:
-            for place, column in zip(tile.places, tile.columns, strict=True):
-                if place in self._at:
+            for index, column in zip(tile.indices, tile.columns, strict=True):
+                if index in self._at:
                     parts = [p[column].flatten() for p in tile.network.parameters]
-                    self._now[self._at[place]] = torch.cat(parts)
+                    self._now[self._at[index]] = torch.cat(parts)
         if self._epoch % self._every == 0:
             self._copy()
 

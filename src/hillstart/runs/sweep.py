@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import DIVERGED, STATUS, accuracy_interval, quantiles, standard_error
+from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, STATUS, accuracy_interval, quantiles, standard_error
 from hillstart.runs.reader import stored_overrides
 from hillstart.runs.summary import SHOWN, Result, heading, said_of, settings, short, show, show_settings, uncertain
 from hillstart.runs.tables import STARTS
@@ -202,7 +202,7 @@ def _results(
 ) -> Iterator[Result]:
     # A split is luck, as a seed is: what settings are compared over, and none itself.
     keys = [key for key in swept if key != "data.seed" or len(set(pictures.values())) == 1]
-    per_start = [name for name in ("momentum", "lmbda") if any(name in row for row in rows)]
+    per_start = [name for name in HYPERPARAMETERS if name != "eta" and any(name in row for row in rows)]
     for row in rows:
         setting = {"descent.eta": row["eta"]} | {key: row[key] for key in keys}
         setting |= {f"descent.{name}": row[name] for name in per_start if name in row}

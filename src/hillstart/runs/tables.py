@@ -5,10 +5,11 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import History, Hyperparameters, Start, StartResult, standing, varying
+from hillstart.engine.starts import History, Start, StartResult, standing, varying
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, on_disk, open_regular, relative, replacing, writing
 
@@ -109,8 +110,7 @@ class Tables:
 
     def _row(self, line: dict[str, str]) -> StartResult:
         rolls = {name: float(line[name]) for name in ("eta", *self._more)}
-        alike = {"momentum": self._alike.momentum, "lmbda": self._alike.lmbda}
-        start = Start(int(line["seed"]), Hyperparameters(**(alike | rolls)))
+        start = Start(int(line["seed"]), replace(self._alike, **rolls))
         costs = (float(line[name]) for name in ("train_cost", "val_cost", "val_accuracy"))
         return StartResult(start, int(line["epochs"]), line["status"], *costs)
 

@@ -1,4 +1,4 @@
-"""The LightningModule that trains a pack of starts, a chunk of mini-batches at a time, and its optimiser."""
+"""The LightningModule that trains a pack of starts, a chunk of mini-batches at a time."""
 
 import logging
 import math
@@ -14,45 +14,55 @@ from torch import Tensor
 from hillstart.data.batches import MiniBatches, Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.ensemble import StartEnsemble
-from hillstart.engine.starts import DIVERGED, VAL_ACCURACY, VAL_COST, History, Start, quantiles
+from hillstart.engine.starts import (
+    DIVERGED,
+    HYPERPARAMETERS,
+    VAL_ACCURACY,
+    VAL_COST,
+    History,
+    Hyperparameters,
+    Start,
+    quantiles,
+)
 from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
+from hillstart.system.private import count_steps
 from hillstart.training.distributed import Ranks, ranks_of
-from hillstart.training.optimizer import SCHEDULES, Chunks, GradientDescent, SGDConfig
+from hillstart.training.optimizer import SCHEDULES, ChunkOptimizer, Chunks, SGDConfig
 from hillstart.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 
-# A chunk lasts about this long, so that signals, the progress bar and max_time are never far from the work ...
 CHUNK_SECONDS = 0.3
-# ... by these deliberately rough rates; results do not depend on them, for they do not depend on the chunks.
+"""Duration of a chunk: signals, the progress bar and max_time are looked at between chunks."""
+# Deliberately rough rates, from which the length of a chunk follows; results do not depend on it.
 FLOPS_PER_SECOND = {"cpu": 8e10, "cuda": 1e13}
 SECONDS_PER_STEP = 1e-4
 CHUNK_BYTES = 64 << 20
 
 
 Begin = Callable[[Sequence[int]], Network]
-"""Makes the starts of some seeds, at their starting points on the CPU."""
+"""Makes starts from their seeds, at their starting points on the CPU."""
 
 
 class Training(pl.LightningModule):
-    """Trains the starts of a pack on pictures that lie on the device.
+    """Trains the starts of a pack on pictures that are on the device.
 
     `global_step` counts mini-batches, not chunks: `max_steps` and the x axis of every logger mean the same whatever
-    the pack. After each epoch every start is measured on the validation pictures and on as many training pictures;
-    `best` holds each start as it was in its best epoch. Of several ranks each trains its share of the starts, with all
-    the pictures; the history is that of all of them on every rank.
+    the pack. After each epoch every start is evaluated on the validation pictures and on as many training pictures;
+    `best` holds each start as it was in its best epoch. With several ranks, each trains its share of the starts on all
+    the pictures, and the history on every rank is that of all starts.
 
     Args:
         begin: makes starts from seeds.
         data: the pictures.
-        descent: how they roll downhill.
-        starts: those of the pack.
+        descent: how the starts descend.
+        starts: the starts of the pack.
         stopping: what ends a start early.
-        number, packs: which pack of the run this is, from 1 to `packs`.
-        run: the id of the run, which its checkpoints name.
-        seconds: for how long it was trained before, unless the checkpoint that it goes on from tells of more.
+        number, packs: the number of this pack in the run, from 1 to `packs`.
+        run: the id of the run, which is stored in its checkpoints.
+        seconds: duration of the training so far, unless the checkpoint that is resumed has a larger one.
     """
 
     best: Network
@@ -88,26 +98,29 @@ class Training(pl.LightningModule):
             return
         device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
         classes = len(data.classes)
-        # Lightning would take any checkpoint for one within an epoch where max_steps is given, and pass over the next.
+        # With max_steps, Lightning would take any checkpoint for one within an epoch, and skip the next epoch.
         self._max_steps, self.trainer.fit_loop.epoch_loop.max_steps = self.trainer.max_steps, -1
         self.ranks = ranks_of(self.trainer)
         self._mine = self.ranks.share(len(self.history.starts))
         starts = self.history.starts[self._mine]
         self.best = self.begin([start.seed for start in starts]).to(device)
-        points = [astuple(start.hyperparameters) for start in starts]
-        eta, mu, lmbda = torch.tensor(points, dtype=torch.float64).unbind(1)
-        momentum = mu if any(start.hyperparameters.momentum for start in self.history.starts) else None
         self.batches = MiniBatches(
             data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
         )
         self.pack = StartEnsemble(
-            self.best, eta, momentum, lmbda, len(data.train.y), descent.batch_size, descent.optimiser, descent.fuse
+            self.best,
+            [start.hyperparameters for start in starts],
+            len(data.train.y),
+            descent.batch_size,
+            descent.step(start.hyperparameters for start in self.history.starts),  # the same on every rank
+            descent.optimiser,
+            descent.fuse,
         )
         self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
         self._val = Sample(data.val, classes, data.preprocessing, device)
 
-    def configure_optimizers(self) -> GradientDescent:
-        return GradientDescent(self.pack.tiles[0].network.parameters, self._largest_eta)
+    def configure_optimizers(self) -> ChunkOptimizer:
+        return ChunkOptimizer(self.pack.tiles[0].network.parameters, self._largest_eta)
 
     def train_dataloader(self) -> Chunks:
         return Chunks(self._rest_of_epoch)
@@ -125,11 +138,11 @@ class Training(pl.LightningModule):
         optimiser.param_groups[0]["lr"] = self._largest_eta * schedule[-1]  # type: ignore[union-attr]
         self.between_chunks = False
         optimiser.step(lambda: self.pack.descend(chunk, schedule))  # type: ignore[union-attr]
-        self._count(count - 1)
+        count_steps(self.trainer, optimiser, count - 1)  # Lightning has counted the chunk as one step
         self.between_chunks = True
 
     def on_train_batch_end(self, *args: Any) -> None:
-        # After an epoch's last chunk a resumed training would go without its measurement, which heeds signals as well.
+        # After the last chunk of an epoch the evaluation checks for signals; a run resumed from here would skip it.
         if self.global_step % self.batches.per_epoch:
             interrupts.check_interrupt()
 
@@ -137,13 +150,13 @@ class Training(pl.LightningModule):
         train_cost, _ = self.pack.evaluate(interrupts.interruptible(self._train.batches()))
         val_cost, val_accuracy = self.pack.evaluate(interrupts.interruptible(self._val.batches()))
         figures = self.ranks.gather(torch.stack([train_cost, val_cost, val_accuracy], 1))
-        these = self.history.active
+        evaluated = self.history.active
         lower = self.history.add(figures)
         self.pack.copy_into(self.best, lower[self._mine])
         self.stopping.after_epoch(self.history, last=self.global_step >= self.total_steps)
-        self._let_go()
+        self._retain_active()
         best = self.history.rows()[self.history.ranking()[0]]
-        sound = figures[self.history.status[these] != DIVERGED]
+        sound = figures[self.history.status[evaluated] != DIVERGED]
         medians = [quantiles(sound[:, k].tolist()).get("median", math.nan) for k in (VAL_COST, VAL_ACCURACY)]
         self.log_dict(
             {
@@ -160,16 +173,16 @@ class Training(pl.LightningModule):
     def on_train_start(self) -> None:
         interrupts.install_handlers()
         if len(self.history.figures) and self.global_step < self.total_steps:
-            # What was the last epoch of a shorter training ended no start; the others have been through this already.
+            # Resumed with more epochs: apply the stop rules that were skipped after the former last epoch.
             self.stopping.after_epoch(self.history, last=False)
-        self._let_go()
+        self._retain_active()
         self.between_chunks = True
 
-    # ------------------------------------------------------------ where it stands
+    # ------------------------------------------------------------ progress
 
     @property
     def seconds(self) -> float:
-        """Of training, those before an interruption included."""
+        """Duration of the training, including what was before an interruption."""
         return self._seconds_before + time.perf_counter() - self._began
 
     @property
@@ -191,68 +204,55 @@ class Training(pl.LightningModule):
         steps = int(min(by_time, CHUNK_BYTES / (4 * self.batches.batch_size * self.pack.sizes[0])))
         return max(1, steps // self.pack.block) * self.pack.block
 
-    def _let_go(self) -> None:
-        """Only starts that roll stay in the pack; when none does, or all is done, the fit ends."""
+    def _retain_active(self) -> None:
+        """Keep only the active starts in the pack; end the fit if there are none, or if all epochs are done."""
         active = self.history.active
         self.pack.retain(active[self._mine].nonzero().flatten().tolist())
-        # A run that was interrupted after its last chunk has not measured its last epoch yet.
-        is_measured = len(self.history.figures) * self.batches.per_epoch >= self.global_step
-        is_over = not bool(active.any()) or (self.global_step >= self.total_steps and is_measured)
+        # A run that was interrupted after its last chunk has not evaluated its last epoch yet.
+        is_evaluated = len(self.history.figures) * self.batches.per_epoch >= self.global_step
+        is_over = not bool(active.any()) or (self.global_step >= self.total_steps and is_evaluated)
         self.trainer.should_stop = self.trainer.should_stop or is_over
 
     def release(self) -> None:
-        """Free the starts when they are of no more use.
-
-        A trainer and its module refer to each other, so that without this they would wait for the collector.
-        """
+        """Free the tensors of the starts now, not when the garbage collector finds the cycle of module and trainer."""
         for name in ("pack", "best", "batches", "_train", "_val"):
             self.__dict__.pop(name, None)
 
     @property
     def state_bytes(self) -> int:
-        """Of the tensors in a checkpoint, as long as all starts roll."""
-        moving = [t for tensors in self.pack.tiles[0].state().values() for t in tensors if t.dim()]
-        a_start = sum(t[0].numel() * t.element_size() for t in (*moving, *self.best.parameters))
-        return a_start * len(self.history.starts)
+        """Bytes of the tensors in a checkpoint while all starts are active."""
+        changing = [t for tensors in self.pack.tiles[0].state().values() for t in tensors if t.dim()]
+        per_start = sum(t[0].numel() * t.element_size() for t in (*changing, *self.best.parameters))
+        return per_start * len(self.history.starts)
 
-    def best_of(self, places: Sequence[int]) -> Network | None:
+    def best_of(self, indices: Sequence[int]) -> Network | None:
         """These starts, as they were in their best epochs, on the CPU of the first rank; None on the others.
 
         Args:
-            places: in the pack, ascending, so that the shares of the ranks stand in the same order.
+            indices: those of starts of the pack, ascending, so that the shares of the ranks are in the same order.
         """
         first, last = self._mine.start, self._mine.stop
-        mine = self.best.pick([place - first for place in places if first <= place < last]).to("cpu")
-        gathered = [self.ranks.gather_first(t) for t in mine.parameters]
-        if not self.ranks.is_first:
-            return None
+        mine = self.best.pick([index - first for index in indices if first <= index < last]).to("cpu")
+        tensors = [t for t in map(self.ranks.gather_first, mine.parameters) if t is not None]
         layers = len(mine.w)
-        return Network([t for t in gathered[:layers] if t is not None], [t for t in gathered[layers:] if t is not None],
-                       mine.activation, mine.cost)  # fmt: skip
+        return Network(tensors[:layers], tensors[layers:], mine.activation, mine.cost) if tensors else None
 
     def _rest_of_epoch(self) -> tuple[int, int]:
         in_epoch = self.batches.per_epoch - self.global_step % self.batches.per_epoch
         return min(in_epoch, self.total_steps - self.global_step), self.chunk_steps
 
-    def _count(self, steps: int) -> None:
-        """Add to `global_step`: Lightning has counted the chunk as one step, however many mini-batches it held."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for counts in (progress.total, progress.current):
-            counts.ready += steps
-            counts.completed += steps
-
-    # ------------------------------------------------------------ what a checkpoint holds
+    # ------------------------------------------------------------ checkpoints
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """Weights and biases, what moves them, and best epochs: `weights.w1`, `velocity.b2`, `best.w1` ...
+        """Weights and biases, what moves them, and the best epochs: `weights.w1`, `velocity.b2`, `best.w1` ...
 
-        Of the starts that still roll, but `best` of all; those of all ranks, on the first one.
+        `best` has all starts, the others the active ones; on the first rank those of all ranks, else empty.
         """
         state = self.pack.state() | {"best": self.best.parameters}
         names = self._names()
         mine = {f"{part}.{name}": t for part, ts in state.items() for name, t in zip(names, ts, strict=True)}
-        whole = {key: self.ranks.gather_first(t) if t.dim() else t for key, t in mine.items()}
-        return {key: t for key, t in whole.items() if t is not None}
+        gathered = {key: self.ranks.gather_first(t) if t.dim() else t for key, t in mine.items()}
+        return {key: t for key, t in gathered.items() if t is not None}
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:  # type: ignore[override]
         state: dict[str, list[Tensor]] = {}
@@ -260,20 +260,20 @@ class Training(pl.LightningModule):
             state[part] = [state_dict[f"{part}.{name}"] for name in self._names()]
         for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
             target.copy_(source[self._mine])
-        # Epoch by epoch, as they ended: how the pack is tiled, and so the bits it gives, depends on the way there.
+        # End starts epoch by epoch as they ended before: the tiling, and so the bits, depends on that order.
         for epoch in range(1, len(self.history.figures) + 1):
-            left = self.history.active | (self.history.epochs > epoch)
-            self.pack.retain(left[self._mine].nonzero().flatten().tolist())
+            stay = self.history.active | (self.history.epochs > epoch)
+            self.pack.retain(stay[self._mine].nonzero().flatten().tolist())
         active = self.history.active
         first = int(active[: self._mine.start].sum())
-        mine = slice(first, first + len(self.pack.starts))
+        mine = slice(first, first + len(self.pack.active))
         self.pack.load({name: [t[mine] if t.dim() else t for t in ts] for name, ts in state.items()})
 
     def _names(self) -> list[str]:
         return [f"{kind}{l}" for kind in "wb" for l in range(1, len(self.pack.sizes))]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Plain data only: what is loaded with weights_only=True cannot run code.
+        # Plain data only, so that loading it with weights_only=True runs no code.
         checkpoint["hillstart"] = {
             "sizes": self.pack.sizes,
             "activation": self.best.activation,
@@ -303,9 +303,11 @@ class Training(pl.LightningModule):
             ("seeds", "seeds"),
             ("classes", "classes"),
             ("optimiser", "the optimiser"),
-            ("rolls", "[eta, momentum, lmbda]"),
+            ("rolls", f"[{', '.join(HYPERPARAMETERS)}]"),
         ):
             there, here = stored[key], this_run["hillstart"][key]
+            if key == "rolls":  # a run made before a hyperparameter was added has its default
+                there = [list(astuple(Hyperparameters(*point))) for point in there]
             if here != there:
                 there, here = _briefly(key, there), _briefly(key, here)
                 raise InputError(f"resume: the checkpoint has {what} {there}, this run {here}; give the same options.")
@@ -316,13 +318,13 @@ class Training(pl.LightningModule):
         self.was_restored = True
 
     def _check_length(self, done: int, planned: int) -> None:
-        """Refuse a training that is shorter than what is done; tell what becomes of a schedule when it is longer."""
+        """Refuse a training that is shorter than what is done; warn if a schedule is stretched by a longer one."""
         epochs, steps, schedule = self.trainer.max_epochs, self._max_steps, self.descent.schedule
-        before, now, behind = (f"{count / self.batches.per_epoch:.4g}" for count in (planned, self.total_steps, done))
+        before, now, passed = (f"{count / self.batches.per_epoch:.4g}" for count in (planned, self.total_steps, done))
         if self.total_steps < done:
             raise InputError(
                 f"resume: trainer.max_epochs={epochs} trainer.max_steps={steps} end before what is done already, "
-                f"{done} mini-batches ({behind} epochs); give no less than that."
+                f"{done} mini-batches ({passed} epochs); give no less than that."
             )
         if self.total_steps != planned and schedule != "constant":
             log.warning(
@@ -332,7 +334,7 @@ class Training(pl.LightningModule):
 
 
 def _briefly(key: str, values: Any) -> Any:
-    """What a sentence can hold of it: the first and last of many seeds, each way to roll once."""
+    """Shortened for a message: the first and last of many seeds, distinct hyperparameters only."""
     if key == "seeds" and len(values) > 10:
         return f"{values[0]} ... {values[-1]} ({len(values)} of them)"
     return [list(v) for v in dict.fromkeys(map(tuple, values))] if key == "rolls" else values

@@ -1,4 +1,4 @@
-"""Gradient descent: its options (eta and its schedule, momentum, L2, grids), and the optimiser that Lightning steps."""
+"""The options of descent (eta and its schedule, momentum, L2, grids), and the optimiser that Lightning steps."""
 
 import itertools
 import math
@@ -10,7 +10,8 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 from torch import Tensor
 
-from hillstart.engine.starts import Hyperparameters
+from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
+from hillstart.network import GradientDescent, Momentum, Nesterov
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Says, Seed, check, one_of, whole
 from hillstart.system.untrusted import briefly
@@ -20,9 +21,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }
-"""The factor on eta when a share `done`, from 0 to 1, of all mini-batches lies behind."""
+"""Learning-rate multiplier after the share `done`, from 0 to 1, of all mini-batches."""
 
-_LARGEST = 1e30  # float32 computes with it, and a model file may hold it
+_LARGEST = 1e30  # within float32, and what a model file may hold
 _DIFFERENT = Predicate(lambda values: len(set(values)) == len(values))
 _Eta = Annotated[float, Gt(0), Le(_LARGEST)]
 _Momentum = Annotated[float, Ge(0), Lt(1)]
@@ -32,9 +33,10 @@ _OF_MANY = ", or a list of such numbers, each once"
 
 @dataclass(frozen=True)
 class SGDConfig:
-    """How starts roll downhill.
+    """How starts descend.
 
-    A list of values for eta, momentum or lmbda is a grid: each start is made once for every combination.
+    A list of values for a hyperparameter of `engine.starts.Hyperparameters` is a grid: each start is made once for
+    every combination. A class of your own below this one may override `step`, to move the starts in another way.
 
     Args:
         eta: learning rate, above 0.
@@ -42,13 +44,14 @@ class SGDConfig:
         schedule: how eta changes over the whole training, a key of `SCHEDULES`.
         momentum: mu, from 0 (none) to below 1.
         lmbda: strength of the L2 term lmbda/(2n) sum w^2, 0 or more.
+        nesterov: move by Nesterov's momentum in place of the classical one.
         seed: of the order of the pictures and of augmentation; the same for all starts.
         optimiser: makes an optimiser of torch.optim from parameters and lr, to step in place of gradient descent.
         fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
 
     Raises:
-        InputError: a value outside its range; an optimiser that cannot step many starts at once, each as if alone; or
-            a momentum or `fuse` beside an optimiser, which would not use them.
+        InputError: a value outside its range; an optimiser that cannot step many starts at once, each as if alone; a
+            momentum, `nesterov` or `fuse` beside an optimiser, which would not use them; `nesterov` without momentum.
     """
 
     eta: Annotated[
@@ -63,6 +66,7 @@ class SGDConfig:
     lmbda: Annotated[
         _Lmbda | Annotated[Sequence[_Lmbda], MinLen(1), _DIFFERENT], Says(f"a number from 0 to 1e30{_OF_MANY}")
     ] = 0.0
+    nesterov: Flag = False
     seed: Seed = 0
     optimiser: Callable[..., torch.optim.Optimizer] | None = None
     fuse: Flag = False
@@ -70,32 +74,43 @@ class SGDConfig:
     def __post_init__(self) -> None:
         check("descent", SGDConfig, vars(self))
         if self.optimiser is not None:
-            self._check_optimiser()
+            self._check_optimiser(self.optimiser)
+        elif self.nesterov and not any(_listed(self.momentum)):
+            raise InputError("descent.nesterov is True, but descent.momentum is 0; give a momentum, such as 0.9.")
 
     @property
     def optimiser_name(self) -> str:
-        """Name of the class that steps."""
+        """The name of what moves the starts, such as "gradient descent" or "Adam"."""
+        if self.optimiser is None:
+            return "gradient descent with Nesterov's momentum" if self.nesterov else "gradient descent"
         made_by = getattr(self.optimiser, "func", self.optimiser)
-        return "gradient descent" if made_by is None else str(getattr(made_by, "__name__", made_by))
+        return str(getattr(made_by, "__name__", made_by))
+
+    def step(self, points: Iterable[Hyperparameters]) -> type[GradientDescent]:
+        """The class of step for starts with these hyperparameters, all of which must be trained by the same class."""
+        if not any(point.momentum for point in points):
+            return GradientDescent
+        return Nesterov if self.nesterov else Momentum
 
     def grid(self) -> list[Hyperparameters]:
-        """Every combination of eta, momentum and lmbda."""
-        points = itertools.product(*map(_listed, (self.eta, self.momentum, self.lmbda)))
+        """Every combination of the values of the hyperparameters."""
+        points = itertools.product(*(_listed(getattr(self, name)) for name in HYPERPARAMETERS))
         return [Hyperparameters(*map(float, point)) for point in points]
 
-    def _check_optimiser(self) -> None:
+    def _check_optimiser(self, optimiser: Callable[..., torch.optim.Optimizer]) -> None:
         name = self.optimiser_name
-        if "lr" in getattr(self.optimiser, "keywords", {}):
+        if "lr" in getattr(optimiser, "keywords", {}):
             raise InputError(f"descent.optimiser.lr: the learning rate of {name} is descent.eta; leave this one out.")
-        for key, used in (("momentum", any(_listed(self.momentum))), ("fuse", self.fuse)):
-            if used:
-                own = "; its own momentum, if it has one, is descent.optimiser.momentum" if key == "momentum" else ""
-                raise InputError(
-                    f"descent.{key} is {getattr(self, key)!r}, which {name} does not use; leave it out by "
-                    f"~descent.{key}{own}."
-                )
+        unused = {"momentum": any(_listed(self.momentum)), "nesterov": self.nesterov, "fuse": self.fuse}
+        for key in [key for key, is_given in unused.items() if is_given]:
+            own = "" if key == "fuse" else f"; its own, if it has one, is descent.optimiser.{key}"
+            raise InputError(
+                f"descent.{key} is {getattr(self, key)!r}, which {name} does not use; leave it out by "
+                f"~descent.{key}{own}."
+            )
         try:
-            together, alone = self._stepped([slice(0, 3)]), self._stepped([slice(k, k + 1) for k in range(3)])
+            together = _stepped(optimiser, [slice(0, 3)])
+            alone = _stepped(optimiser, [slice(k, k + 1) for k in range(3)])
         except Exception as error:  # whatever an optimiser raises
             raise InputError(
                 f"descent.optimiser: {name} cannot be used here ({briefly(error)}); correct its options, or choose an "
@@ -107,33 +122,32 @@ class SGDConfig:
                 "an optimiser of torch.optim that works element by element."
             )
 
-    def _stepped(self, parts: Iterable[slice]) -> list[Tensor]:
-        """Parameters of three small starts after a few steps, where the optimiser is given these parts of them."""
-        assert self.optimiser is not None
-        w = torch.linspace(-2, 3, 3 * 4 * 2).reshape(3, 4, 2) * torch.tensor([0.1, 1.0, 10.0]).reshape(3, 1, 1)
-        found: list[list[Tensor]] = []
-        for part in parts:
-            parameters = [w[part].clone(), w[part, 0].clone()]
-            optimiser = self.optimiser(parameters, lr=0.01)
-            for _ in range(3):
-                for p in parameters:
-                    p.grad = p.sin()
-                optimiser.step()
-            found.append(parameters)
-        return [torch.cat(of) for of in zip(*found, strict=True)]
+
+def _stepped(optimiser: Callable[..., torch.optim.Optimizer], parts: Iterable[slice]) -> list[Tensor]:
+    """Parameters of three small starts after a few steps of optimisers that are given these parts of them."""
+    w = torch.linspace(-2, 3, 3 * 4 * 2).reshape(3, 4, 2) * torch.tensor([0.1, 1.0, 10.0]).reshape(3, 1, 1)
+    results: list[list[Tensor]] = []
+    for part in parts:
+        parameters = [w[part].clone(), w[part, 0].clone()]
+        made = optimiser(parameters, lr=0.01)
+        for _ in range(3):
+            for p in parameters:
+                p.grad = p.sin()
+            made.step()
+        results.append(parameters)
+    return [torch.cat(tensors) for tensors in zip(*results, strict=True)]
 
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-class GradientDescent(torch.optim.Optimizer):
-    """What Lightning sees of the descent: its step rolls the whole pack through a chunk of mini-batches.
+class ChunkOptimizer(torch.optim.Optimizer):
+    """The optimiser that Lightning sees: its step takes the whole pack through a chunk of mini-batches.
 
     Lightning needs a stepped optimiser to count steps, to write checkpoints and to monitor the learning rate:
-    `param_groups[0]["lr"]` is eta after the schedule, of a grid the largest. Weights and velocities are saved by
-    `Training`, start by start, so that a checkpoint does not depend on how a pack is tiled; here there is nothing left
-    to save but eta.
+    `param_groups[0]["lr"]` is the largest eta of the pack after the schedule. Weights and what moves them are saved by
+    `Training`, start by start, so that a checkpoint does not depend on the tiling; here only eta is left to save.
     """
 
     def __init__(self, parameters: list[Tensor], eta: float):
@@ -152,10 +166,10 @@ class GradientDescent(torch.optim.Optimizer):
 
 
 class Chunks:
-    """The rest of the epoch as sizes of chunks: all that Lightning passes on, for the pictures do not move.
+    """The rest of an epoch as the sizes of its chunks: Lightning's loader, though the pictures are on the device.
 
     Args:
-        rest: tells how many mini-batches are left in the epoch, and how many make a chunk.
+        rest: returns the mini-batches that are left in the epoch and those in a chunk.
     """
 
     def __init__(self, rest: Callable[[], tuple[int, int]]):

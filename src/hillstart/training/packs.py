@@ -1,4 +1,4 @@
-"""A population of starts and how it is trained: in packs that fit the memory, each of them one fit of Lightning."""
+"""The starts of a run, trained in packs that fit the memory, each by one fit of Lightning."""
 
 import inspect
 import itertools
@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import Start, StartResult
+from hillstart.engine.starts import HYPERPARAMETERS, Start, StartResult
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.training.distributed import ranks_of
@@ -23,17 +23,17 @@ from hillstart.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
 
-# Of a pack on the CPU, all it holds for its starts together. Every core has tiles enough long before this.
 CPU_BYTES = 160 << 20
-# Of the free memory of a CUDA device.
+"""Memory budget of one CPU pack; larger packs are no faster."""
 CUDA_SHARE = 0.4
-# Packs are of a multiple of this many starts where they are larger, so that tiles come out even.
+"""Share of the free memory of a CUDA device that a pack may take."""
 EVEN = 64
+"""Larger packs have a multiple of this many starts, so that tiles come out even."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Starts, and all that they share.
+    """The starts of a run, and all that they share.
 
     Attributes:
         begin: makes starts from seeds.
@@ -48,13 +48,13 @@ class RunSpec:
     starts: Sequence[Start]
 
     def described(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the run it goes on with, in plain data.
+        """What a resumed run must have in common with the run that it continues, in plain data.
 
-        Where a conf key says it, under this key. Pictures and preprocessing are told by their content, so that it does
-        not matter by which options, or from which files, they came to be others.
+        A value that a conf key decides is stored under that key. Pictures and preprocessing are described by their
+        content, which any option or file may have changed.
         """
         seeds, data, descent = [start.seed for start in self.starts], self.data, self.descent
-        began_by = inspect.signature(self.begin).parameters  # of a partial call, its values are the defaults
+        begin = inspect.signature(self.begin).parameters  # the defaults of a partial call are its values
         preprocessing, optimiser = data.preprocessing, getattr(descent.optimiser, "keywords", {})
         plain = (bool, int, float, str, list, tuple)
         return {
@@ -63,10 +63,10 @@ class RunSpec:
             "optimiser": self.descent.optimiser_name,
             "starts": len(seeds),
             "seeds": [min(seeds), max(seeds)],
-            "[eta, momentum, lmbda]": [
+            f"[{', '.join(HYPERPARAMETERS)}]": [
                 list(astuple(p)) for p in dict.fromkeys(start.hyperparameters for start in self.starts)
             ],
-            **{f"network.{key}": began_by[key].default for key in ("activation", "cost", "start") if key in began_by},
+            **{f"network.{key}": begin[key].default for key in ("activation", "cost", "start") if key in begin},
             **{f"descent.{key}": getattr(descent, key) for key in ("batch_size", "schedule", "seed")},
             "descent.optimiser": {key: value for key, value in optimiser.items() if isinstance(value, plain)},
             **{f"stop.{key}": value for key, value in asdict(self.stopping).items()},
@@ -83,19 +83,18 @@ class RunSpec:
     def start_bytes(self, device: torch.device) -> int:
         """Memory that training one start takes: itself, its best epoch, what moves it, a copy for a checkpoint."""
         parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(self.sizes))
-        momentum = any(start.hyperparameters.momentum for start in self.starts)
-        moving = 3 if self.descent.optimiser is not None else int(momentum)
-        copies = 2 * (1 + moving) + 1
-        # On the CPU the activations of a tile at a time; on CUDA those of all, for 1,000 pictures measured at once.
+        states = len(self.descent.step(start.hyperparameters for start in self.starts).states)
+        copies = 2 * (1 + (3 if self.descent.optimiser is not None else states)) + 1
+        # The CPU holds the activations of a tile at a time, CUDA those of all starts for 1,000 evaluated pictures.
         activations = 0 if device.type == "cpu" else 2 * 1000 * sum(self.sizes[1:])
         return 4 * (copies * parameters + activations)
 
     def packs(self, device: torch.device, ranks: int = 1, most: int | None = None) -> list[int]:
-        """How many starts are in each pack.
+        """The number of starts in each pack.
 
         Args:
-            device: of this rank; the others are taken to have as much memory.
-            most: no more than this many in any pack; None: as many as fit.
+            device: the device of this rank; the others are assumed to have as much memory.
+            most: the largest number in a pack; None: as many as fit.
 
         Raises:
             InputError: fewer starts than ranks, or the memory cannot hold a single start.
@@ -123,16 +122,16 @@ class RunSpec:
 
 
 def memory_bytes() -> int:
-    """Of the machine's memory as a whole."""
+    """The memory of the machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """A pack at its end, and a row for each of its starts.
+    """A trained pack and the result of each of its starts.
 
     Attributes:
-        whole: False where a signal ended it before.
+        whole: False if a signal ended it early.
     """
 
     training: Training
@@ -153,16 +152,16 @@ def train(
     """Fit pack after pack.
 
     Args:
-        make_trainer: a new trainer for each pack, from how many are left, this one with them.
-        packs: starts in each; a pack that a CUDA device has no memory for is halved in this very list.
-        done: how many packs need no training any more.
-        checkpoint: where the first of the others was left.
+        make_trainer: makes a trainer for a pack, given the number of packs left including this one.
+        packs: starts in each; a pack for which a CUDA device has no memory is halved in this list.
+        done: the number of packs that are trained already.
+        checkpoint: checkpoint of the first pack that is not.
         run: the id of the run, for its checkpoints.
-        seconds: for how long the pack in `checkpoint` was trained at least.
+        seconds: duration of the training of the pack in `checkpoint`, at least.
 
     Raises:
-        InputError: `checkpoint` is none of such a training.
-        Interrupted: a signal came; the pack that it met is yielded before.
+        InputError: `checkpoint` is not one of such a training.
+        Interrupted: a signal came; the pack in training is yielded first.
     """
     while done < len(packs):
         interrupts.check_interrupt()

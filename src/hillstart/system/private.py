@@ -1,0 +1,56 @@
+"""The private interfaces of torch and Lightning that hillstart uses, and what it does when they are gone.
+
+Checked with torch 2.14.1 and lightning 2.6.6. Lightning is imported only by what needs it, because predictions do not.
+
+========================================  ===========================================  ================================
+interface                                 why                                          without it
+========================================  ===========================================  ================================
+torch.ops.mkldnn._linear_pointwise        oneDNN's products, up to twice as fast as    torch.addmm
+                                          MKL's (docs/speed.md)
+fit_loop.epoch_loop.manual_optimization   a chunk counts as many steps, so that        as many empty steps, some 20 us
+  .optim_step_progress                    max_steps and loggers count mini-batches     each
+fit_loop.epoch_loop.max_steps             Lightning would take each checkpoint for     setting it has no effect
+                                          one within an epoch, and skip the next
+========================================  ===========================================  ================================
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+
+def one_dnn_forward(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """b + x w by oneDNN, from b (wide,), x (R, n_in), w (n_in, wide).
+
+    Raises:
+        AttributeError, RuntimeError, TypeError: this torch has no such operator, or another one.
+    """
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w.t(), b, "none", [], "")
+    return result
+
+
+def one_dnn_add(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
+    """w + x^T d by oneDNN, as a new tensor, from w (n_in, wide), x^T (n_in, R), d (R, wide).
+
+    Raises:
+        AttributeError, RuntimeError, TypeError: this torch has no such operator, or another one.
+    """
+    result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(xt, w, d.t(), None, "add")
+    return result
+
+
+def count_steps(trainer: "pl.Trainer", optimiser: Any, steps: int) -> None:
+    """Add to `trainer.global_step`, which counts the steps of `optimiser`."""
+    try:
+        progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        counters = (progress.total, progress.current)
+        for counter in counters:
+            counter.ready += steps
+            counter.completed += steps
+    except AttributeError:
+        for _ in range(steps):
+            optimiser.step(lambda: None)
