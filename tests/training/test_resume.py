@@ -26,7 +26,7 @@ MOVES: dict[str, dict[str, Any]] = {
     "plain": {},
     "linear": {"schedule": "linear"},
     "momentum": {"momentum": 0.9, "schedule": "linear", "lmbda": 0.1},
-    "nesterov": {"momentum": 0.9, "nesterov": True, "schedule": "linear", "lmbda": 0.1},
+    "nesterov": {"momentum": 0.3, "nesterov": True, "schedule": "linear", "lmbda": 0.1},
     "adam": {"optimiser": torch.optim.Adam, "eta": 0.01, "schedule": "cosine"},
 }
 
@@ -65,7 +65,7 @@ def interrupted(folder: Path, step: int, **of: Any) -> None:
 
 def state(made: Training) -> dict[str, Any]:
     """All that training has changed, as bytes, so that nan equals nan."""
-    history = made.figures
+    history = made.history
     tensors = made.state_dict() | {"history": history.figures, "epochs": history.epochs, "status": history.status}
     return {name: t.cpu().numpy().tobytes() for name, t in tensors.items()}
 
