@@ -205,10 +205,10 @@ def test_a_killed_rank_on_one_of_two_hosts(hosts: list[str], tmp_path: Path) -> 
 def test_ranks_may_be_slow_to_tell_who_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks and two strangers have connected before the first of them says a word."""
     heart: Any = object.__new__(Heartbeat)
-    heart.size = 3
+    heart.size, heart.group = 3, None
     knocking, words, asleep = [], [], distributed.wait
 
-    def tell(value: tuple[int, str]) -> tuple[int, str]:
+    def tell(value: tuple[int, str], group: None) -> tuple[int, str]:
         port, token = value
         knocking.extend(Connection(socket.create_connection(("127.0.0.1", port)).detach()) for _ in range(4))
         words.extend([(3, f"{token} 2"), (1, "another token 1"), (0, f"{token} 1")])  # and the third one is silent
@@ -220,9 +220,9 @@ def test_ranks_may_be_slow_to_tell_who_they_are(monkeypatch: pytest.MonkeyPatch)
             knocking[who].send_bytes(said.encode())
         return asleep(objects)
 
-    heart._from_first = tell
+    monkeypatch.setattr(distributed, "broadcast", tell)
     monkeypatch.setattr(distributed, "wait", wait)
-    peers = heart._meet_all()
+    peers = heart._accept()
     assert sorted(peers.values()) == [1, 2]
     for connection in [*peers, *knocking]:
         connection.close()
@@ -239,7 +239,7 @@ def test_a_rank_that_fails_says_so_before_it_ends(monkeypatch: pytest.MonkeyPatc
     heart._fail()
     ours.close()
     said = []
-    while (word := distributed._hear(theirs)) != "gone":
+    while (word := distributed._receive(theirs)) != "gone":
         said.append(word)
     theirs.close()
     assert said == ([] if asked is None else ["signal 2"]) + ["failed"]

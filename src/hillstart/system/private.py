@@ -9,11 +9,18 @@ torch.ops.mkldnn._linear_pointwise        oneDNN's products, up to twice as fast
                                           MKL's (docs/speed.md)
 fit_loop.epoch_loop.manual_optimization   a chunk counts as many steps, so that        as many empty steps, some 20 us
   .optim_step_progress                    max_steps and loggers count mini-batches     each
-fit_loop.epoch_loop.max_steps             Lightning would take each checkpoint for     setting it has no effect
-                                          one within an epoch, and skip the next
+fit_loop.epoch_loop.max_steps             with max_steps, Lightning would take a       a run with trainer.max_steps may
+                                          checkpoint for one within an epoch, and      skip an epoch when it is resumed
+                                          skip the next epoch
+_SubprocessScriptLauncher, with           its observer kills this process without a    training on several ranks ends
+  _call_children_scripts;                 word when a rank is lost; and ranks must     with an ImportError; one rank
+  Strategy._launcher and                  be launched before the first fit             trains as before
+  _configure_launcher (distributed.py)
 ========================================  ===========================================  ================================
 """
 
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,14 +50,44 @@ def one_dnn_add(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
     return result
 
 
+def take_max_steps(trainer: "pl.Trainer") -> int:
+    """`trainer.max_steps`, which Lightning itself does not know from here on."""
+    steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+    return steps
+
+
 def count_steps(trainer: "pl.Trainer", optimiser: Any, steps: int) -> None:
     """Add to `trainer.global_step`, which counts the steps of `optimiser`."""
     try:
         progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         counters = (progress.total, progress.current)
-        for counter in counters:
-            counter.ready += steps
-            counter.completed += steps
     except AttributeError:
         for _ in range(steps):
             optimiser.step(lambda: None)
+        return
+    for counter in counters:
+        counter.ready += steps
+        counter.completed += steps
+
+
+def subprocess_launcher(environment: Any, devices: int, nodes: int, on_launch: Callable[[list[Any]], None]) -> Any:
+    """Lightning's launcher of the other ranks on this host, without the observer of their processes.
+
+    Args:
+        environment, devices, nodes: cluster environment, ranks on each host, hosts.
+        on_launch: called with the processes (`subprocess.Popen`), unless torchrun or srun started them.
+    """
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+    class Launcher(_SubprocessScriptLauncher):
+        def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+            if not environment.creates_processes_externally:
+                self._call_children_scripts()
+                on_launch(self.procs)
+            if "OMP_NUM_THREADS" not in os.environ:
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                torch.set_num_threads(max(1, cores // devices))
+                os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+            return function(*args, **kwargs)
+
+    return Launcher(environment, devices, nodes)

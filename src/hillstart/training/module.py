@@ -27,7 +27,7 @@ from hillstart.engine.starts import (
 from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
-from hillstart.system.private import count_steps
+from hillstart.system.private import count_steps, take_max_steps
 from hillstart.training.distributed import Ranks, ranks_of
 from hillstart.training.optimizer import SCHEDULES, ChunkOptimizer, Chunks, SGDConfig
 from hillstart.training.stopping import EarlyStopping
@@ -98,8 +98,7 @@ class Training(pl.LightningModule):
             return
         device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
         classes = len(data.classes)
-        # With max_steps, Lightning would take any checkpoint for one within an epoch, and skip the next epoch.
-        self._max_steps, self.trainer.fit_loop.epoch_loop.max_steps = self.trainer.max_steps, -1
+        self._max_steps = take_max_steps(self.trainer)
         self.ranks = ranks_of(self.trainer)
         self._mine = self.ranks.share(len(self.history.starts))
         starts = self.history.starts[self._mine]
