@@ -49,8 +49,8 @@ def stored_options(folder: Path) -> dict[str, Any]:
         if not isinstance(value, str | int | float | None):
             raise InputError(f"{path}: {key} is of type {type(value).__name__}; give the folder of a run.")
     for group in found.values():
-        if isinstance(group, dict) and (target := group.get("_target_")) in _RENAMED:
-            group["_target_"] = _RENAMED[target]
+        if isinstance(group, dict) and (renamed := _RENAMED.get(str(group.get("_target_")))):
+            group["_target_"] = renamed
     return found
 
 
