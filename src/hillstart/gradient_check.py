@@ -1,4 +1,4 @@
-"""The gradient by hand against two that owe it nothing: torch.autograd, and the slope of the hill either side."""
+"""The gradient by hand against two independent ones: that of torch.autograd, and finite differences of the cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from hillstart.network import ACTIVATIONS, COSTS, Network
 
 STEP = 1e-5
-"""How far a weight is moved each way; in float64 the central difference is then right to about 1e-10."""
+"""Distance that a weight is moved each way; in float64 the central difference is then right to about 1e-10."""
 
 
 TOLERANCE, DIFFERENCE_TOLERANCE = 1e-12, 1e-6
-"""How far the others may be from the gradient by hand, relative to the largest gradient of the layer."""
+"""Largest allowed errors against autograd and differences, relative to the largest gradient of the layer."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def check(
     """Compare all three gradients of C = mean cost + lmbda/(2n) sum w^2, layer by layer; everything in float64.
 
     Args:
-        samples: in how many places of each weight or bias tensor differences are taken, at random from a fixed seed.
+        samples: number of elements of each weight or bias tensor for which differences are taken, at random from a
+            fixed seed.
     """
     assert network.w[0].dtype == x.dtype == y.dtype == torch.float64
     by_hand = [nabla for part in network.gradient(x, y, lmbda, n) for nabla in part]
@@ -64,7 +65,7 @@ def autograd(
 ) -> list[Tensor]:
     """The gradient of every parameter by torch.autograd, from the network written a second time, start by start.
 
-    Of an activation or a cost that is not written here, the value of `network.ACTIVATIONS` or `COSTS` is taken.
+    For an activation or a cost that is not written here, `network.ACTIVATIONS` or `COSTS` gives the value.
     """
     w, b = ([p.clone().requires_grad_() for p in part] for part in (network.w, network.b))
     again = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
@@ -96,15 +97,15 @@ def slopes(
     n: int,
     samples: int,
 ) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Central differences (C(w + h) - C(w - h)) / 2h in some places of a parameter: (place, slope)."""
+    """Central differences (C(w + h) - C(w - h)) / 2h for some elements of a parameter: (index, slope)."""
     p = network.parameters[parameter]
     g = torch.Generator().manual_seed(0)
     for flat in torch.randperm(p.numel(), generator=g)[:samples].tolist():
         at = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), p.shape))
-        was, costs = p[at].item(), []
-        for moved in (was + STEP, was - STEP):
+        before, costs = p[at].item(), []
+        for moved in (before + STEP, before - STEP):
             p[at] = moved
             cost = network.evaluate(x, y)[0][at[0]].mean()
             costs.append(cost + lmbda / (2 * n) * torch.stack([w[at[0]].square().sum() for w in network.w]).sum())
-        p[at] = was
+        p[at] = before
         yield at, ((costs[0] - costs[1]) / (2 * STEP)).item()

@@ -48,9 +48,9 @@ PerStart = float | Float[Tensor, " S"] | Float[Tensor, ""]
 
 @dataclass(frozen=True)
 class Activation:
-    """sigma beside its derivative, which is expressed in the stored activation: derivative(sigma(z)) = sigma'(z).
+    """sigma and its derivative, which is a function of the stored activation: derivative(sigma(z)) = sigma'(z).
 
-    `back` is one pass over memory for back(e, a) = e * derivative(a), which BP2 asks for in every layer.
+    `back` computes back(e, a) = e * derivative(a), as BP2 needs it, in one pass over memory.
     """
 
     value: Callable[[Tensor], Tensor]
@@ -69,9 +69,9 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of each picture, (S, B), beside delta^L = dC/dz^L, with the activation of the last layer it is made for.
+    """The cost of each picture, (S, B), and delta^L = dC/dz^L, for one activation of the last layer (`output`).
 
-    The value is written in z, by softplus and logsumexp, so that it stays finite where a has rounded to 0 or 1.
+    `value` is a function of z, by softplus and logsumexp, so that it is finite where a has rounded to 0 or 1.
     """
 
     output: Callable[[Tensor], Tensor]
@@ -80,12 +80,12 @@ class Cost:
 
     @property
     def is_softmax(self) -> bool:
-        """Whether its outputs are shares of 1, and not sigmoids on their own."""
+        """Whether the outputs add up to 1, rather than being independent sigmoids."""
         return self.output is softmax
 
 
 def softmax(z: Tensor) -> Tensor:
-    """e^z as a share of its sum over all outputs: ch. 3, eq. 78."""
+    """e^z divided by its sum over all outputs: ch. 3, eq. 78."""
     return torch.softmax(z, -1)
 
 
@@ -108,7 +108,7 @@ COSTS = {
 }
 
 
-# ---------------------------------------------------------------- where a start begins
+# ---------------------------------------------------------------- initial weights
 
 
 def unit_normal(n_in: int, n_out: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -134,14 +134,14 @@ INITIALIZERS = {"unit_normal": unit_normal, "scaled_normal": scaled_normal, "glo
 
 
 class Network:
-    """S networks of the same shape, each at its own place on the hill.
+    """S networks of the same shape, each with its own weights and biases.
 
-    `w[l]` is (S, n_in, n_out) and `b[l]` is (S, n_out). Behind its shape, w[0] lies in memory as (n_in, S, n_out):
-    all starts see the same x, so the first layer of all of them is one wide product (B, n_in) @ (n_in, S n_out).
+    `w[l]` is (S, n_in, n_out) and `b[l]` is (S, n_out). The memory layout of w[0] is (n_in, S, n_out): all starts see
+    the same x, so the first layer of all of them is one wide product (B, n_in) @ (n_in, S n_out).
 
     Args:
         w, b: the weights and biases, layer 1 first.
-        activation: of the hidden layers, a key of `ACTIVATIONS`.
+        activation: activation of the hidden layers, a key of `ACTIVATIONS`.
         cost: a key of `COSTS`; it decides the activation of the last layer.
     """
 
@@ -162,14 +162,14 @@ class Network:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Network":
-        """One start for each seed, drawn on the CPU by a generator of its own: bit-equal on any device, in any company.
+        """One start for each seed, drawn on the CPU by its own generator: the same bits on any device, in any company.
 
         Args:
-            sizes: nodes of each layer, the pictures' n_in first, the classes last.
-            start: the starting distribution, a key of `INITIALIZERS`.
+            sizes: nodes of each layer, from the inputs to the classes.
+            start: the distribution of the initial weights, a key of `INITIALIZERS`.
         """
         layers = list(itertools.pairwise(sizes))
-        # In the layout that the first layer is kept in, so that a large population is never held twice.
+        # In the memory layout of the first layer, so that many starts are never held twice.
         w = [torch.empty(n_in, len(seeds), n_out, dtype=dtype).transpose(0, 1) for n_in, n_out in layers]
         b = [torch.empty(len(seeds), n_out, dtype=dtype) for _, n_out in layers]
         for s, seed in enumerate(seeds):
@@ -179,7 +179,7 @@ class Network:
         return cls([wl.to(device) for wl in w], [bl.to(device) for bl in b], activation, cost)
 
     def to(self, device: torch.device | str) -> "Network":
-        """The same starts on another device; this network itself where it lies there already."""
+        """The same starts on another device; this network itself if it is there already."""
         if self.w[0].device == torch.device(device):
             return self
         return Network([w.to(device) for w in self.w], [b.to(device) for b in self.b], self.activation, self.cost)
@@ -202,7 +202,7 @@ class Network:
     # -------------------------------------------------------- forward
 
     def weighted_input(self, l: int, a: X | Before) -> Here:
-        """z^l = a^(l-1) w^l + b^l, equation 25; a^0 = x has no start axis, for all starts share it."""
+        """z^l = a^(l-1) w^l + b^l, equation 25; a^0 = x has no start axis, because all starts share it."""
         w, b = self.w[l], self.b[l]
         if a.dim() == 3:
             return torch.baddbmm(b.unsqueeze(1), a, w)
@@ -225,12 +225,12 @@ class Network:
         return self.evaluate_onward(self.weighted_input(0, x), y)
 
     def evaluate_onward(self, z: First, y: Y) -> tuple[Float[Tensor, "S B"], Here]:
-        """The same from z^1, the weighted input of the first layer."""
+        """What `evaluate` returns, from z^1, the weighted input of the first layer."""
         z = self._last(z)
         return self._cost.value(z, y), self._cost.output(z)
 
     def outputs(self, x: X) -> Here:
-        """z^L, the weighted input of the last layer: what a cost is computed from."""
+        """z^L, the weighted input of the last layer, from which a cost is computed."""
         return self._last(self.weighted_input(0, x))
 
     def _last(self, z: First) -> Here:
@@ -244,8 +244,8 @@ class Network:
     def errors(self, a: Sequence[Tensor], y: Y, scale: PerStart) -> Iterator[tuple[int, Here]]:
         """(l, scale * delta^l), the last layer first: backpropagation, BP1 and BP2.
 
-        BP2 is linear in delta, so a factor on delta^L arrives at every layer below. w[l] may be changed as soon as
-        (l, delta) has been handed out: what BP2 needs of it has been read by then.
+        BP2 is linear in delta, so a factor on delta^L reaches every layer below. w[l] may be changed as soon as
+        (l, delta) has been yielded, because BP2 has used it by then.
 
         Args:
             a: the activations, as `forward` returns them.
@@ -270,9 +270,9 @@ class Network:
         return nabla_w, nabla_b
 
     def put_gradient(self, x: X, y: Y, lmbda: PerStart = 0.0, n: int = 1) -> None:
-        """Lay `gradient` into `.grad` of every parameter, for an optimiser of torch.optim to step.
+        """Store `gradient` in `.grad` of every parameter, for an optimiser of torch.optim.
 
-        An optimiser that works element by element (SGD, Adam, RMSprop ...) treats each start as if it were alone.
+        An optimiser that works element by element (SGD, Adam, RMSprop ...) steps each start as if it were alone.
         """
         for p, nabla in zip(self.parameters, [g for part in self.gradient(x, y, lmbda, n) for g in part], strict=True):
             p.grad = nabla
@@ -305,7 +305,7 @@ class Network:
     def pick(self, starts: Sequence[int]) -> "Network":
         """A copy of some of the starts, in the order given."""
         i = torch.as_tensor(starts, dtype=torch.long, device=self.w[0].device)
-        first = self.w[0].transpose(0, 1).index_select(1, i).transpose(0, 1)  # along memory: many times as fast
+        first = self.w[0].transpose(0, 1).index_select(1, i).transpose(0, 1)  # in memory order: many times faster
         w = [first, *(wl.index_select(0, i) for wl in self.w[1:])]
         return Network(w, [bl.index_select(0, i) for bl in self.b], self.activation, self.cost)
 
@@ -330,7 +330,8 @@ class Downhill(ABC):
         """keep target - eta nabla C, which may be written over `target`.
 
         Args:
-            target: the parameter itself, or another tensor of its shape.
+            target: the parameter itself, or another tensor of its shape; this one while the parameter is unchanged,
+                because the L2 term is computed from it.
         """
 
 
@@ -436,24 +437,24 @@ class Nesterov(Momentum):
 
 
 def together(t: Float[Tensor, "S k n_out"]) -> Float[Tensor, "k wide"]:
-    """All starts as one wide matrix: a view of whatever lies in memory as w[0] does, else a copy."""
+    """All starts as one wide matrix: a view of a tensor with the memory layout of w[0], else a copy."""
     return t.transpose(0, 1).flatten(1)
 
 
 def apart(wide: Float[Tensor, "k wide"], S: int) -> Float[Tensor, "S k n_out"]:
-    """The way back from `together`."""
+    """The inverse of `together`."""
     return wide.unflatten(1, (S, -1)).transpose(0, 1)
 
 
 def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> None:
     """target <- keep target + a^T step, in place and without a temporary of the target's size."""
-    if isinstance(keep, Tensor):  # the product's own factor is one number for all starts
+    if isinstance(keep, Tensor):  # the factor beta of the product is one number for all starts
         target *= per_start(keep, 3)
         keep = 1.0
     if a.dim() == 3:
         target.baddbmm_(a.transpose(1, 2), step, beta=keep)
     else:
-        wide = target.transpose(0, 1).view(target.shape[1], -1)  # raises rather than copy: a copy would be lost
+        wide = target.transpose(0, 1).view(target.shape[1], -1)  # view, not reshape: a copy would be lost
         wide.addmm_(a.t(), together(step), beta=keep)
 
 

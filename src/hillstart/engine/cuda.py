@@ -1,8 +1,8 @@
-"""On CUDA, many mini-batches captured once as a graph and replayed: a step of small networks is shorter than the launch
-of its kernels by Python, one by one.
+"""CUDA graphs: many mini-batches are captured once and replayed, because launching the kernels of a small step one by
+one from Python takes longer than the step.
 
-What a graph does is fixed when it is captured, so all that changes from one replay to the next lies in tensors of its
-own: pictures, wanted outputs, and the factors on eta.
+A graph is fixed when it is captured. Everything that differs between replays (pictures, wanted outputs, learning-rate
+multipliers) is in input tensors of the graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,30 +11,30 @@ import torch
 from torch import Tensor
 
 Steps = Callable[[Tensor, Tensor, Tensor], None]
-"""Descends through pictures x with wanted outputs y, with a factor on eta for each mini-batch."""
+"""Descends through pictures x with wanted outputs y and a learning-rate multiplier for each mini-batch."""
 
 WARM_UP = 3
-"""Runs before a capture, in which libraries set up what must not be set up within one; torch's manual asks for some."""
+"""Runs before a capture, so that libraries initialise outside of it, as torch's manual asks for."""
 
 
 class CudaGraph:
-    """`steps` for inputs of one shape, captured.
+    """`steps` captured for inputs of one shape.
 
     Args:
-        steps: nothing in it may depend on the values of tensors, or wait for the device.
+        steps: must not depend on the values of tensors, nor wait for the device.
         x, y, factors: inputs of that shape, on the device.
-        state: all that `steps` changes, in place; it is left as it was.
+        state: the tensors that `steps` changes in place; their values are restored after the capture.
     """
 
     def __init__(self, steps: Steps, x: Tensor, y: Tensor, factors: Tensor, state: Sequence[Tensor]):
         self._inputs = [t.clone() for t in (x, y, factors)]
         before = [t.clone() for t in state]
-        aside = torch.cuda.Stream(x.device)
-        aside.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(aside):
+        warm_up = torch.cuda.Stream(x.device)
+        warm_up.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(warm_up):
             for _ in range(WARM_UP):
                 steps(*self._inputs)
-        torch.cuda.current_stream(x.device).wait_stream(aside)
+        torch.cuda.current_stream(x.device).wait_stream(warm_up)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             steps(*self._inputs)
@@ -42,7 +42,7 @@ class CudaGraph:
             t.copy_(was)
 
     def __call__(self, x: Tensor, y: Tensor, factors: Tensor) -> None:
-        """The captured steps, for these inputs."""
-        for mine, given in zip(self._inputs, (x, y, factors), strict=True):
-            mine.copy_(given)
+        """Replay the captured steps on these inputs."""
+        for target, source in zip(self._inputs, (x, y, factors), strict=True):
+            target.copy_(source)
         self._graph.replay()

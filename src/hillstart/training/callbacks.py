@@ -1,4 +1,4 @@
-"""Callbacks of Lightning: checkpoints of a pack in training, and one progress bar for the whole training."""
+"""Callbacks for Lightning: the checkpoints of a pack, and the progress bar of the training."""
 
 import logging
 import math
@@ -20,94 +20,93 @@ from hillstart.training.module import Training
 
 log = logging.getLogger(__name__)
 
-# Of the time since training began; a large pack with short epochs would else spend most of it writing.
 SHARE = 0.05
-# A deliberately low guess of how fast a checkpoint is written, until one was.
+"""Largest share of the training time that is spent on checkpoints, except for the one after the last pack."""
 BYTES_PER_SECOND = 2e8
+"""Assumed speed of writing until the first checkpoint is written; deliberately low."""
 
 
 class Checkpoints(Checkpoint):
-    """`last.ckpt` after an epoch, and `best.ckpt` when the best start of the pack stands lower than ever before.
+    """Writes `last.ckpt` after an epoch, and `best.ckpt` when a start has a new lowest validation cost of the pack.
 
-    An epoch goes without where writing would take more than `SHARE` of the time; the end of the last pack never does,
-    while a pack before it leaves nothing that its rows and the kept starts do not hold. Both files hold each start as
-    in its best epoch.
+    A checkpoint is skipped if writing would exceed `SHARE` of the time; it is always written after the last pack. After
+    an earlier pack none is needed, because the tables and the kept starts have all its results. Both files hold each
+    start as in its best epoch.
 
-    One that cannot be written, on a full disk say, does not end the training: the one before stays, the log says so
-    once, and it is tried again when the next one is due.
+    If a checkpoint cannot be written, on a full disk for instance, training continues: the previous file stays, the log
+    says so once, and the next checkpoint is tried when it is due.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.lowest = math.inf
-        self._owed = False
-        self._saved_step, self._failing = -1, False
-        self._began = self._spent = self._cost = 0.0
+        self._best_is_due, self._is_failing = False, False
+        self._saved_step = -1
+        self._began = self._spent = self._seconds = 0.0  # start of training, time spent writing, expected time of one
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Training)
         if trainer.global_step == 0:
-            self.lowest, self._owed = math.inf, False
-        self._cost = pl_module.state_bytes / BYTES_PER_SECOND
+            self.lowest, self._best_is_due = math.inf, False
+        self._seconds = pl_module.state_bytes / BYTES_PER_SECOND
         self._began, self._spent, self._saved_step = time.monotonic(), 0.0, -1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         cost = float(trainer.callback_metrics["val_cost"])
         if cost < self.lowest:
-            self.lowest, self._owed = cost, True
-        due = self._spent + self._cost <= SHARE * (time.monotonic() - self._began)
+            self.lowest, self._best_is_due = cost, True
+        due = self._spent + self._seconds <= SHARE * (time.monotonic() - self._began)
         if trainer.strategy.broadcast(due):  # all ranks take part in a checkpoint, and their clocks differ
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Training)
         if trainer.global_step != self._saved_step and pl_module.number == pl_module.packs:
-            self._failing = False  # so that the last word of the log is not of long ago
+            self._is_failing = False  # so that a failure of the last checkpoint is logged again
             self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # In the middle of a chunk some tiles have gone further than others, and so have some ranks.
+        # In the middle of a chunk some tiles are further than others, and so are some ranks.
         if isinstance(pl_module, Training) and pl_module.between_chunks and trainer.world_size == 1:
             self._save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lowest": self.lowest, "owed": self._owed}
+        return {"lowest": self.lowest, "owed": self._best_is_due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.lowest, self._owed = state_dict["lowest"], state_dict["owed"]
+        self.lowest, self._best_is_due = state_dict["lowest"], state_dict["owed"]
 
     def _save(self, trainer: pl.Trainer) -> None:
-        began, failure = time.monotonic(), None
+        began = time.monotonic()
+        failure: WritingError | None = None
         last, best = self.folder / "last.ckpt", self.folder / "best.ckpt"
         try:
             trainer.save_checkpoint(last)
-        except WritingError as error:  # on the rank that writes, before it met the others
+        except WritingError as error:  # on the rank that writes, before the barrier at which the others wait
             failure = error
             trainer.strategy.barrier("Trainer.save_checkpoint")
-        if trainer.is_global_zero and not failure and self._owed:
+        if trainer.is_global_zero and not failure and self._best_is_due:
             try:
-                _twin(last, best)
+                _link(last, best)
             except WritingError as error:
                 failure = error
-        taken = time.monotonic() - began
-        self._spent += taken
-        if trainer.strategy.broadcast(failure is not None):  # all ranks must agree on what there is
-            self._cost = max(self._cost, taken)  # it may have ended at once
-            self._tell(failure)
+        seconds = time.monotonic() - began
+        self._spent += seconds
+        if trainer.strategy.broadcast(failure is not None):  # all ranks must agree on which files there are
+            self._seconds = max(self._seconds, seconds)  # a failure may take no time at all
+            if failure and not self._is_failing:
+                log.warning(f"no checkpoint for now, though training goes on and will try again: {failure}")
+            self._is_failing = True
             return
-        if self._failing:
+        if self._is_failing:
             log.info("checkpoints are written again")
-        self._saved_step, self._cost, self._owed, self._failing = trainer.global_step, taken, False, False
-
-    def _tell(self, failure: WritingError | None) -> None:
-        if failure and not self._failing:
-            log.warning(f"no checkpoint for now, though training goes on and will try again: {failure}")
-        self._failing = True
+        self._saved_step, self._seconds = trainer.global_step, seconds
+        self._best_is_due, self._is_failing = False, False
 
 
-def _twin(file: Path, twin: Path) -> None:
-    """The same file under a second name: `file` is only ever replaced, so that the twin keeps what it has now."""
-    with replacing(twin) as new:
+def _link(file: Path, second: Path) -> None:
+    """Give a file a second name. `file` is only ever replaced, so that `second` keeps the present content."""
+    with replacing(second) as new:
         new.unlink(missing_ok=True)
         try:
             new.hardlink_to(file)
@@ -116,23 +115,23 @@ def _twin(file: Path, twin: Path) -> None:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's files, written beside their place and then put there, without a second copy in memory."""
+    """Writes Lightning's checkpoints to a temporary file that then replaces the old one, without a copy in memory."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         with writing(path):
-            path.parent.mkdir(exist_ok=True)  # but a run's folder that is gone is not made anew for a checkpoint alone
+            path.parent.mkdir(exist_ok=True)  # not `parents`: a run's folder that was removed is not made again
         with replacing(path) as new, new.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # what torch makes of a write that failed
-                if isinstance(said := error.__context__, OSError):
-                    raise OSError(said.errno, said.strerror) from error
+            except RuntimeError as error:  # torch raises this for a write that failed
+                if isinstance(cause := error.__context__, OSError):
+                    raise OSError(cause.errno, cause.strerror) from error
                 raise
 
 
 class TrainingBar(pl.callbacks.ProgressBar):
-    """Mini-batches done of all, the epoch, and how the best start does on validation."""
+    """A progress bar over the mini-batches, with the epoch and the validation accuracy of the best start."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""When a start ends before its time: it has diverged, it no longer gets better, or it has lost a race."""
+"""The rules that end a start early: it has diverged, it no longer improves, or it has lost a race."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,22 +10,22 @@ from torch import Tensor
 from hillstart.engine.starts import DIVERGED, STOPPED, VAL_COST, History
 from hillstart.system.schema import check, whole
 
-# Cost of a picture. No start begins so high (unit-normal weights in a deep relu network begin at some 10^4), and from
-# here a cost is off to infinity in a few steps.
 EXPLODED = 1e6
+"""A start with a higher cost per picture has diverged. No start begins so high (unit-normal weights in a deep relu
+network give some 10^4), and such a cost is infinite within a few steps."""
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """What ends a start early; each lives its own life, and one that has ended costs nothing more.
+    """What ends a start early. A start that has ended costs no more time and does not affect the others.
 
     Args:
-        patience: end a start after so many epochs in a row without a new lowest validation cost; None: never.
+        patience: end a start after this many epochs in a row without a new lowest validation cost; None: never.
         race: successive halving (Jamieson and Talwalkar 2016): after this many epochs the better half of the pack by
             validation cost goes on, after twice as many the better quarter, and so on down to one; None: no race.
 
     Raises:
-        InputError: a value that is no whole number of 1 or more.
+        InputError: a value that is not a whole number of 1 or more.
     """
 
     patience: Annotated[int | None, *whole(1, of="null, or a whole number of epochs")] = None
@@ -35,7 +35,7 @@ class EarlyStopping:
         check("stop", EarlyStopping, vars(self))
 
     def after_epoch(self, history: History, last: bool) -> None:
-        """End the starts that are to end after the newest epoch of `record`; in the last epoch all others finish."""
+        """End the starts that the newest epoch of `history` ends; after the last epoch only those that diverged."""
         costs = history.figures[-1, :, : VAL_COST + 1]
         history.end(history.active & ~(costs < EXPLODED).all(1), DIVERGED)
         if last:
@@ -47,10 +47,10 @@ class EarlyStopping:
 
     @staticmethod
     def _lost(history: History, race: int) -> Bool[Tensor, " S"]:
-        """The starts that a halving after this epoch leaves behind: none in the epochs between two halvings."""
+        """The starts that lose the halving after this epoch; none if there is no halving after it."""
         lost = torch.zeros(len(history.starts), dtype=torch.bool)
         rounds, between = divmod(len(history.figures), race)
         if not between and rounds & (rounds - 1) == 0:  # after race, 2 race, 4 race ... epochs
-            places = max(1, -(-len(history.starts) // (2 * rounds)))
-            lost[history.ranking()[places:]] = True
+            winners = max(1, -(-len(history.starts) // (2 * rounds)))
+            lost[history.ranking()[winners:]] = True
         return lost
