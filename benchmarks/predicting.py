@@ -31,6 +31,7 @@ from hillstart.data.images import REDUCING_GAP
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import model_file
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 
 SIDE, STARTS = 32, 16
@@ -64,7 +65,7 @@ def make_model(path: Path) -> None:
     """16 starts that were never trained: how long they take does not depend on what they know."""
     network = Network.start([3 * SIDE**2, 64, 2], range(STARTS), cost="cross_entropy")
     origins = tuple(Start(seed, Hyperparameters(0.1)) for seed in range(STARTS))
-    model_file.save(path, model_file.Model(network, origins, ("lion", "duck"), Preprocessing(SIDE, 3)))
+    model_file.save(path, Classifier(network, origins, ("lion", "duck"), Preprocessing(SIDE, 3)))
 
 
 def bare(paths: list[Path], small: bool = False) -> None:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.predicting import SIDE, STARTS, in_a_process, make_model, make_pictures
 from benchmarks.timing import Spread, in_turns
-from hillstart.inference.classifier import load
+from hillstart.inference.loading import load
 
 CLIENTS = 64
 TOLERANCE = 1e-6

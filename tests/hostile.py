@@ -32,7 +32,7 @@ from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import model_file
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.runs.reader import OPTIONS as FILE_OF_OPTIONS
 from hillstart.runs.reader import OVERRIDES, stored_overrides
@@ -87,7 +87,9 @@ def models() -> list[bytes]:
     preprocessing = Preprocessing(2, 3)
     with TemporaryDirectory() as folder:
         path = Path(folder, "m.safetensors")
-        model_file.save(path, Model(network, origins, ("a", "b"), preprocessing, None, {"files": 0}, {"torch": "2"}))
+        model_file.save(
+            path, Classifier(network, origins, ("a", "b"), preprocessing, None, {"files": 0}, {"torch": "2"})
+        )
         return [path.read_bytes()]
 
 

@@ -266,7 +266,7 @@ def test_new_names_are_trained_stored_and_loaded(example: Path) -> None:
     with pytest.raises(hillstart.InputError, match="activation is not one of sigmoid, tanh, relu"):
         hillstart.load("run")
     runpy.run_path("mine.py")
-    network = hillstart.load("run").model.network
+    network = hillstart.load("run").network
     assert (network.activation, network.cost, network.starts) == ("softsign", "absolute", 4)
 
 

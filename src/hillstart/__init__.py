@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hillstart.inference.classifier import load as load
+    from hillstart.inference.loading import load as load
     from hillstart.network import Network as Network
     from hillstart.system.errors import InputError as InputError
 
 # Brought when first asked for, so that a command catches signals before torch is imported.
-_HOMES = {"InputError": "system.errors", "load": "inference.classifier", "Network": "network"}
+_HOMES = {"InputError": "system.errors", "load": "inference.loading", "Network": "network"}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from benchmarks.runs import Run, options
 from benchmarks.timing import Spread, in_turns
 from hillstart.data.batches import MiniBatches
 from hillstart.engine.starts import Hyperparameters, Start
-from hillstart.inference.classifier import load
+from hillstart.inference.loading import load
 from hillstart.network import Network
 from hillstart.training.module import Training
 from hillstart.training.optimizer import SGDConfig

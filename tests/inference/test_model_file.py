@@ -29,7 +29,8 @@ from safetensors.torch import save_file
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import DIVERGED, VOTERS, Hyperparameters, Start
 from hillstart.inference import model_file
-from hillstart.inference.model_file import FORMAT, Model
+from hillstart.inference.classifier import Classifier
+from hillstart.inference.model_file import FORMAT
 from hillstart.inference.voting import Calibration
 from hillstart.network import Network
 from hillstart.system.errors import InputError
@@ -41,20 +42,22 @@ from made import trainer, training
 ODD_NAMES = ("Löwe 🦁", "鴨", "two\nlines", "", " ", "'\"\\", "\x1b[2J", "\udcff", "../..", "null", "x" * 300)
 
 
-def made(S: int = 3, hidden: tuple[int, ...] = (5,), classes: tuple[str, ...] = ("a", "b", "c"), **more: Any) -> Model:
+def made(
+    S: int = 3, hidden: tuple[int, ...] = (5,), classes: tuple[str, ...] = ("a", "b", "c"), **more: Any
+) -> Classifier:
     how = {"activation": more.pop("activation", "sigmoid"), "cost": more.pop("cost", "quadratic")}
     network = Network.start([36, *hidden, len(classes)], range(S), **how)
     origins = tuple(Start(10**9 + s, Hyperparameters(0.1 * (s + 1), 0.9, 1e-4)) for s in range(S))
-    return Model(network, origins, classes, Preprocessing(6, 1, 7, (0.1,), (0.7,)), **more)
+    return Classifier(network, origins, classes, Preprocessing(6, 1, 7, (0.1,), (0.7,)), **more)
 
 
-def whole() -> Model:
+def whole() -> Classifier:
     """With all that a model may have."""
     on = {"pictures": 103, "files": 0, "sha256": None}
     return made(calibration=Calibration(1.7, (1.1, 0.5, 2.0)), trained_on=on, versions={"torch": "2.14.1"})
 
 
-def assert_same(one: Model, other: Model) -> None:
+def assert_same(one: Classifier, other: Classifier) -> None:
     for name in ("origins", "classes", "preprocessing", "calibration", "trained_on", "versions"):
         assert getattr(one, name) == getattr(other, name), name
     assert (one.network.activation, one.network.cost) == (other.network.activation, other.network.cost)
@@ -78,7 +81,7 @@ def assert_same(one: Model, other: Model) -> None:
     ],
     ids=["whole", "plain", "one start, one layer", "deep", "odd names"],
 )
-def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path, model: Model) -> None:
+def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path, model: Classifier) -> None:
     path = tmp_path / "löwe 鴨.safetensors"
     model_file.save(path, model)
     loaded = model_file.load(path)
@@ -284,18 +287,18 @@ def test_an_entry_out_of_its_range_is_named(path: Path, key: str, value: Any) ->
         ({"seeds": [1, 2]}, "its seeds, rolls and temperatures are not of the same starts"),
         ({"rolls": [[0.1, 0.9, 0.0]] * 4}, "its seeds, rolls and temperatures are not of the same starts"),
         ({"calibration": {"vote": 1, "starts": [1]}}, "its seeds, rolls and temperatures are not of the same starts"),
-        ({"sizes": [36, 5, 4]}, "its sizes do not lead from its pictures to its classes"),
-        ({"sizes": [35, 5, 3]}, "its sizes do not lead from its pictures to its classes"),
-        ({"sizes": [36, 3]}, "its tensors are not two for each of its layers"),
+        ({"sizes": [36, 5, 4]}, "its sizes do not match its pictures and classes"),
+        ({"sizes": [35, 5, 3]}, "its sizes do not match its pictures and classes"),
+        ({"sizes": [36, 3]}, "it does not hold two tensors for each of its layers"),
         ({"sizes": [36, 6, 3]}, "tensor w1 is not float32 of shape [3, 36, 6]"),
         ({"sizes": [36, 10**9, 3]}, "tensor w1 is not float32 of shape [3, 36, 1000000000]"),
-        ({"classes": ["a", "b"]}, "its sizes do not lead from its pictures to its classes"),
+        ({"classes": ["a", "b"]}, "its sizes do not match its pictures and classes"),
         (
             {"seeds": [1], "rolls": [[0.1, 0.9, 0.0]], "calibration": None},
             "tensor w1 is not float32 of shape [1, 36, 5]",
         ),
-        ({"format": FORMAT + 1}, f"is of a newer format than {FORMAT}, the last that is read; update hillstart."),
-        ({"format": FORMAT + 1, "sizes": "of another kind by then"}, f"is of a newer format than {FORMAT}, the "),
+        ({"format": FORMAT + 1}, f"has a newer format than {FORMAT}"),
+        ({"format": FORMAT + 1, "sizes": "of another kind by then"}, f"has a newer format than {FORMAT}"),
     ],
 )  # fmt: skip
 def test_entries_that_do_not_go_together(path: Path, edit: dict[str, Any], said: str) -> None:
@@ -396,11 +399,11 @@ def sound() -> tuple[dict[str, Any], bytes]:
 
 SOUND_HEADER, SOUND_BODY = sound()
 NOT_WHOLE = "is not a whole model file; give one that a run wrote."
-NOT_TRUE = "its tensors are not what it says of them; give a file as a run wrote it."
+NOT_TRUE = "its tensors do not match its description; give a file as a run wrote it."
 NOT_JSON_AT_ALL = "its description is not sound JSON; give a file as a run wrote it."
 NOT_OURS = "holds tensors, but no networks of hillstart; give a file that a run wrote."
 W1 = "tensor w1 is not float32 of shape [3, 36, 5]; give a file as a run wrote it."
-NOT_FINITE = "a weight or bias in it is not a finite number; give a file as a run wrote it."
+NOT_FINITE = "a weight or bias is not a finite number; give a file as a run wrote it."
 
 MODEL_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: path.touch(), NOT_WHOLE),
@@ -431,7 +434,7 @@ MODEL_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a tensor left out": (headed({k: v for k, v in SOUND_HEADER.items() if k != "b2"}), NOT_TRUE),
     "a tensor too many": (
         headed(SOUND_HEADER | {"w3": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
-        "its tensors are not two for each of its layers; give a file as a run wrote it.",
+        "it does not hold two tensors for each of its layers; give a file as a run wrote it.",
     ),
     "a tensor by another name": (
         headed({{"w2": "w3"}.get(name, name): of for name, of in SOUND_HEADER.items()}), NOT_TRUE
@@ -462,7 +465,7 @@ MODEL_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "10^5 layers": (
         headed(SOUND_HEADER | {"__metadata__": described(sizes=[36, *[1] * 10**5, 3])}),
-        "its tensors are not two for each of its layers; give a file as a run wrote it.",
+        "it does not hold two tensors for each of its layers; give a file as a run wrote it.",
     ),
     "10^5 seeds": (
         headed(SOUND_HEADER | {"__metadata__": described(seeds=[0] * 10**5)}),
@@ -471,11 +474,11 @@ MODEL_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "10^7 seeds": (filled, NOT_WHOLE),
     "10^5 classes": (
         headed(SOUND_HEADER | {"__metadata__": described(classes=list(map(str, range(10**5))))}),
-        "its sizes do not lead from its pictures to its classes; give a file as a run wrote it.",
+        "its sizes do not match its pictures and classes; give a file as a run wrote it.",
     ),
     "10^4 tensors": (
         headed(SOUND_HEADER | {str(k): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for k in range(10**4)}),
-        "its tensors are not two for each of its layers; give a file as a run wrote it.",
+        "it does not hold two tensors for each of its layers; give a file as a run wrote it.",
     ),
     "a novel": (
         headed(SOUND_HEADER | {"__metadata__": described(cost="once upon a time\n" * 10**5)}),
@@ -631,7 +634,7 @@ def other_project(path: Path) -> None:
 BIG = b"\x80\x02" + called(global_name("builtins", "bytearray"), whole_number(LARGE)) + b"."
 
 BROKEN = "is not a whole checkpoint; give one that a run wrote."
-OF_OTHERS = "is a checkpoint, but of no training by hillstart; give one that a run wrote."
+OF_OTHERS = "is a checkpoint, but not from hillstart; give one that a run wrote."
 
 
 def asks_for(module: str, name: str) -> str:
@@ -809,7 +812,7 @@ def test_a_large_sound_file_takes_little_more_than_its_size(tmp_path: Path) -> N
     network = Network([torch.zeros(S, m, n) for m, n in pairwise(sizes)], [torch.zeros(S, n) for n in sizes[1:]])
     origins = tuple(Start(s, Hyperparameters(0.1)) for s in range(S))
     path = tmp_path / "large.safetensors"
-    model_file.save(path, Model(network, origins, ("a", "b"), Preprocessing(64, 3)))
+    model_file.save(path, Classifier(network, origins, ("a", "b"), Preprocessing(64, 3)))
     ((_, said, bytes_, _),) = measured(path)
     assert said is None
     assert bytes_ < 3.2 * path.stat().st_size  # mapped, copied, and w1 once more in the layout of `Network`
@@ -819,7 +822,7 @@ def test_a_large_sound_file_takes_little_more_than_its_size(tmp_path: Path) -> N
 def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, wrong: tuple[str, ...]) -> None:
     network, path = Network.start([16, 3, len(wrong)], range(1)), tmp_path / "model.safetensors"
     with pytest.raises(InputError, match="the entry classes"):
-        model_file.save(path, Model(network, (Start(0, Hyperparameters(0.1)),), wrong, Preprocessing(4, 1)))
+        model_file.save(path, Classifier(network, (Start(0, Hyperparameters(0.1)),), wrong, Preprocessing(4, 1)))
     assert not path.exists()
 
 
@@ -860,7 +863,7 @@ def test_what_may_not_be_read(tmp_path: Path, name: str) -> None:
 # ---------------------------------------------------------------- damage
 
 
-def outcome(path: Path) -> Model | None:
+def outcome(path: Path) -> Classifier | None:
     """A model as whole as any, or one sentence and None."""
     try:
         model = (model_file.load_checkpoint if path.suffix == ".ckpt" else model_file.load)(path)
@@ -881,7 +884,7 @@ def outcome(path: Path) -> Model | None:
 
 def test_a_model_file_cut_at_any_byte(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    model = Model(Network.start([1, 2], [0]), (Start(0, Hyperparameters(0.1)),), ("a", "b"), Preprocessing(1, 1))
+    model = Classifier(Network.start([1, 2], [0]), (Start(0, Hyperparameters(0.1)),), ("a", "b"), Preprocessing(1, 1))
     model_file.save(path, model)
     data = path.read_bytes()
     for length in range(len(data)):
@@ -974,10 +977,10 @@ def test_a_checkpoint_gives_its_best_starts_as_in_their_best_epochs(
     network = Network([w[best] for w in of.best.w], [b[best] for b in of.best.b], of.best.activation, of.best.cost)
     origins = tuple(of.history.starts[s] for s in best)
     loaded = model_file.load_checkpoint(path)
-    assert_same(loaded, Model(network, origins, ("a", "b", "c"), of.data.preprocessing))
+    assert_same(loaded, Classifier(network, origins, ("a", "b", "c"), of.data.preprocessing))
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
-    assert_same(loaded, Model(network, origins, ("a", "b", "c"), of.data.preprocessing))
+    assert_same(loaded, Classifier(network, origins, ("a", "b", "c"), of.data.preprocessing))
 
 
 def test_a_checkpoint_becomes_a_model_file(last: tuple[Path, Training], tmp_path: Path) -> None:
@@ -986,7 +989,7 @@ def test_a_checkpoint_becomes_a_model_file(last: tuple[Path, Training], tmp_path
     assert_same(model_file.load(tmp_path / "m.safetensors"), model)
 
 
-NONE_SOUND = "holds no start that was measured and did not diverge; give that of a sounder run."
+NONE_SOUND = "every start diverged or was not validated yet; give the checkpoint of another run."
 
 
 def test_a_checkpoint_in_which_all_diverged(tmp_path: Path) -> None:
@@ -1023,7 +1026,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "mean too large for a float": (
         lambda h, s: h["preprocessing"].update(mean=[10**400]), "the entry preprocessing is not one with"
     ),
-    "names of another kind": (lambda h, s: h["preprocessing"].update({1: 2}), "the entry preprocessing is not what "),
+    "names of another kind": (lambda h, s: h["preprocessing"].update({1: 2}), "the entry preprocessing is not "),
     "names beside": (lambda h, s: (h.update({1: 2}), s.update({1: 2})), ""),
     "another pack": (lambda h, s: h.update(pack=9, optimiser="none"), ""),
     "a tensor as a list": (lambda h, s: h.update(seeds=torch.arange(3)), "the entry seeds is not a list of"),
@@ -1041,10 +1044,10 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "costs -inf": (lambda h, s: h["history"].fill_(-math.inf), NONE_SOUND),
     "without epochs": (lambda h, s: h.pop("epochs"), "tensor epochs is not int64 of shape [3]"),
     "without status": (lambda h, s: h.pop("status"), "tensor status is not int64 of shape [3]"),
-    "a later status": (lambda h, s: h["status"].fill_(3), "it does not say how each start ended"),
-    "a status from behind": (lambda h, s: h["status"].fill_(-1), "it does not say how each start ended"),
+    "a later status": (lambda h, s: h["status"].fill_(3), "status holds"),
+    "a status from behind": (lambda h, s: h["status"].fill_(-1), "status holds"),
     "all diverged": (lambda h, s: h["status"].fill_(DIVERGED), NONE_SOUND),
-    "without a tensor": (lambda h, s: s.pop("best.w2"), "its tensors are not two for each of its layers"),
+    "without a tensor": (lambda h, s: s.pop("best.w2"), "it does not hold two tensors for each of its layers"),
     "a tensor by another name": (
         lambda h, s: s.update({"best.w3": s.pop("best.w2")}), "tensor w2 is not float32 of shape [3, 5, 3]"
     ),
@@ -1058,8 +1061,8 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "a tensor to be trained": (
         lambda h, s: s["best.w1"].requires_grad_(), "tensor w1 is not float32 of shape [3, 36, 5]"
     ),
-    "a weight nan": (lambda h, s: s["best.w1"][1, 35].fill_(math.nan), "a weight or bias in it is not a finite"),
-    "a bias inf": (lambda h, s: s["best.b2"][2].fill_(math.inf), "a weight or bias in it is not a finite number"),
+    "a weight nan": (lambda h, s: s["best.w1"][1, 35].fill_(math.nan), "a weight or bias is not a finite"),
+    "a bias inf": (lambda h, s: s["best.b2"][2].fill_(math.inf), "a weight or bias is not a finite number"),
     "a diverged start nan": (lambda h, s: (h["status"][0].fill_(DIVERGED), s["best.w1"][0].fill_(math.nan)), ""),
     "10^6 nodes from one": (
         lambda h, s: (
@@ -1067,7 +1070,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
             s.update({"best.w1": torch.zeros(1).expand(3, 36, 10**6), "best.b1": torch.zeros(1).expand(3, 10**6)}),
             s.update({"best.w2": torch.zeros(1).expand(3, 10**6, 3)}),
         ),
-        "its tensors claim to be larger than it is",
+        "its tensors claim to be larger than the file",
     ),
     "lists within lists without end": (
         lambda h, s: h.update(cost=halls(22)), "it holds the same list or dict in two places"

@@ -21,8 +21,8 @@ from hillstart.data.dataset import PictureSet, Split
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
+from hillstart.inference.classifier import Classifier
 from hillstart.inference.explain import Way
-from hillstart.inference.model_file import Model
 from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.report import box
@@ -39,10 +39,10 @@ KINDS = {
     "none": {"hidden": [], "activation": "sigmoid", "cost": "log_likelihood", "channels": 1},
 }
 ETA = 0.3
-Page = Callable[[str], tuple[WebDriver, Model, PictureSet]]
+Page = Callable[[str], tuple[WebDriver, Classifier, PictureSet]]
 
 
-def made(kind: str, classes: int = 3) -> tuple[Model, PictureSet]:
+def made(kind: str, classes: int = 3) -> tuple[Classifier, PictureSet]:
     """Two untrained starts, and pictures of noise."""
     about: dict[str, Any] = dict(KINDS[kind])
     hidden, C = about.pop("hidden"), about.pop("channels")
@@ -53,14 +53,14 @@ def made(kind: str, classes: int = 3) -> tuple[Model, PictureSet]:
     split = Split(x, torch.arange(120) % classes)
     names = HOSTILE[:classes]
     data = PictureSet(split, split, split, names, preprocessing, Augment.preset("none", SIZE), "made up")
-    return Model(network, starts, names, preprocessing, Calibration(0.5, (0.7, 0.9))), data
+    return Classifier(network, starts, names, preprocessing, Calibration(0.5, (0.7, 0.9))), data
 
 
 @pytest.fixture(scope="module")
 def page(browser: WebDriver, tmp_path_factory: pytest.TempPathFactory) -> Page:  # noqa: F811
     """The page of a kind of network, open."""
 
-    def page(kind: str, **size: int) -> tuple[WebDriver, Model, PictureSet]:
+    def page(kind: str, **size: int) -> tuple[WebDriver, Classifier, PictureSet]:
         model, data = made(kind)
         path = tmp_path_factory.mktemp(kind) / "page.html"
         path.write_text(render(box.sections(model, data, ETA), "the box"))
@@ -69,7 +69,7 @@ def page(browser: WebDriver, tmp_path_factory: pytest.TempPathFactory) -> Page: 
     return page
 
 
-def way(model: Model, pixels: torch.Tensor) -> Way:
+def way(model: Classifier, pixels: torch.Tensor) -> Way:
     return Way(replace(model, network=model.network.pick([0])), pixels)
 
 

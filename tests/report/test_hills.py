@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from browser import browser, console, opened  # noqa: F401
 from hillstart.data.batches import Sample
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.report.hill import BALLS, FRAMES, section
 from hillstart.report.hills import HIGHEST, Hill, along_path, flat, place, through
@@ -157,16 +157,16 @@ def test_a_cost_beyond_all_measure_is_still_a_number() -> None:
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[Model, Paths]:
+def made() -> tuple[Classifier, Paths]:
     of = population(4)
     paths = retrain(of, [4], of.starts, 12)
     network = Network.join([of.begin([0])] * 4)
     network = Hill(network, torch.zeros(1, 36), torch.zeros(1, 3)).network(paths.best_weights)
     classes = ("a", HOSTILE, "c")
-    return Model(network, tuple(of.starts), classes, of.data.preprocessing), paths
+    return Classifier(network, tuple(of.starts), classes, of.data.preprocessing), paths
 
 
-def test_the_section_tells_true_costs(made: tuple[Model, Paths]) -> None:
+def test_the_section_tells_true_costs(made: tuple[Classifier, Paths]) -> None:
     model, paths = made
     data = blobs()
     built = section(model, paths, data)
@@ -183,7 +183,7 @@ def test_the_section_tells_true_costs(made: tuple[Model, Paths]) -> None:
     assert built.values["drift"] == 0.0
 
 
-def test_what_is_not_there_is_not_shown(made: tuple[Model, Paths]) -> None:
+def test_what_is_not_there_is_not_shown(made: tuple[Classifier, Paths]) -> None:
     model, paths = made
     without = section(model, None, blobs(), "It would take too long.")
     assert [view["name"] for view in without.data["views"]] == ["Three valleys"]
@@ -194,7 +194,7 @@ def test_what_is_not_there_is_not_shown(made: tuple[Model, Paths]) -> None:
     assert section(model, lost, blobs()).data["epochs"] == [""]
 
 
-def test_a_long_training_is_thinned_but_keeps_its_ends_and_best(made: tuple[Model, Paths]) -> None:
+def test_a_long_training_is_thinned_but_keeps_its_ends_and_best(made: tuple[Classifier, Paths]) -> None:
     model, paths = made
     weights = paths.weights[torch.linspace(0, 12, 301).long()]
     long = replace(paths, weights=weights, epochs=tuple(range(301)), best=(211, 300, 17, 300), last=(300, 300, 40, 300))
@@ -208,7 +208,7 @@ def test_a_long_training_is_thinned_but_keeps_its_ends_and_best(made: tuple[Mode
 
 
 @pytest.fixture
-def page(browser: WebDriver, made: tuple[Model, Paths], tmp_path: Path) -> WebDriver:  # noqa: F811
+def page(browser: WebDriver, made: tuple[Classifier, Paths], tmp_path: Path) -> WebDriver:  # noqa: F811
     path = tmp_path / "report.html"
     path.write_text(render([section(*made, blobs())], "made up"), encoding="utf-8")
     return opened(browser, path)
@@ -251,7 +251,7 @@ def test_the_ball_rolls_when_played_and_stops_at_the_end(page: WebDriver) -> Non
 
 
 @pytest.mark.slow
-def test_the_keys_move_the_balls_and_words_follow(page: WebDriver, made: tuple[Model, Paths]) -> None:
+def test_the_keys_move_the_balls_and_words_follow(page: WebDriver, made: tuple[Classifier, Paths]) -> None:
     rolled(page)
     slider = page.find_element(By.ID, "hill-epoch")
     places = {(ball(page, "curve"), ball(page, "plane"))}
@@ -313,7 +313,7 @@ def test_who_wants_no_motion_gets_none(page: WebDriver, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_without_paths_the_page_says_why(browser: WebDriver, made: tuple[Model, Paths], tmp_path: Path) -> None:  # noqa: F811
+def test_without_paths_the_page_says_why(browser: WebDriver, made: tuple[Classifier, Paths], tmp_path: Path) -> None:  # noqa: F811
     path = tmp_path / "report.html"
     path.write_text(render([section(made[0], None, blobs(), "It <would> take too long.")], "made up"), encoding="utf-8")
     page = opened(browser, path)

@@ -18,7 +18,7 @@ from browser import browser, console, opened  # noqa: F401 - a fixture
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Hyperparameters, Start, accuracy_interval
 from hillstart.inference.calibration import before_and_after
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration
 from hillstart.network import Network
 from hillstart.report import box, learning, quality
@@ -34,14 +34,14 @@ def data() -> PictureSet:
 
 
 @pytest.fixture(scope="module")
-def model(data: PictureSet) -> Model:
+def model(data: PictureSet) -> Classifier:
     network = Network.start([36, 5, 3], range(4), start="scaled_normal")
     origins = tuple(Start(seed, Hyperparameters(0.5)) for seed in range(4))
-    return Model(network, origins, data.classes, data.preprocessing, Calibration(0.7, (0.7,) * 4))
+    return Classifier(network, origins, data.classes, data.preprocessing, Calibration(0.7, (0.7,) * 4))
 
 
 @pytest.fixture(scope="module")
-def summary(model: Model, data: PictureSet) -> dict[str, Any]:
+def summary(model: Classifier, data: PictureSet) -> dict[str, Any]:
     outputs = model.network.forward(data.preprocessing.normalise(data.test.x))[-1]
     calibration = before_and_after(outputs, data.test.y, 0.7)
     return {
@@ -52,7 +52,9 @@ def summary(model: Model, data: PictureSet) -> dict[str, Any]:
     }
 
 
-def test_counts_and_pictures_are_those_of_the_vote(model: Model, data: PictureSet, summary: dict[str, Any]) -> None:
+def test_counts_and_pictures_are_those_of_the_vote(
+    model: Classifier, data: PictureSet, summary: dict[str, Any]
+) -> None:
     section = quality.section(model, data, summary)
     m = sum(model.network.pick([s]).forward(data.preprocessing.normalise(data.test.x))[-1][0] for s in range(4)) / 4
     said, p = m.argmax(-1), (m ** (1 / 0.7)) / (m ** (1 / 0.7)).sum(-1, keepdim=True)
@@ -91,7 +93,7 @@ def test_colour_pictures_come_out_as_they_are(data: PictureSet) -> None:
 @pytest.mark.slow
 def test_a_cell_shows_its_pictures(
     browser: WebDriver,  # noqa: F811
-    model: Model,
+    model: Classifier,
     data: PictureSet,
     summary: dict[str, Any],
     tmp_path: Path,
@@ -120,7 +122,7 @@ def test_held_curves_keep_the_last_figures_of_those_that_ended() -> None:
     assert learning._held(curves).tolist() == [[3, 2, 1], [5, 4, 4], [7, 7, 7]]
 
 
-def test_every_chart_names_what_it_shows(model: Model, data: PictureSet, summary: dict[str, Any]) -> None:
+def test_every_chart_names_what_it_shows(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> None:
     drawn = render([quality.section(model, data, summary)], "quality")
     labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', drawn)
     assert len(labels) == len(set(labels)) == 2
@@ -136,7 +138,7 @@ def test_every_chart_names_what_it_shows(model: Model, data: PictureSet, summary
     ],
 )
 def test_a_sentence_on_the_temperature_follows_its_figures(
-    model: Model, data: PictureSet, summary: dict[str, Any], before: float, after: float, sentence: str
+    model: Classifier, data: PictureSet, summary: dict[str, Any], before: float, after: float, sentence: str
 ) -> None:
     test = {
         when: summary["calibration"]["test"][when] | {"expected_calibration_error": error}
@@ -149,7 +151,7 @@ def test_a_sentence_on_the_temperature_follows_its_figures(
     assert "mends" not in page
 
 
-def test_whose_mistakes_are_counted_is_said(model: Model, data: PictureSet, summary: dict[str, Any]) -> None:
+def test_whose_mistakes_are_counted_is_said(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> None:
     page = render([quality.section(model, data, summary), *box.sections(model, data, 0.5)[:1]], "quality")
     assert "answers of the vote were wrong" in page
     assert "the chosen start, is wrong" in page
@@ -158,6 +160,6 @@ def test_whose_mistakes_are_counted_is_said(model: Model, data: PictureSet, summ
     assert "vote" not in page.partition("</style>")[2].partition("<script")[0]
 
 
-def test_all_right_is_not_certain_on_the_page(model: Model, data: PictureSet, summary: dict[str, Any]) -> None:
+def test_all_right_is_not_certain_on_the_page(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> None:
     figures = quality.section(model, data, summary | {"test_accuracy": 1.0}).values["figures"]
     assert figures[0] == ("chosen start", 1.0, accuracy_interval(1.0, 50))

@@ -18,7 +18,7 @@ from browser import browser, console, opened
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Hyperparameters, Start
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.report import valleys
 from hillstart.report.lines import ANOTHER, RENUMBERED, SAME, lines
@@ -35,16 +35,16 @@ def sample(data: PictureSet = DATA) -> Sample:
     return Sample(data.train, 3, data.preprocessing, CPU)
 
 
-def model(S: int, sizes: Sequence[int] = (36, 6, 3), steps: int = 0, etas: Sequence[float] = (0.5,)) -> Model:
+def model(S: int, sizes: Sequence[int] = (36, 6, 3), steps: int = 0, etas: Sequence[float] = (0.5,)) -> Classifier:
     network = Network.start(sizes, list(range(S)), cost="cross_entropy", start="scaled_normal")
     for _ in range(steps):
         for x, y in sample().batches():
             network.descend(x, y, 0.5)
     origins = tuple(Start(s + 7, Hyperparameters(etas[s % len(etas)])) for s in range(S))
-    return Model(network, origins, DATA.classes, DATA.preprocessing)
+    return Classifier(network, origins, DATA.classes, DATA.preprocessing)
 
 
-def section_of(made: Model, diverged: int = 0, data: PictureSet = DATA) -> Any:
+def section_of(made: Classifier, diverged: int = 0, data: PictureSet = DATA) -> Any:
     costs = [0.2 + 0.01 * s for s in range(made.network.starts)]
     return valleys.section(made, costs, diverged, data)
 

@@ -33,7 +33,8 @@ from hillstart.cli import serve
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import model_file
-from hillstart.inference.classifier import Classifier, load
+from hillstart.inference.classifier import Classifier
+from hillstart.inference.loading import load
 from hillstart.network import Network
 from hillstart.serve import app, batching
 from launching import BOUND
@@ -49,7 +50,7 @@ def write_model(path: Path, classes: tuple[str, ...] = CLASSES, starts: int = 4)
     network = Network.start([3 * 8 * 8, 8, len(classes)], range(starts), cost="log_likelihood")
     origins = tuple(Start(seed, Hyperparameters(0.1)) for seed in range(starts))
     centred = Preprocessing(8, 3, mean=(0.5,) * 3, std=(0.2,) * 3)  # so that each class is the label of some picture
-    model_file.save(path, model_file.Model(network, origins, classes, centred))
+    model_file.save(path, Classifier(network, origins, classes, centred))
     return path
 
 
@@ -127,14 +128,14 @@ class Held:
 
     def __init__(self, classifier: Classifier, monkeypatch: pytest.MonkeyPatch, waiting: int = 512):
         self.service, self.go, self.batches = app.Service(classifier, waiting=waiting), threading.Event(), []
-        answer = classifier.answer
+        answer = Classifier.answer
 
-        def held(pixels: Any, *options: Any) -> Any:
+        def held(of: Classifier, pixels: Any, *options: Any) -> Any:
             self.batches.append(len(pixels))
             assert self.go.wait(60)
-            return answer(pixels, *options)
+            return answer(of, pixels, *options)
 
-        monkeypatch.setattr(classifier, "answer", held)
+        monkeypatch.setattr(Classifier, "answer", held)
 
 
 # ---------------------------------------------------------------- answers
@@ -424,13 +425,13 @@ def test_the_wait_for_an_answer_is_bounded(classifier: Classifier, monkeypatch: 
 def test_a_failure_is_told_without_a_traceback(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service, answer = app.Service(classifier), classifier.answer
+    service, answer = app.Service(classifier), Classifier.answer
 
     def fail(*_: Any) -> None:
-        monkeypatch.setattr(classifier, "answer", answer)
+        monkeypatch.setattr(Classifier, "answer", answer)
         raise RuntimeError("out of memory at secret/place")
 
-    monkeypatch.setattr(classifier, "answer", fail)
+    monkeypatch.setattr(Classifier, "answer", fail)
     with running(service) as (port, _):
         status, _, found = once(port, picture(1))
         assert (status, list(found)) == (500, ["error"])
@@ -846,7 +847,7 @@ def test_it_needs_neither_lightning_nor_hydra(tmp_path: Path) -> None:
     code = """
 import sys
 from hillstart.serve import app as serving
-from hillstart.inference.classifier import load
+from hillstart.inference.loading import load
 serving.server(serving.application(serving.Service(load(sys.argv[1])), "model"))
 print({"lightning", "pytorch_lightning", "hydra", "torchvision"} & set(sys.modules))
 """

@@ -3,8 +3,8 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from hillstart.inference.classifier import load
 from hillstart.inference.export import FORMS
+from hillstart.inference.loading import load
 from hillstart.system.console import end, visible
 from hillstart.system.errors import InputError
 from hillstart.system.files import check_links, relative

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from hillstart.data.images import find_pictures
-from hillstart.inference.classifier import Classifier, Prediction, load
+from hillstart.inference.classifier import Classifier, Prediction
+from hillstart.inference.loading import load
 from hillstart.inference.voting import UNSURE_BELOW
 from hillstart.system.console import Lines, end, visible
 from hillstart.system.errors import InputError

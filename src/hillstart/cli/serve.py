@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
-from hillstart.inference.classifier import load
+from hillstart.inference.loading import load
 from hillstart.inference.voting import UNSURE_BELOW
 from hillstart.serve.app import application, server
 from hillstart.serve.batching import MAX_BYTES, MAX_PIXELS, WAITING, Service

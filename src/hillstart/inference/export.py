@@ -38,8 +38,8 @@ class Answering(nn.Module):
 
     def __init__(self, classifier: Classifier):
         super().__init__()
-        self._network, self._preprocessing = classifier.model.network, classifier.model.preprocessing
-        self._temperature = classifier.calibration.vote
+        self._network, self._preprocessing = classifier.network, classifier.preprocessing
+        self._temperature = classifier.temperatures.vote
         for l, (w, b) in enumerate(zip(self._network.w, self._network.b, strict=True)):
             self.register_buffer(f"w{l}", w if l else w.transpose(0, 1))  # as it lies in memory: torch saves no views
             self.register_buffer(f"b{l}", b)
@@ -54,7 +54,7 @@ class Answering(nn.Module):
 
 def trace(classifier: Classifier) -> ExportedProgram:
     """`Answering` as a program of tensor operations, for any number of pictures."""
-    answering, p = Answering(classifier), classifier.model.preprocessing
+    answering, p = Answering(classifier), classifier.preprocessing
     sample = torch.zeros(2, p.channels, p.size, p.size, dtype=torch.uint8)
     with torch.no_grad():
         answering(sample)  # `normalise` keeps its constants: made while tracing, they would be stand-ins for ever
@@ -67,7 +67,7 @@ def trace(classifier: Classifier) -> ExportedProgram:
 
 def describe(classifier: Classifier) -> dict[str, str]:
     """What someone who uses a program needs to know, as text and JSON."""
-    p = classifier.model.preprocessing
+    p = classifier.preprocessing
     return {
         "classes": json.dumps(classifier.classes),
         "preprocessing": json.dumps(p.as_dict()),
@@ -87,7 +87,7 @@ def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier
     Raises:
         InputError: they disagree.
     """
-    p, network = classifier.model.preprocessing, classifier.model.network
+    p, network = classifier.preprocessing, classifier.network
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (66, p.channels, p.size, p.size), generator=g, dtype=torch.uint8)
     pixels[0], pixels[1] = 0, 255
@@ -99,8 +99,8 @@ def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier
     off, allowed = float((found - expected).abs().max()), TOLERANCE
     for _ in range(4 if off > TOLERANCE else 0):
         w = [w * (1 + (torch.rand(w.shape, generator=g) - 0.5) * 2**-20) for w in network.w]
-        shaken = replace(classifier.model, network=Network(w, network.b, network.activation, network.cost))
-        changed = 4 * float((_answers(Classifier(shaken), pixels)[0] - expected).abs().max())
+        shaken = replace(classifier, network=Network(w, network.b, network.activation, network.cost))
+        changed = 4 * float((_answers(shaken, pixels)[0] - expected).abs().max())
         allowed = min(MOST, max(allowed, changed))
     if not off <= allowed or not torch.allclose(shares[clear], agreed[clear]):  # `not <=` holds for nan too
         raise InputError(
@@ -131,7 +131,7 @@ def to_onnx(classifier: Classifier, path: Path) -> str:
         from onnxscript import opset18 as op
     except ImportError as error:
         raise InputError(f"--to onnx: {error}; it needs what pip install 'hillstart[export]' installs.") from error
-    if sum(4 * t.numel() for t in classifier.model.network.parameters) > MAX_ONNX_BYTES:
+    if sum(4 * t.numel() for t in classifier.network.parameters) > MAX_ONNX_BYTES:
         raise InputError("--to onnx: the weights are more than the 2 GB of one file; give --start SEED or --to torch.")
 
     def sigmoid(z: Any) -> Any:

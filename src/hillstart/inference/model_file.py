@@ -1,10 +1,11 @@
-"""What a run leaves for inference: the kept starts and all that a prediction needs, without any code in it.
+"""The model file of a run: the kept starts and all that a prediction needs, as plain data.
 
 `network.safetensors` holds the tensors w1, b1, w2 ... with axis 0 S, and under the metadata key `hillstart` the rest as
-JSON. A Lightning checkpoint of a training holds the same of all its starts, uncalibrated. Either may come from a
-stranger: whatever its bytes are, loading runs no code of it and gives networks that fit together or one sentence, which
-repeats nothing long or odd that the file says. Beside its tensors it takes 160 MiB at most, for all that it says of
-them is at most `untrusted.MAX_DESCRIPTION_BYTES` long, and as Python objects `untrusted.MAX_ROOM` large.
+JSON, the description. A Lightning checkpoint of a training holds the same for all its starts, uncalibrated.
+
+Both are untrusted input. Loading runs no code from the file, and gives either consistent networks or an InputError that
+repeats nothing long or unprintable from it. Beside the tensors it takes at most 160 MiB: the description is at most
+`untrusted.MAX_DESCRIPTION_BYTES` long, and its Python objects take at most `untrusted.MAX_ROOM`.
 """
 
 import itertools
@@ -12,8 +13,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import HYPERPARAMETERS, STATUS, VOTERS, History, Hyperparameters, Start
+from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration
 from hillstart.network import ACTIVATIONS, COSTS, Network
 from hillstart.system import untrusted
@@ -34,50 +36,28 @@ from hillstart.system.untrusted import refusal
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Model:
-    """Networks, best first, and what a prediction with them needs.
-
-    Attributes:
-        network: the starts.
-        origins: from which seed each began, and how it rolled.
-        classes: names in the order of the outputs.
-        calibration: None where no temperatures were fitted.
-        trained_on: `pictures`, and `files` and `sha256` of the list of files they came from; None where not known.
-        versions: of what the networks were trained with.
-    """
-
-    network: Network
-    origins: tuple[Start, ...]
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    calibration: Calibration | None = None
-    trained_on: Mapping[str, Any] | None = None
-    versions: Mapping[str, str] | None = None
-
-
-def save(path: Path, model: Model) -> None:
-    """Write `model` whole, or leave what was there.
+def save(path: Path, classifier: Classifier) -> None:
+    """Write a model file, replacing an earlier one only when the new one is complete.
 
     Raises:
-        InputError: an entry is none that `load` would take.
-        WritingError: it cannot be written.
+        InputError: `load` would refuse an entry.
+        WritingError: the file cannot be written.
     """
-    network, calibration = model.network, model.calibration
+    network, calibration = classifier.network, classifier.calibration
     about = {
         "format": FORMAT,
         "sizes": network.sizes,
         "activation": network.activation,
         "cost": network.cost,
-        "seeds": [start.seed for start in model.origins],
-        "rolls": [list(astuple(start.hyperparameters)) for start in model.origins],
-        "classes": list(model.classes),
-        "preprocessing": model.preprocessing.as_dict(),
+        "seeds": [start.seed for start in classifier.origins],
+        "rolls": [list(astuple(start.hyperparameters)) for start in classifier.origins],
+        "classes": list(classifier.classes),
+        "preprocessing": classifier.preprocessing.as_dict(),
         "calibration": calibration and {"vote": calibration.vote, "starts": list(calibration.starts)},
-        "trained_on": model.trained_on and dict(model.trained_on),
-        "versions": model.versions and dict(model.versions),
+        "trained_on": classifier.trained_on and dict(classifier.trained_on),
+        "versions": classifier.versions and dict(classifier.versions),
     }
-    _check_entries(path, about)  # what is written is to be read back
+    _check_description(path, about)  # so that `load` reads what is written here
     tensors = {f"w{l}": w.cpu().contiguous() for l, w in enumerate(network.w, 1)}
     tensors |= {f"b{l}": b.cpu().contiguous() for l, b in enumerate(network.b, 1)}
     with replacing(path) as new:
@@ -88,14 +68,14 @@ def save(path: Path, model: Model) -> None:
         except SafetensorError as error:
             found = re.search(r"os error (\d+)", str(error))
             raise OSError(*((int(found[1]), os.strerror(int(found[1]))) if found else (str(error),))) from error
-        new.chmod(mode)  # safetensors 0.8 leaves it to its owner alone, whatever the umask
+        new.chmod(mode)  # safetensors 0.8 makes it readable by its owner alone, whatever the umask
 
 
-def load(path: Path) -> Model:
-    """What `save` wrote.
+def load(path: Path) -> Classifier:
+    """Read a model file that `save` wrote.
 
     Raises:
-        InputError: the file is missing, damaged, of a newer format, or does not fit together.
+        InputError: the file is missing, damaged, of a newer format, or inconsistent.
     """
     metadata = untrusted.header(path).get("__metadata__")
     text = metadata.get("hillstart") if isinstance(metadata, dict) else None
@@ -103,68 +83,70 @@ def load(path: Path) -> Model:
         raise InputError(f"{path} holds tensors, but no networks of hillstart; give a file that a run wrote.")
     try:
         with safe_open(path, "pt") as file:
-            # The file is mapped into memory: but for the copies, whatever is written over it later would be weights.
-            copied = _model(path, untrusted.parsed(path, text), file.keys(), lambda name: file.get_tensor(name).clone())
+            # The tensors are copied: the file is mapped into memory, so overwriting it would change the weights.
+            get = lambda name: file.get_tensor(name).clone()  # noqa: E731
+            return _finite(path, _classifier(path, untrusted.parsed(path, text), file.keys(), get))
     except (OSError, SafetensorError) as error:
-        raise refusal(path, "its tensors are not what it says of them") from error
-    return _finite(path, copied)
+        raise refusal(path, "its tensors do not match its description") from error
 
 
-def load_checkpoint(path: Path) -> Model:
-    """The best `starts.VOTERS` starts of a Lightning checkpoint that a training wrote, each as in its best epoch.
+def load_checkpoint(path: Path) -> Classifier:
+    """Read the best `starts.VOTERS` starts, each as in its best epoch, of a Lightning checkpoint that a training wrote.
 
     Raises:
-        InputError: the file is missing, damaged, or none of such a training; or it holds no sound start.
+        InputError: the file is missing, damaged, or not from such a training; or it holds no usable start.
     """
     with untrusted.opened(path) as file:
         try:
             untrusted.check_checkpoint(path, file)
-            # Mapped too: what is not asked for, such as an optimiser's state, takes no memory.
+            # Mapped into memory, so that tensors that are not read, such as an optimiser's state, take none.
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except InputError:
             raise
-        except Exception as error:  # zipfile, pickletools and torch raise whatever the damage leads to
+        except Exception as error:  # zipfile, pickletools and torch raise many classes for damaged files
             raise InputError(f"{path} is not a whole checkpoint; give one that a run wrote.") from error
     parts = ("hillstart", "state_dict")
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(part), dict) for part in parts):
-        raise InputError(f"{path} is a checkpoint, but of no training by hillstart; give one that a run wrote.")
+        raise InputError(f"{path} is a checkpoint, but not from hillstart; give one that a run wrote.")
     plain, state = (checkpoint[part] for part in parts)
     tensors = {name[5:]: t for name, t in state.items() if isinstance(name, str) and name.startswith("best.")}
     described = dict.fromkeys(("calibration", "trained_on", "versions")) | plain | {"format": FORMAT}
-    model = _model(path, described, tensors, tensors.get)
-    S, history, figures = len(model.origins), History(model.origins), plain.get("history")
+    classifier = _classifier(path, described, tensors, tensors.get)
+    S, history, figures = len(classifier.origins), History(classifier.origins), plain.get("history")
     epochs = len(figures) if isinstance(figures, Tensor) and figures.dim() else 0
     history.figures = _tensor(path, "history", figures, torch.float64, [epochs, S, 3])
     history.epochs = _tensor(path, "epochs", plain.get("epochs"), torch.int64, [S])
     history.status = _tensor(path, "status", plain.get("status"), torch.int64, [S])
     _check_bytes(path, (history.figures, history.epochs, history.status))
     if not set(history.status.tolist()) <= set(range(len(STATUS))):
-        raise refusal(path, "it does not say how each start ended")
+        raise refusal(path, "status holds an unknown number")
     rows = history.rows()
     best = [s for s in history.ranking() if not rows[s].diverged and math.isfinite(rows[s].val_cost)][:VOTERS]
     if not best:
-        raise InputError(f"{path} holds no start that was measured and did not diverge; give that of a sounder run.")
-    origins = tuple(model.origins[s] for s in best)
-    return _finite(path, replace(model, network=model.network.pick(best), origins=origins))
+        raise InputError(f"{path}: every start diverged or was not validated yet; give the checkpoint of another run.")
+    origins = tuple(classifier.origins[s] for s in best)
+    return _finite(path, replace(classifier, network=classifier.network.pick(best), origins=origins))
 
 
-# ---------------------------------------------------------------- what a description and its tensors must be
+# ---------------------------------------------------------------- validation
+#
+# Predicates in plain Python: pydantic would add 0.07 s to the start of every prediction, beside 1.5 s for torch.
 
 
-def _whole(least: int) -> Callable[[Any], bool]:
+def _integer(least: int) -> Callable[[Any], bool]:
     return lambda v: type(v) is int and least <= v < 2**64
 
 
 def _number(least: float) -> Callable[[Any], bool]:
-    # Of a size that float32 computes with: dividing by 1e-50 would be dividing by 0.
+    # In the range of float32: a divisor of 1e-50 would become 0.
     return lambda v: type(v) in (int, float) and least <= v <= 1e30
 
 
-def _listed(fits: Callable[[Any], bool], least: int = 1, most: int | None = None) -> Callable[[Any], bool]:
+def _list_of(fits: Callable[[Any], bool], least: int = 1, most: int | None = None) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, list) and least <= len(v) <= (most or len(v)) and all(map(fits, v))
 
 
-def _named(**entries: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _dict_with(**entries: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, dict) and all(key in v and fits(v[key]) for key, fits in entries.items())
 
 
@@ -175,56 +157,57 @@ def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 _text, _any_number, _positive = (lambda v: isinstance(v, str)), _number(-1e30), _number(1e-30)
 
 _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "format": ("a whole number above 0", _whole(1)),
-    "sizes": ("two or more numbers of nodes", _listed(_whole(1), 2)),
+    "format": ("an integer above 0", _integer(1)),
+    "sizes": ("two or more numbers of nodes", _list_of(_integer(1), 2)),
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: _text(v) and v in ACTIVATIONS),
     "cost": (f"one of {', '.join(COSTS)}", lambda v: _text(v) and v in COSTS),
-    "seeds": ("a list of whole numbers, 0 or more", _listed(_whole(0))),
-    # Files of version 0.1 have three of them; one that was added since has its default there.
+    "seeds": ("a list of integers, 0 or more", _list_of(_integer(0))),
+    # Files of version 0.1 hold three; those added since have their defaults there.
     "rolls": (
         f"a list of {', '.join(HYPERPARAMETERS)} of each start",
-        _listed(_listed(_any_number, 3, len(HYPERPARAMETERS))),
+        _list_of(_list_of(_any_number, 3, len(HYPERPARAMETERS))),
     ),
-    "classes": ("two or more different names", lambda v: _listed(_text, 2)(v) and len(set(v)) == len(v)),
-    # Its other bounds `Preprocessing` has itself.
-    "preprocessing": ("one with sound mean and std", _named(mean=_listed(_any_number), std=_listed(_positive))),
+    "classes": ("two or more different names", lambda v: _list_of(_text, 2)(v) and len(set(v)) == len(v)),
+    # `Preprocessing` checks its other bounds.
+    "preprocessing": ("one with valid mean and std", _dict_with(mean=_list_of(_any_number), std=_list_of(_positive))),
     "calibration": (
-        "null, or temperatures above 0 of the vote and of the starts",
-        _or_null(_named(vote=_positive, starts=_listed(_positive))),
+        "null, or positive temperatures of the vote and of the starts",
+        _or_null(_dict_with(vote=_positive, starts=_list_of(_positive))),
     ),
-    "trained_on": ("null or named values", _or_null(_named())),
-    "versions": ("null or named texts", _or_null(lambda v: isinstance(v, dict) and all(map(_text, v.values())))),
+    "trained_on": ("null or an object", _or_null(_dict_with())),
+    "versions": ("null or an object of texts", _or_null(lambda v: isinstance(v, dict) and all(map(_text, v.values())))),
 }
+"""What the description must hold under each key, in words and as a predicate."""
 
 
-def _model(path: Path, plain: Any, names: Collection[str], get: Callable[[str], Any]) -> Model:
-    """What a description and the tensors beside it make together, if each entry is sound and all of them agree.
+def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[str], Any]) -> Classifier:
+    """The classifier that a description and its tensors make, if each entry is valid and all of them agree.
 
     Args:
-        names: of all the tensors.
-        get: one of them by its name.
+        names: of all tensors.
+        get: returns a tensor by its name.
     """
-    if _named(format=_whole(FORMAT + 1))(plain):
-        raise InputError(f"{path} is of a newer format than {FORMAT}, the last that is read; update hillstart.")
-    _check_entries(path, plain)
+    if _dict_with(format=_integer(FORMAT + 1))(plain):
+        raise InputError(f"{path} has a newer format than {FORMAT}, the newest that can be read; update hillstart.")
+    _check_description(path, plain)
     try:
         preprocessing = Preprocessing.from_dict(plain["preprocessing"])
     except InputError as error:
-        raise refusal(path, "the entry preprocessing is not what hillstart does to a picture") from error
+        raise refusal(path, "the entry preprocessing is not valid") from error
     seeds, sizes, classes, calibration = (plain[key] for key in ("seeds", "sizes", "classes", "calibration"))
     S, rolls = len(seeds), [Hyperparameters(*map(float, roll)) for roll in plain["rolls"]]
     if len(rolls) != S or (calibration and len(calibration["starts"]) != S):
         raise refusal(path, "its seeds, rolls and temperatures are not of the same starts")
     if (sizes[0], sizes[-1]) != (preprocessing.channels * preprocessing.size**2, len(classes)):
-        raise refusal(path, "its sizes do not lead from its pictures to its classes")
+        raise refusal(path, "its sizes do not match its pictures and classes")
     if len(names) != 2 * (len(sizes) - 1):
-        raise refusal(path, "its tensors are not two for each of its layers")
+        raise refusal(path, "it does not hold two tensors for each of its layers")
     w, b = list[Tensor](), list[Tensor]()
     for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), 1):
         w.append(_tensor(path, f"w{l}", get(f"w{l}"), torch.float32, [S, n_in, n_out]))
         b.append(_tensor(path, f"b{l}", get(f"b{l}"), torch.float32, [S, n_out]))
     _check_bytes(path, [*w, *b])
-    return Model(
+    return Classifier(
         Network(w, b, plain["activation"], plain["cost"]),
         tuple(map(Start, seeds, rolls)),
         tuple(classes),
@@ -235,7 +218,7 @@ def _model(path: Path, plain: Any, names: Collection[str], get: Callable[[str], 
     )
 
 
-def _check_entries(path: Path, plain: Any) -> None:
+def _check_description(path: Path, plain: Any) -> None:
     for key, (what, fits) in _ENTRIES.items():
         if not isinstance(plain, dict) or key not in plain:
             raise refusal(path, f"the entry {key} is missing")
@@ -250,13 +233,13 @@ def _tensor(path: Path, name: str, found: Any, dtype: torch.dtype, shape: list[i
 
 
 def _check_bytes(path: Path, tensors: Iterable[Tensor]) -> None:
-    """A tensor in a checkpoint may claim to repeat what is stored once; a copy of it would not."""
+    """Refuse tensors that repeat what is stored once (stride 0): copying them could take any amount of memory."""
     if sum(t.nbytes for t in tensors) > path.stat().st_size:
-        raise refusal(path, "its tensors claim to be larger than it is")
+        raise refusal(path, "its tensors claim to be larger than the file")
 
 
-def _finite(path: Path, model: Model) -> Model:
-    # The extremes of a tensor are finite where all of it is, and take no memory.
-    if not all(math.isfinite(extreme) for t in model.network.parameters for extreme in (t.amin(), t.amax())):
-        raise refusal(path, "a weight or bias in it is not a finite number")
-    return model
+def _finite(path: Path, classifier: Classifier) -> Classifier:
+    # A tensor is finite if its extremes are; computing these takes no memory, while `isfinite` would.
+    if not all(math.isfinite(extreme) for t in classifier.network.parameters for extreme in (t.amin(), t.amax())):
+        raise refusal(path, "a weight or bias is not a finite number")
+    return classifier

@@ -42,7 +42,7 @@ def write(classifier: Classifier, folder: Path) -> str:
     Raises:
         InputError: what was written does not read back as the same numbers.
     """
-    network, p = classifier.model.network, classifier.model.preprocessing
+    network, p = classifier.network, classifier.preprocessing
     side = range(1, p.size + 1)
     names = [[f"{colour} row {i} column {j}" for colour, i, j in product(_colours(classifier), side, side)]]
     names += [[f"hidden{l}.{k + 1}" for k in range(n)] for l, n in enumerate(network.sizes[1:-1], 1)]
@@ -63,7 +63,7 @@ def write(classifier: Classifier, folder: Path) -> str:
 
 
 def _about(classifier: Classifier) -> Iterator[tuple[str, object]]:
-    network, p, T = classifier.model.network, classifier.model.preprocessing, classifier.calibration
+    network, p, T = classifier.network, classifier.preprocessing, classifier.temperatures
     last = "softmax" if COSTS[network.cost].is_softmax else "sigmoid"
     yield from [("key", "value"), ("hillstart", versions()["hillstart"]), ("how a prediction is computed", PREDICTION)]
     yield from [("starts", network.starts), ("sizes", " ".join(map(str, network.sizes))), ("cost", network.cost)]
@@ -73,7 +73,7 @@ def _about(classifier: Classifier) -> Iterator[tuple[str, object]]:
     yield "pictures", pictures(classifier)
     for colour, mean, std in zip(_colours(classifier), p.mean, p.std, strict=True):
         yield from [(f"mean {colour}", mean), (f"std {colour}", std)]
-    yield from [("calibrated", "yes" if classifier.model.calibration else "no"), ("temperature of the vote", T.vote)]
+    yield from [("calibrated", "yes" if classifier.calibrated else "no"), ("temperature of the vote", T.vote)]
     yield from ((f"temperature of start {s}, if it is asked alone", t) for s, t in enumerate(T.starts, 1))
     yield "smallest m", SMALLEST
 
@@ -90,12 +90,12 @@ def _as_text(name: str) -> str:
 
 
 def _colours(classifier: Classifier) -> tuple[str, ...]:
-    return ("grey",) if classifier.model.preprocessing.channels == 1 else ("red", "green", "blue")
+    return ("grey",) if classifier.preprocessing.channels == 1 else ("red", "green", "blue")
 
 
 def pictures(classifier: Classifier) -> str:
     """What a network takes in."""
-    p = classifier.model.preprocessing
+    p = classifier.preprocessing
     return (f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
             f"level {p.background} where transparent, cut to the centre square and resized to {p.size} x {p.size}"
             )  # fmt: skip

@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from hillstart.data.dataset import PictureSet
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.report.page import Section, data_bytes, floats
 from hillstart.system.errors import InputError
@@ -23,7 +23,7 @@ IN_THE_PAGE = {"activation": ("sigmoid", "tanh", "relu"), "cost": ("quadratic", 
 
 
 def sections(
-    model: Model, data: PictureSet, eta: float, own: Sequence[tuple[str, UInt8[Tensor, "C H W"]]] = ()
+    model: Classifier, data: PictureSet, eta: float, own: Sequence[tuple[str, UInt8[Tensor, "C H W"]]] = ()
 ) -> list[Section]:
     """Network, node and gradient, of the best start.
 

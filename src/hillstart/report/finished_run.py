@@ -15,7 +15,7 @@ from hillstart.config.build import build_run_spec
 from hillstart.config.options import read_stored_options, read_stored_trainer
 from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, STATUS, Start
 from hillstart.inference import model_file
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.runs.reader import OPTIONS
 from hillstart.runs.tables import HISTORY
@@ -56,8 +56,8 @@ class FinishedRun:
     summary: dict[str, Any]
     rows: Sequence[dict[str, str]]
     history: Float[np.ndarray, "S E 3"]
-    model: Model
-    compared: Model
+    model: Classifier
+    compared: Classifier
     population: RunSpec
     packs: Sequence[int]
     options: str
@@ -154,7 +154,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: int(row["rank"]))
 
 
-def _check_pictures(job: Path, model: Model, population: RunSpec) -> None:
+def _check_pictures(job: Path, model: Classifier, population: RunSpec) -> None:
     here, there = population.data.trained_on, model.trained_on
     if model.classes != population.data.classes or (there and dict(there) != here):
         raise InputError(
@@ -198,7 +198,7 @@ def _packs(path: Path) -> list[int]:
         return []  # without them starts are retrained in a pack of their own
 
 
-def _compared(folder: Path, model: Model, jobs: Sequence[str]) -> Model:
+def _compared(folder: Path, model: Classifier, jobs: Sequence[str]) -> Classifier:
     networks, origins, costs = list[Network](), list[Start](), list[float]()
     shape = (model.network.sizes, model.network.activation, model.network.cost, model.classes)
     for job in jobs:

@@ -12,7 +12,7 @@ from torch import Tensor
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Start, varying
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.report.hills import Hill, Plane, along_path, flat, through
 from hillstart.report.one_weight import along_weights, interesting, label, rounded
 from hillstart.report.page import Section, floats
@@ -32,7 +32,7 @@ Ends = Float[Tensor, "S P"]
 Ways = Float[Tensor, "F S P"]
 
 
-def section(model: Model, paths: Paths | None, data: PictureSet, why_no_paths: str = "") -> Section:
+def section(model: Classifier, paths: Paths | None, data: PictureSet, why_no_paths: str = "") -> Section:
     """The hill under the kept starts, the best of which is the chosen one.
 
     Args:
@@ -92,7 +92,7 @@ def section(model: Model, paths: Paths | None, data: PictureSet, why_no_paths: s
     )
 
 
-def _measured(model: Model, data: PictureSet) -> Hill:
+def _measured(model: Classifier, data: PictureSet) -> Hill:
     """On as many pictures as a plane of points can be measured on in about a second."""
     sizes = model.network.sizes
     products = sum(2 * n_in * n_out for n_in, n_out in itertools.pairwise(sizes[1:]))

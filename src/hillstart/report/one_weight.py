@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.report.hills import Hill, Point, Points, place
 from hillstart.report.page import floats
 
@@ -61,7 +61,7 @@ def along_weights(hill: Hill, way: Points, best: int, indices: Sequence[int]) ->
     ]  # fmt: skip
 
 
-def label(model: Model, index: int) -> str:
+def label(model: Classifier, index: int) -> str:
     """A weight or bias in words; nodes, rows and columns are counted from 1."""
     l, i, j = place(model.network.sizes, index)
     last = l == len(model.network.sizes) - 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import accuracy_interval
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration, probabilities, vote
 from hillstart.report import charts
 from hillstart.report.page import Section, data_uri
@@ -25,7 +25,7 @@ BEHIND_A_CELL, PIXELS_IN_ALL = 12, 1_500_000
 COLUMNS = 24
 
 
-def section(model: Model, data: PictureSet, summary: dict[str, Any]) -> Section:
+def section(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> Section:
     """How the vote of the kept starts answers to the test pictures.
 
     Args:
@@ -74,7 +74,7 @@ def section(model: Model, data: PictureSet, summary: dict[str, Any]) -> Section:
     )
 
 
-def probabilities_of(model: Model, data: PictureSet) -> Float[Tensor, "N n_out"]:
+def probabilities_of(model: Classifier, data: PictureSet) -> Float[Tensor, "N n_out"]:
     """What the vote says of each test picture, calibrated."""
     sample = Sample(data.test, len(data.classes), data.preprocessing, torch.device("cpu"))
     outputs = torch.cat([vote(model.network.forward(x)[-1]) for x, _ in sample.batches()])

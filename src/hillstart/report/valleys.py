@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from hillstart.data.batches import Sample, generator
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Start, quantiles, varying
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.report import charts
 from hillstart.report.lines import ANOTHER, SHARE, VERDICTS, lines
@@ -31,7 +31,7 @@ FINE, COARSE = 21, 11
 AT_ONCE = 64
 
 
-def section(model: Model, val_costs: Sequence[float], diverged: int, data: PictureSet) -> Section:
+def section(model: Classifier, val_costs: Sequence[float], diverged: int, data: PictureSet) -> Section:
     """Where the starts ended.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hillstart.data.images import read_picture
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.report import box, finished_run, hill, learning, quality, run_facts, valleys
 from hillstart.report.finished_run import FinishedRun
 from hillstart.report.hill import BALLS
@@ -59,7 +59,7 @@ def write(
     return page
 
 
-def _side_by_side(run: FinishedRun) -> tuple[Model, int]:
+def _side_by_side(run: FinishedRun) -> tuple[Classifier, int]:
     """The chosen start and the best of those that were trained in its pack, and how many starts that pack had.
 
     Only in the company they had do starts take the same way once more, to the last bit.

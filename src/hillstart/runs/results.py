@@ -13,7 +13,7 @@ from hillstart.data.dataset import PictureSet, Split
 from hillstart.engine.starts import VOTERS, StartResult, standing
 from hillstart.inference import model_file
 from hillstart.inference.calibration import before_and_after, calibrate
-from hillstart.inference.model_file import Model
+from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration, vote
 from hillstart.network import ACTIVATIONS, Network
 from hillstart.system.machine import versions
@@ -107,7 +107,7 @@ class RunResult:
         if self.network is not None:
             origins = tuple(row.start for row in self.kept)
             about = (data.classes, data.preprocessing, self.calibration, data.trained_on, versions())
-            model_file.save(path, Model(self.network, origins, *about))
+            model_file.save(path, Classifier(self.network, origins, *about))
 
     def load(self, path: Path) -> None:
         """Take the kept starts back from what `save` wrote, as far as `rows` knows of them.

@@ -116,7 +116,7 @@ class Service:
         self._received = self._unanswered = 0
         self._received_of: Counter[str] = Counter()
         self._unanswered_of: Counter[str] = Counter()
-        seen = classifier.model.preprocessing
+        seen = classifier.preprocessing
         blank = torch.zeros(seen.channels, seen.size, seen.size, dtype=torch.uint8)
         self._networks.submit(self._answers, [blank]).result()  # the first answer of a process is slow
 
@@ -205,7 +205,7 @@ class Service:
         async with turns.turn(client):
             if await gone():
                 raise RefusedError(499, "the client has left.")
-            seen = self.classifier.model.preprocessing
+            seen = self.classifier.preprocessing
             return await asyncio.get_running_loop().run_in_executor(readers, read_picture, picture, seen, max_pixels)
 
     async def _compute(self) -> None:

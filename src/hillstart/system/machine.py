@@ -1,22 +1,46 @@
-"""The machine: its device, versions and commit, and what is measured once on it and noted in the user's cache."""
+"""The machine: its cores, device, versions and commit, and what is measured once and noted in the user's cache."""
 
 import errno
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from hillstart.system.files import read_text, replacing
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 NOTES = "machine.json"
 """The file of what was measured, in the user's cache."""
+
+
+def parallel_map(function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """Apply a function to each item, in a thread for each core.
+
+    Results come in the order of the items; at most `ahead` tasks are started in advance. Tasks that have not begun when
+    the caller stops asking, for instance because of Ctrl-C, are cancelled.
+    """
+    items, pool = iter(items), ThreadPoolExecutor(os.cpu_count())
+    try:
+        tasks = deque(pool.submit(function, item) for item in islice(items, ahead))
+        while tasks:
+            result = tasks.popleft().result()
+            tasks.extend(pool.submit(function, item) for item in islice(items, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> str:

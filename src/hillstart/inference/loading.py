@@ -1,0 +1,110 @@
+"""Where the networks come from: a run's folder, a multirun's, a model file or a checkpoint, loaded as a classifier."""
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from hillstart.inference import model_file
+from hillstart.inference.classifier import Classifier
+from hillstart.system import untrusted
+from hillstart.system.console import visible
+from hillstart.system.errors import InputError
+from hillstart.system.files import relative
+
+MOST_NAMED = 10
+"""Runs that a message lists."""
+
+log = logging.getLogger(__name__)
+"""For what a user should know besides the answer; if logging is not set up, Python prints it to standard error."""
+
+
+def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
+    """Load the networks of a run folder, of a `network.safetensors` or of a Lightning checkpoint (`.ckpt`).
+
+    A run that has not finished a pack yet gives the networks of its last checkpoint. A multirun gives those of its best
+    job; the log names the job. The log also says if probabilities are not calibrated. Loading runs no code of the file.
+
+    Raises:
+        InputError: there are no networks, the file is damaged, there is no such device, or a multirun has no best job.
+    """
+    device, path = _device(device), Path(path)
+    if path.is_dir():
+        path = _networks_in(path)
+    elif path.suffix == ".ckpt" and _is_multirun(run := path.absolute().parent.parent):
+        raise InputError(f"{path}: holds starts of several jobs of a multirun; give {_one_of(run)}.")
+    classifier = model_file.load_checkpoint(path) if path.suffix == ".ckpt" else model_file.load(path)
+    if not classifier.calibrated:
+        run = path.absolute().parent.parent
+        calibrated = path.suffix == ".ckpt" and (run / "network.safetensors").is_file()
+        advice = f"; those of {relative(run)} are" if calibrated else ""
+        sentence = f"hillstart: {path}: its probabilities are not calibrated, as no temperature was fitted{advice}."
+        log.warning(visible(sentence))
+    return replace(classifier, network=classifier.network.to(device))
+
+
+def _networks_in(folder: Path) -> Path:
+    """The file with the networks of a run, or of the best job of a multirun."""
+    whole, last = folder / "network.safetensors", folder / "checkpoints" / "last.ckpt"
+    if whole.exists():
+        return whole
+    if _is_multirun(folder):
+        best = _best_job(folder)
+        log.warning(visible(f"hillstart: {folder}: is a multirun; using its best job, {best}."))
+        return folder / best / whole.name
+    if last.exists():
+        return last
+    raise InputError(f"{folder}: holds neither network.safetensors nor a checkpoint; give {_one_of(folder)}.")
+
+
+def _is_multirun(folder: Path) -> bool:
+    """Whether a folder holds the jobs of a multirun; its own checkpoint then mixes the starts of all jobs."""
+    if (folder / "network.safetensors").exists():
+        return False
+    return (folder / "multirun.yaml").is_file() or any(folder.glob("*/network.safetensors"))
+
+
+def _best_job(folder: Path) -> str:
+    """The folder of the best job of a multirun, relative to the folder of the multirun.
+
+    Raises:
+        InputError: the summary names none, or its networks are missing.
+    """
+    path = folder / "summary.json"
+    if not path.exists():
+        raise InputError(f"{folder}: holds several runs but no summary.json with a best job; give {_one_of(folder)}.")
+    with untrusted.opened(path) as file:
+        summary = untrusted.parsed(path, file.read(untrusted.MAX_DESCRIPTION_BYTES))
+    best = summary.get("best_job") if isinstance(summary, dict) else None
+    if best is None:
+        raise InputError(
+            f"{folder}: is a multirun without a best job, as its jobs were validated on different pictures; give "
+            f"{_one_of(folder)}."
+        )
+    if not isinstance(best, str) or Path(best).is_absolute() or ".." in Path(best).parts:
+        raise InputError(f"{path}: best_job is not the name of a job's folder; give {_one_of(folder)}.")
+    if not (folder / best / "network.safetensors").exists():
+        raise InputError(f"{folder}: its best job, {best}, holds no network.safetensors; give {_one_of(folder)}.")
+    return best
+
+
+def _one_of(folder: Path) -> str:
+    """What to give instead: the folder of a run, with the names of the runs that are in `folder`."""
+    runs = sorted(path.parent.name for path in folder.glob("*/network.safetensors"))
+    more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
+    there = f"; {folder} holds {', '.join(runs[:MOST_NAMED])}{more}" if runs else ""
+    return f"the folder of a run (outputs/DATE/TIME) or of a job of a multirun{there}"
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device: {name!r} is not a device; use cpu or cuda.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: {name} is not supported; use cpu or cuda.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: {name} is not present on this machine; use cpu.")
+    return device
