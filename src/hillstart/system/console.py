@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 PATIENCE_SECONDS = 1.0
 """Shorter work gets no progress bar."""
@@ -157,7 +157,7 @@ class ProgressBar:
             self._bar.stop()
             self._bar = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(self, *error: object) -> None:
