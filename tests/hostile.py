@@ -22,7 +22,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image, TiffImagePlugin
 
-from hillstart.cli.options import USER_ERRORS, _keys, check_words, explain
+from hillstart.cli.mistakes import USER_ERRORS, conf_keys, explain
+from hillstart.cli.options import check_words
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder, read_stored_options
 from hillstart.data import cache as decoded
@@ -214,7 +215,7 @@ def _typed(path: Path) -> None:
     stored_overrides(path.parent)
 
 
-OPTIONS = sorted({key for _, _, keys in _keys() for key in keys} - {"data.root", "resume"})
+OPTIONS = sorted({key for _, _, keys in conf_keys() for key in keys} - {"data.root", "resume"})
 """Keys of conf, but for those that name files."""
 
 

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 import hillstart.config.options
 from hillstart.cli import train
-from hillstart.cli.options import check_words, explain, resumed_checkpoint, resumed_options, with_resumed_folder
+from hillstart.cli.mistakes import explain
+from hillstart.cli.options import check_words, resumed_checkpoint, resumed_options, with_resumed_folder
 from hillstart.config.build import plain
 from hillstart.config.options import conf_folder
 from hillstart.system.errors import InputError

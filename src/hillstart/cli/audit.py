@@ -1,4 +1,4 @@
-"""Is this folder of pictures fit to train on? Every file decoded, what is wrong told by kind; no Hydra."""
+"""Audit a folder of pictures before training: `hillstart-audit` and `scripts/audit.py`."""
 
 import json
 import sys
@@ -12,16 +12,27 @@ from hillstart.system.console import end, visible
 from hillstart.system.errors import InputError
 
 SHOWN = 5
-"""How many findings of a kind are listed without --all."""
+"""Findings of a kind that are listed without --all."""
+
+
+def parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Is this folder of pictures fit to train on? Exit code 0: yes; 1: training would refuse something, "
+        "or something spoils the measurement; 2: wrong use."
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="as data.root: FOLDER/CLASS or FOLDER/train/CLASS")
+    parser.add_argument("--size", type=int, default=32, help="as data.size: copies are compared at it (%(default)s)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object with every finding")
+    form.add_argument("--all", action="store_true", help=f"list every finding, not the first {SHOWN} of a kind")
+    return parser
 
 
 def main() -> None:
-    """`hillstart-audit` and `scripts/audit.py`.
-
-    Exit code 0 where all is well or good to know at most, 1 where training would refuse something or something spoils
-    the measurement, 2 where the options or the folder could not be used.
+    """Exit code 0 if nothing is wrong, 1 if training would refuse something or something spoils the measurement, 2 if
+    the options or the folder cannot be used.
     """
-    options = _parser().parse_args()
+    options = parser().parse_args()
     try:
         findings, counts = examine(root=options.folder, size=options.size)
     except InputError as error:
@@ -57,23 +68,10 @@ def _lines(folder: Path, findings: list[Finding], counts: dict[str, dict[str, in
 
 
 def _json(folder: Path, findings: list[Finding], counts: dict[str, dict[str, int]]) -> str:
-    """In ASCII, so that any file name survives any pipe: `os.fsencode(path)` gives its bytes back."""
+    """JSON in ASCII, so that any file name survives any pipe: `os.fsencode(path)` restores its bytes."""
     listed = [
         {"kind": kind, "weight": finding.weight, "paths": list(map(str, finding.paths)), "said": finding.said}
         for kind, found in by_kind(findings).items()
         for finding in found
     ]
     return json.dumps({"folder": str(folder), "pictures": counts, "findings": listed})
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        description="Is this folder of pictures fit to train on? Exit code 0: yes; 1: training would refuse something, "
-        "or something spoils the measurement; 2: wrong use."
-    )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="as data.root: FOLDER/CLASS or FOLDER/train/CLASS")
-    parser.add_argument("--size", type=int, default=32, help="as data.size: copies are compared at it (%(default)s)")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object with every finding")
-    form.add_argument("--all", action="store_true", help=f"list every finding, not the first {SHOWN} of a kind")
-    return parser

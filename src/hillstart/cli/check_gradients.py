@@ -1,4 +1,4 @@
-"""The command that checks the gradient: `scripts/check_gradients.py`."""
+"""Check the gradient by hand against autograd and finite differences: `scripts/check_gradients.py`."""
 
 import sys
 from argparse import ArgumentParser
@@ -8,9 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hillstart.cli.options import (
-    one_sentence,
-)
+from hillstart.cli.mistakes import one_sentence
 from hillstart.config.build import build_run_spec, composed_options
 from hillstart.config.options import conf_folder
 from hillstart.data.batches import Sample
@@ -18,11 +16,15 @@ from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
 from hillstart.network import Network
 
 
-def main() -> None:
-    """`scripts/check_gradients.py`: the gradient of the configured network by hand, by autograd and by differences."""
+def parser() -> ArgumentParser:
     parser = ArgumentParser(description="The gradient by hand against autograd and finite differences, layer by layer.")
     parser.add_argument("options", nargs="*", metavar="key=value", help="as for training: network.hidden=[5,4] ...")
-    options = parser.parse_args().options
+    return parser
+
+
+def main() -> None:
+    """Exit code 1 if the gradient is wrong."""
+    options = parser().parse_args().options
     with one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         population = build_run_spec(composed_options(hydra.compose("train", ["starts=2", *options])))
     data, B = population.data, 10

@@ -1,4 +1,4 @@
-"""The command that compares two runs: `scripts/compare.py`."""
+"""Compare two runs: `hillstart-compare` and `scripts/compare.py`."""
 
 import json
 import sys
@@ -9,19 +9,36 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hillstart.runs.compare import (
-    CONFIDENCE,
-    MEASURED,
-    Comparison,
-    compare,
-)
+from hillstart.runs.compare import CONFIDENCE, MEASURED, Comparison, compare
 from hillstart.runs.reader import SPREAD, TESTS
 from hillstart.system.console import visible
 from hillstart.system.errors import InputError
 
 
+def parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Are the starts of two runs really different? B against A, with intervals.")
+    for name in "AB":
+        parser.add_argument(name, type=Path, help="the folder of a run, or the root of a sweep")
+    parser.add_argument("--on", choices=MEASURED, default=MEASURED[0], help="what is compared (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    return parser
+
+
+def main() -> None:
+    """Exit code 1 if the runs cannot be compared."""
+    options = parser().parse_args()
+    try:
+        comparison = compare(options.A, options.B, options.on)
+    except (InputError, OSError) as error:
+        sys.exit(f"hillstart: {error}")
+    if options.json:
+        print(json.dumps(comparison.as_json(), indent=2, allow_nan=False))
+    else:
+        show(comparison)
+
+
 def show(c: Comparison) -> None:
-    """Tables and sentences on the terminal, within 80 columns."""
+    """Print tables and sentences, within 80 columns."""
     console = Console(markup=False, highlight=False, emoji=False)
     for name, run in c.runs.items():
         console.print(visible(f"{name}: {run.folder}"), soft_wrap=True)
@@ -49,21 +66,3 @@ def _table(title: str, *headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("", "method") else "right", overflow="fold")
     return table
-
-
-def main() -> None:
-    """`scripts/compare.py`."""
-    parser = ArgumentParser(description="Are the starts of two runs really different? B against A, with intervals.")
-    for name in "AB":
-        parser.add_argument(name, type=Path, help="the folder of a run, or the root of a sweep")
-    parser.add_argument("--on", choices=MEASURED, default=MEASURED[0], help="what is compared (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    options = parser.parse_args()
-    try:
-        comparison = compare(options.A, options.B, options.on)
-    except (InputError, OSError) as error:
-        sys.exit(f"hillstart: {error}")
-    if options.json:
-        print(json.dumps(comparison.as_json(), indent=2, allow_nan=False))
-    else:
-        show(comparison)

@@ -1,4 +1,4 @@
-"""The command that takes networks elsewhere: `scripts/export.py`."""
+"""Export networks for other programs: `hillstart-export` and `scripts/export.py`."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -10,8 +10,7 @@ from hillstart.system.errors import InputError
 from hillstart.system.files import check_links, relative
 
 
-def main() -> None:
-    """`scripts/export.py`."""
+def parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Take networks elsewhere: as one program from pixels to probabilities, or as tables.",
         epilog="A program takes uint8 pixels (N, channels, size, size) of pictures that are decoded, cut to the centre "
@@ -24,7 +23,12 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="PATH", help="a file, for csv a folder (default: beside MODEL)")
     parser.add_argument("--start", type=int, metavar="SEED", help="the start of this seed alone, not the vote of all")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Exit code 1 if nothing could be exported."""
+    options = parser().parse_args()
     suffix, place, write = FORMS[options.to]
     try:
         classifier = load(options.model)

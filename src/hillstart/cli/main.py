@@ -1,4 +1,4 @@
-"""The ways into the commands: what a signal or a closed pipe finds before the seconds of imports have passed."""
+"""Entry points of the commands: they handle signals and closed pipes before the imports, which take seconds."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -31,6 +31,6 @@ def train() -> None:
     Exit code 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     with console.command(), interrupts.caught():
-        from hillstart.cli.train import train  # which brings torch and Lightning
+        from hillstart.cli.train import train  # imports torch and Lightning
 
         train()

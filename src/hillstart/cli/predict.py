@@ -1,4 +1,4 @@
-"""What is on these pictures? The command line of inference, which needs neither Lightning nor Hydra."""
+"""Classify pictures: `hillstart-predict` and `scripts/predict.py`."""
 
 import csv
 import glob
@@ -22,27 +22,7 @@ from hillstart.system.console import Lines, end, visible
 from hillstart.system.errors import InputError
 
 
-def main() -> None:
-    """`hillstart-predict` and `scripts/predict.py`.
-
-    Exit code 1 where a picture could not be used, 2 where the options or the model could not.
-    """
-    options = _parser().parse_args()
-    torch.set_num_threads(1)  # decoding keeps all cores busy: threads within a product would wait for each other
-    try:
-        classifier = load(options.model, options.device)
-        if options.start is not None:
-            classifier = classifier.only(options.start)
-    except InputError as error:
-        end(error, 2)
-    try:
-        whole = _predict(classifier, options)
-    except InputError as error:  # of the model; those of pictures are answers
-        end(error, 2)
-    sys.exit(0 if whole else 1)
-
-
-def _parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
     parser = ArgumentParser(description="What is on these pictures? Their labels, how likely, by how many starts.")
     parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
     parser.add_argument(
@@ -81,8 +61,25 @@ def _share(text: str) -> float:
     return share
 
 
+def main() -> None:
+    """Exit code 1 if a picture cannot be used, 2 if the options or the model cannot."""
+    options = parser().parse_args()
+    torch.set_num_threads(1)  # decoding keeps all cores busy; threads of one product would wait for each other
+    try:
+        classifier = load(options.model, options.device)
+        if options.start is not None:
+            classifier = classifier.only(options.start)
+    except InputError as error:
+        end(error, 2)
+    try:
+        complete = _predict(classifier, options)
+    except InputError as error:  # of the model; errors of pictures are counted by `_predict`
+        end(error, 2)
+    sys.exit(0 if complete else 1)
+
+
 def _predict(classifier: Classifier, options: Namespace) -> bool:
-    """Answer to all pictures; whether every one could be used."""
+    """Classify all pictures; return whether every one could be used."""
     lines, faults = Lines(), 0
 
     def complain(error: InputError) -> None:
@@ -91,7 +88,7 @@ def _predict(classifier: Classifier, options: Namespace) -> bool:
         lines.note(str(error))
 
     paths: Iterable[str | Path] = _paths(options.images, complain, lines.note)
-    if "-" not in options.images:  # whose end is not known before it comes
+    if "-" not in options.images:  # standard input: the total is unknown
         paths = list(paths)
         lines.total = len(paths)
     form = Json if options.json else Csv if options.csv else Table
@@ -122,7 +119,7 @@ def _paths(
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - a pattern may be absolute
             if not found:
-                complain(InputError(f"{argument}: no file is called so; give a pattern that one matches."))
+                complain(InputError(f"{argument}: no file matches; give another pattern."))
             for name in found:
                 yield from _below(name, complain, note)
         else:
@@ -130,7 +127,7 @@ def _paths(
 
 
 def _below(name: str, complain: Callable[[InputError], None], note: Callable[[str], None]) -> Iterator[str | Path]:
-    """A file itself, of a folder the pictures in it."""
+    """The file itself, or all pictures below a folder."""
     if not Path(name).is_dir():
         yield name
         return
@@ -150,7 +147,7 @@ def _below(name: str, complain: Callable[[InputError], None], note: Callable[[st
 
 
 class Table:
-    """Columns for a reader, the name last, as it may be long. Of classes the `top` most likely, without it one."""
+    """Columns for a reader, with the `top` most likely classes (default 1); the name is last, as it may be long."""
 
     def __init__(self, classifier: Classifier, top: int | None = None):
         self._top, self._starts = min(top or 1, len(classifier.classes)), len(classifier.seeds)
@@ -167,9 +164,9 @@ class Table:
 
 
 class Json:
-    """An object a line, in ASCII, so that any file name survives any pipe: `os.fsencode(path)` gives its bytes back.
+    """One object a line, with the `top` most likely classes (default: all).
 
-    Of classes the `top` most likely, without it all.
+    In ASCII, so that any file name survives any pipe: `os.fsencode(path)` restores its bytes.
     """
 
     headings = ""
@@ -191,7 +188,7 @@ class Json:
 
 
 class Csv:
-    """A row for a picture; with `top`, so many classes in it."""
+    """A row for each picture, with the `top` most likely classes (default 1)."""
 
     def __init__(self, classifier: Classifier, top: int | None = None):
         self._top = min(top or 1, len(classifier.classes))
@@ -200,11 +197,13 @@ class Csv:
 
     def line(self, answer: Prediction) -> str:
         more = [cell for name, p in list(answer.probabilities.items())[1 : self._top] for cell in (name, round(p, 6))]
-        sure = "yes" if answer.unsure else "no"
-        return _row([answer.path, answer.label, round(answer.probability, 6), round(answer.agreement, 6), sure, *more])
+        unsure = "yes" if answer.unsure else "no"
+        return _row(
+            [answer.path, answer.label, round(answer.probability, 6), round(answer.agreement, 6), unsure, *more]
+        )
 
 
 def _row(cells: list[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow(cells)  # it quotes a line break for being part of the end that it gives a row
+    csv.writer(text).writerow(cells)  # the default line end makes it quote every line break
     return text.getvalue().removesuffix("\r\n")

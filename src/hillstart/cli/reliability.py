@@ -1,4 +1,4 @@
-"""The command that draws how far a run's probabilities hold: `scripts/reliability.py`."""
+"""Draw how reliable the probabilities of a run are: `scripts/reliability.py`."""
 
 import sys
 from argparse import ArgumentParser
@@ -13,14 +13,18 @@ from hillstart.system.errors import InputError
 from hillstart.system.files import relative, replacing
 
 
-def main() -> None:
-    """`scripts/reliability.py`."""
+def parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Do the probabilities of a run's vote mean what they say? A table and a drawing."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
     parser.add_argument("--output", type=Path, help="where to draw (default: reliability.svg in RUN)")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Exit code 1 if the run holds no calibration."""
+    options = parser().parse_args()
     output = options.output or options.run / "reliability.svg"
     try:
         calibration = read(options.run)

@@ -1,17 +1,16 @@
-"""The command that writes the page of a run: `scripts/report.py`."""
+"""Write the page of a run: `hillstart-report` and `scripts/report.py`."""
 
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from hillstart.cli.options import USER_ERRORS, explain
+from hillstart.cli.mistakes import USER_ERRORS, explain
 from hillstart.report.write import RETRAINING_SECONDS, write
 from hillstart.system.console import visible
 from hillstart.system.files import relative
 
 
-def main() -> None:
-    """`hillstart-report` and `scripts/report.py`."""
+def parser() -> ArgumentParser:
     parser = ArgumentParser(description="Open the box: write report.html for a run that has ended, or for a sweep.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, or the root of a multirun")
     parser.add_argument(
@@ -22,7 +21,12 @@ def main() -> None:
         "--patience", metavar="SECONDS", type=float, default=RETRAINING_SECONDS,
         help="show the ways downhill if taking them anew needs no longer than this (default: %(default)g)",
     )  # fmt: skip
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Exit code 1 if the page cannot be written."""
+    options = parser().parse_args()
     try:
         page = write(options.run, pictures=options.images, patience=options.patience)
     except USER_ERRORS as error:

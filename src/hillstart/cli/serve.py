@@ -1,4 +1,4 @@
-"""The command that answers to pictures over HTTP: `scripts/serve.py`."""
+"""Classify pictures over HTTP: `hillstart-serve` and `scripts/serve.py`."""
 
 import ipaddress
 import re
@@ -17,68 +17,8 @@ from hillstart.serve.batching import MAX_BYTES, MAX_PIXELS, WAITING, Service
 from hillstart.system.console import end, visible
 from hillstart.system.errors import InputError
 
-# ---------------------------------------------------------------- the command
 
-
-def main() -> None:
-    """`hillstart-serve` and `scripts/serve.py`.
-
-    Exit code 2 where the options or the model cannot be used, 130 after Ctrl-C, 143 after SIGTERM.
-    """
-    options = _options()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
-    try:
-        if not all(map(find_spec, ("starlette", "uvicorn"))):
-            raise InputError("a server needs two more packages: pip install 'hillstart[serve]'.")
-        classifier = load(options.model, options.device)
-        listening = _listen(options.host, options.port)
-    except InputError as error:
-        end(error, 2)
-    torch.set_num_threads(1)  # the other cores decode: a product shared with them would wait for the slowest
-    from hillstart.serve.connections import most_connections
-
-    # Fewer than there are connections, so that some of these can always be closed for others.
-    waiting = min(WAITING, max(1, most_connections() * 3 // 4))
-    service = Service(classifier, options.max_bytes, options.max_pixels, options.unsure_below, waiting)
-    address, port = listening.getsockname()[:2]
-    local = ipaddress.ip_address(address).is_loopback
-    # By another name a web page that the browser was tricked into calling local would ask (DNS rebinding).
-    hosts = ["localhost", "127.0.0.1", "::1", "[::1]", options.host] if local else ["*"]
-    url = f"http://[{options.host}]:{port}" if ":" in options.host else f"http://{options.host}:{port}"
-    names, more = classifier.classes[:10], len(classifier.classes) - 10
-    kinds = visible(", ".join([*names, f"{more} more"] if more > 0 else names))
-    print(f"{url} tells {kinds} by the networks of {visible(options.model)}; Ctrl-C ends it.", flush=True)
-    if not local:
-        print("hillstart: everyone who can reach this machine can use it.", file=sys.stderr)
-    server(application(service, options.model, hosts, options.allow_origin)).run([listening])
-
-
-def _leave(number: int, frame: object) -> None:
-    """End with the exit code of a signal. The running server calls this too, once it has answered."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the end with a traceback
-    sys.exit(128 + number)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, UnicodeError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
-        raise InputError(
-            f"{host}, port {port}: cannot be listened on ({reason}); give another --host or --port, 0 for any free one."
-        ) from error
-
-
-def _origin(text: str) -> str:
-    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+", found := text.lower().removesuffix("/")):
-        raise ArgumentTypeError(f"{text!r} is not an origin; give one as https://example.org, or *")
-    return found
-
-
-def _options() -> Namespace:
+def parse_options() -> Namespace:
     parser = ArgumentParser(description="Answer to pictures over HTTP: a page at /, for programs POST /predict.")
     parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, for this machine)")
@@ -98,3 +38,58 @@ def _options() -> Namespace:
         if not low <= (value := vars(options)[name.replace("-", "_")]) <= high:
             parser.error(f"argument --{name}: {value} is not a number from {low} to {high}")
     return options
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+", found := text.lower().removesuffix("/")):
+        raise ArgumentTypeError(f"{text!r} is not an origin; give one as https://example.org, or *")
+    return found
+
+
+def main() -> None:
+    """Exit code 2 if the options or the model cannot be used, 130 after Ctrl-C, 143 after SIGTERM."""
+    options = parse_options()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        if not all(map(find_spec, ("starlette", "uvicorn"))):
+            raise InputError("a server needs two more packages: pip install 'hillstart[serve]'.")
+        classifier = load(options.model, options.device)
+        listening = _listen(options.host, options.port)
+    except InputError as error:
+        end(error, 2)
+    torch.set_num_threads(1)  # the other cores decode; a product shared with them would wait for the slowest
+    from hillstart.serve.connections import most_connections
+
+    # Fewer than the connections, so that an idle one can always be closed in favour of a new one.
+    waiting = min(WAITING, max(1, most_connections() * 3 // 4))
+    service = Service(classifier, options.max_bytes, options.max_pixels, options.unsure_below, waiting)
+    address, port = listening.getsockname()[:2]
+    local = ipaddress.ip_address(address).is_loopback
+    # Other names are refused: a web page could ask through a name that resolves to this machine (DNS rebinding).
+    hosts = ["localhost", "127.0.0.1", "::1", "[::1]", options.host] if local else ["*"]
+    url = f"http://[{options.host}]:{port}" if ":" in options.host else f"http://{options.host}:{port}"
+    names, more = classifier.classes[:10], len(classifier.classes) - 10
+    kinds = visible(", ".join([*names, f"{more} more"] if more > 0 else names))
+    print(f"{url} tells {kinds} by the networks of {visible(options.model)}; Ctrl-C ends it.", flush=True)
+    if not local:
+        print("hillstart: everyone who can reach this machine can use it.", file=sys.stderr)
+    server(application(service, options.model, hosts, options.allow_origin)).run([listening])
+
+
+def _leave(number: int, frame: object) -> None:
+    """Exit with the code of a signal. The running server calls this too, after it has answered."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the end with a traceback
+    sys.exit(128 + number)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
+        raise InputError(
+            f"{host}, port {port}: cannot listen ({reason}); give another --host or --port, 0 for any free one."
+        ) from error

@@ -1,4 +1,4 @@
-"""The commands: Hydra's command line for training, with a wrong option answered in one sentence."""
+"""Train the starts that the options ask for: `hillstart-train` and `scripts/train.py`, by Hydra."""
 
 import logging
 import re
@@ -17,16 +17,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hillstart.cli.mistakes import USER_ERRORS, explain, one_sentence, wants_traceback
 from hillstart.cli.options import (
-    USER_ERRORS,
     check_words,
-    explain,
     give_own_folders,
-    one_sentence,
     resumed_checkpoint,
     resumed_options,
     resuming,
-    wants_traceback,
     with_one_start_a_seed,
     with_quiet_rank,
     with_resumed_folder,
@@ -48,19 +45,19 @@ log = logging.getLogger(__name__)
 
 EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
-    "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder ...
+    "Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder ...
     "The dirpath has changed",  # ... which may have been moved
     "It is recommended to use .*sync_dist=True",  # every rank logs the figures of all
 )
 
 
 class TrainingTask:
-    """What Hydra runs: one job, or the jobs of a multirun together, by the protocol of hydra_plugins.hillstart_packs.
+    """The function that Hydra runs: one job, or the jobs of a multirun together (see hydra_plugins.hillstart_packs).
 
     Attributes:
-        mistakes: of a single job, in one sentence each; those of a multirun are raised for its launcher to gather.
+        mistakes: wrong options of a single job, in one sentence each; in a multirun they are raised to its launcher.
         sweep: the root of a multirun.
-        report: whether it gets a page.
+        report: whether the multirun gets a page.
     """
 
     per_start = PER_START
@@ -75,10 +72,10 @@ class TrainingTask:
         self._jobs: list[int] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """One job; the median over its starts of the lowest validation cost, for a sweeper to minimise."""
-        # Handed on, a mistake in a single job would be printed by Hydra in its own way.
+        """Train one job; return the median over its starts of the lowest validation cost, for sweepers."""
+        # If it were raised, Hydra would print the mistake of a single job in its own format.
         try:
-            _quiet()
+            _silence_libraries()
             return self._train(cfg)
         except USER_ERRORS as error:
             if self._traceback or HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -87,8 +84,8 @@ class TrainingTask:
             return None
 
     def together(self, cfgs: Sequence[DictConfig]) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
-        """Train the starts of all these jobs as one population; each job's result is written in its own context."""
-        _quiet()
+        """Train the starts of all jobs in one ensemble; each job writes its result in its own Hydra context."""
+        _silence_libraries()
         folder = _output_folder()
         jobs: dict[int, RunOptions] = {}
         for index, cfg in enumerate(cfgs):
@@ -113,12 +110,12 @@ class TrainingTask:
             yield list(jobs)[done.job], partial(_write_job, done)
 
     def opening(self, folder: Path, jobs: Sequence[int]) -> None:
-        """One batch of jobs, by their numbers."""
+        """Called before a batch of jobs, given by their numbers."""
         self._jobs += jobs
         interrupts.say(lambda: sweep.left(folder, len(self._jobs)))
 
     def closing(self, folder: Path) -> None:
-        """Of one batch of jobs; a sweeper may launch many."""
+        """Called after a batch of jobs; a sweeper may launch many."""
         self.sweep = folder
 
     def _train(self, cfg: DictConfig) -> float:
@@ -148,7 +145,7 @@ class TrainingTask:
         return float(summary["val_cost_of_starts"]["median"])
 
     def _check_objective(self, options: RunOptions, population: RunSpec) -> None:
-        """Hydra's own sweepers try all that they are told to; others look for the lowest of what jobs return."""
+        """Refuse objectives that a sweeper cannot compare; Hydra's own sweepers try all jobs and compare nothing."""
         if HydraConfig.get().runtime.choices.get("hydra/sweeper") not in ("hillstart", "basic"):
             self._objective.check(options.network.cost, population.data.validated_on)
 
@@ -158,14 +155,14 @@ def _write_job(done: experiment.JobResult, cfg: DictConfig) -> float:
 
 
 def _open_the_box(folder: Path, population: RunSpec | None = None) -> None:
-    from hillstart.report import write  # which brings Matplotlib: training need not wait for it
+    from hillstart.report import write  # imports Matplotlib, which training does not need
 
     log.info("writing the page that opens the box ...")
     log.info(f"open it in a browser: {relative(write.write(folder, population))}")
 
 
 def _onward(folder: Path) -> str:
-    """How an interrupted run in `folder` goes on."""
+    """How to resume the interrupted run in `folder`."""
     if (folder / "checkpoints" / "packs.json").is_file():
         return f"go on with it by: {interrupts.command('train', resuming(relative(folder)))}"
     return "nothing was trained yet."
@@ -191,7 +188,7 @@ def _check_multirun(options: RunOptions) -> None:
 
 
 def _store_options(folder: Path, cfg: DictConfig) -> None:
-    """The options of a run that goes on, now that it does: not before, as a refused one is to stay as it was."""
+    """Write the options of a resumed run, once training begins: a refused one must leave the folder unchanged."""
     typed = HydraConfig.get().overrides.task
     for path, content in ((OPTIONS, OmegaConf.to_yaml(cfg)), (OVERRIDES, OmegaConf.to_yaml(typed))):
         with replacing(folder / path) as new:
@@ -202,20 +199,20 @@ class BeforeTraining(Callback):
     """Callback of Hydra (`hydra.callbacks` in conf) that checks options and folder before anything is written."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check all options; those of a run that goes on are taken from its folder."""
+        """Check all options; those of a resumed run come from its folder."""
         outlive()
-        with _refusing():
+        with _exit_with_sentence():
             _check_subfolder(config)
             options = plain(config)
             trusted = set(targets(options))
             if options["resume"] is None:
                 overwrite = read_options(options, trusted).overwrite
-                _take(config.hydra.run.dir, overwrite=overwrite)
+                _claim(config.hydra.run.dir, overwrite=overwrite)
                 return
             folder, typed = Path(str(config.hydra.run.dir)), list(config.hydra.overrides.task)
             options, typed = resumed_options(folder, options, typed)
             read_options(options, trusted)
-            _take(folder, resume=True)
+            _claim(folder, resume=True)
             with read_write(config), open_dict(config), read_write(config.hydra), open_dict(config.hydra):
                 for key, value in options.items():
                     config[key] = value
@@ -223,22 +220,22 @@ class BeforeTraining(Callback):
                 config.hydra.output_subdir = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Take the folder of the sweep; options are checked when each job is composed."""
+        """Claim the folder of the sweep; options are checked when each job is composed."""
         outlive()
-        with _refusing():
+        with _exit_with_sentence():
             _check_subfolder(config)
             overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in config.hydra.overrides.task)
-            _take(config.hydra.sweep.dir, overwrite=overwrite, sweep=True)
+            _claim(config.hydra.sweep.dir, overwrite=overwrite, sweep=True)
 
 
-_taken = ExitStack()
-"""The folders that this process holds."""
+_claims = ExitStack()
+"""The claims of this process on folders."""
 
 
-def _take(folder: str | Path, **how: bool) -> None:
-    """Hold the folder that this command writes into, until it ends; ranks beside the first write nothing."""
+def _claim(folder: str | Path, **how: bool) -> None:
+    """Claim the folder that this command writes into, until it ends; only the first rank writes."""
     if on_first_rank():
-        _taken.enter_context(claim(Path(str(folder)).absolute(), **how))
+        _claims.enter_context(claim(Path(str(folder)).absolute(), **how))
 
 
 def _check_subfolder(config: DictConfig) -> None:
@@ -250,8 +247,8 @@ def _check_subfolder(config: DictConfig) -> None:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """End with one sentence, or a fault of ours with its traceback: Hydra would warn of it, and the run would go on."""
+def _exit_with_sentence() -> Iterator[None]:
+    """Exit with one sentence, or on a bug with its traceback: Hydra would only warn and continue the run."""
     try:
         yield
     except USER_ERRORS as error:
@@ -261,7 +258,7 @@ def _refusing() -> Iterator[None]:
         sys.exit(1)
 
 
-def _quiet() -> None:
+def _silence_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for expected in EXPECTED_WARNINGS:
@@ -269,10 +266,10 @@ def _quiet() -> None:
 
 
 def train() -> None:
-    """`hillstart-train` and `scripts/train.py`: train the starts that the options ask for."""
+    """Run the command; exit with one sentence for each mistake in the options."""
     task = TrainingTask(wants_traceback())
     give_own_folders()
-    with one_sentence(), _taken:
+    with one_sentence(), _claims:
         check_words(sys.argv[1:])
         sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_folder(sys.argv[1:])))
         try:
@@ -283,7 +280,7 @@ def train() -> None:
         if task.sweep and task.report and (task.sweep / "summary.json").is_file():
             try:
                 _open_the_box(task.sweep)
-            except InputError as error:  # of data that conf does not name, say: all that was trained is whole
+            except InputError as error:  # for example data that conf does not name; the results are complete
                 log.warning(f"the page is left out: {error}")
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))

@@ -42,6 +42,16 @@ def conf_folder() -> Path:
     return package / "conf" if (package / "conf" / "train.yaml").is_file() else package.parents[1] / "conf"
 
 
+def groups() -> set[str]:
+    """The groups of conf that a user chooses from."""
+    return {path.name for path in conf_folder().iterdir() if path.is_dir()} - {"hydra"}
+
+
+def choices(group: str) -> list[str]:
+    """The files of a group of conf, without their suffix."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
 # ---------------------------------------------------------------- the schema
 
 _Nodes = Annotated[int, *whole(1, MOST_NODES)]

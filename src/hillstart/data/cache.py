@@ -9,10 +9,8 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, TiffImagePlugin, features
-from rich.console import Console
-from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -30,8 +26,9 @@ from torch import Tensor
 from hillstart.data import images
 from hillstart.data.images import PictureError, read_picture
 from hillstart.data.preprocessing import Preprocessing
+from hillstart.system.console import ProgressBar
 from hillstart.system.files import open_regular, replacing
-from hillstart.system.machine import made_cache
+from hillstart.system.machine import made_cache, parallel_map
 from hillstart.system.untrusted import briefly
 
 log = logging.getLogger(__name__)
@@ -42,6 +39,8 @@ CACHE_BYTES = 4 * 2**30
 QUARTER = 2**14
 """Grey levels of a deep picture that is below them throughout are few."""
 DAY_SECONDS = 86_400
+AHEAD = 256
+"""Files that wait for a thread, so that one slow file does not hold up the others."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,11 @@ def decode(paths: Sequence[Path], preprocessing: Preprocessing, keep_as: str | N
         except PictureError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            results = list(
-                track(
-                    pool.map(read, range(len(paths))),
-                    description="reading pictures",
-                    total=len(paths),
-                    console=Console(stderr=True),
-                    disable=not sys.stderr.isatty(),
-                    transient=True,
-                )
-            )
-        except BaseException:  # Ctrl-C is not to wait for all that is in the queue
-            pool.shutdown(cancel_futures=True)
-            raise
+    results = []
+    with ProgressBar("reading pictures", len(paths)) as bar:
+        for result in parallel_map(read, range(len(paths)), AHEAD):
+            results.append(result)
+            bar.advance()
     read_well = {i: result for i, result in enumerate(results) if not isinstance(result, PictureError)}
     known = {i: kept.entries[sha256][0] for i, (sha256, _) in read_well.items() if sha256 in kept.entries}
     if list(known.values()) == list(range(len(kept.x))) and len(known) == len(paths):

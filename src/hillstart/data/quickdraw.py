@@ -7,7 +7,6 @@ come out as dark strokes on white paper, as one draws.
 
 import os
 import re
-import sys
 import tempfile
 import urllib.error
 import urllib.parse
@@ -19,12 +18,11 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from hillstart.data.dataset import PictureSet, Preset, Split, assemble, pick_classes, resized, stratified
 from hillstart.data.preprocessing import Preprocessing, Size
 from hillstart.data.strokes import read_drawings
+from hillstart.system.console import ProgressBar
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
 from hillstart.system.schema import Flag, Location, Names, Seed, Share, checked, whole
@@ -125,11 +123,10 @@ def _downloaded(name: str) -> Path:
     try:
         with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=SECONDS) as answer:
             total = int(answer.headers["Content-Length"])
-            with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-                task = progress.add_task(f"downloading {name}.npy", total=total)
+            with ProgressBar(f"downloading {name}.npy, MB", total / 1e6) as bar:
                 while block := answer.read(1 << 20):
                     file.write(block)
-                    progress.advance(task, len(block))
+                    bar.advance(len(block) / 1e6)
             if file.tell() != total:
                 raise OSError(f"the connection ended after {file.tell()} of {total} bytes")
         Path(temporary).replace(path)

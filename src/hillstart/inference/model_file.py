@@ -162,7 +162,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: _text(v) and v in ACTIVATIONS),
     "cost": (f"one of {', '.join(COSTS)}", lambda v: _text(v) and v in COSTS),
     "seeds": ("a list of integers, 0 or more", _list_of(_integer(0))),
-    # Files of version 0.1 have three of them; one that was added since has its default there.
+    # Files of version 0.1 hold three; those added since have their defaults there.
     "rolls": (
         f"a list of {', '.join(HYPERPARAMETERS)} of each start",
         _list_of(_list_of(_any_number, 3, len(HYPERPARAMETERS))),

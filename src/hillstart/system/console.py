@@ -1,4 +1,7 @@
-"""What a command says on a terminal or into a pipe: safe whatever a name holds, and without harm where nobody reads."""
+"""Output of a command, on a terminal or into a pipe.
+
+Names with control characters cannot disturb a terminal, and a closed terminal or pipe does no harm.
+"""
 
 import codecs
 import errno
@@ -6,28 +9,28 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-# Work that is done sooner needs no progress bar.
 PATIENCE_SECONDS = 1.0
+"""Shorter work gets no progress bar."""
 
 BROKEN_PIPE, INTERRUPTED, UNWRITABLE = 141, 130, os.EX_IOERR
-"""Exit codes: as the shell has them for a program that SIGPIPE or Ctrl-C ends; and for output that is refused."""
+"""Exit codes: those of a shell for a program ended by SIGPIPE or by Ctrl-C, and one for output that failed."""
 GONE = (errno.EPIPE, errno.EIO)
-"""What the system says where nobody reads any longer: a pipe without a reader, a terminal that was closed."""
+"""Error numbers of a pipe without a reader and of a closed terminal."""
 
-_outlives = False  # whether this process goes on when nobody reads what it says
+_outlives = False  # whether this process continues when its output cannot be written
 
 
 @contextmanager
 def command() -> Iterator[None]:
-    """Run a whole command: how it meets its terminal, and how it ends without one, is the same for all of them.
+    """Run a whole command, with the same treatment of its terminal and of its end for every command.
 
-    When nobody reads its output any longer, it ends quietly with exit code 141, unless it `outlives` its terminal.
+    When nobody reads its output any longer, the command ends silently with exit code 141, unless `outlive` was called.
     """
-    os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own to the commands it starts, but none opens a window
+    os.environ["MPLBACKEND"] = "agg"  # commands inherit a notebook's backend, but none opens a window
     for number in (0, 1, 2):
         _open(number)
     sys.stdout, sys.stderr = _wrapped(sys.stdout, 1), _wrapped(sys.stderr, 2)
@@ -42,7 +45,7 @@ def command() -> Iterator[None]:
         print(end.code, file=sys.stderr)
         sys.exit(1)
     except BaseException:
-        outlive()  # or the traceback would be lost with the output
+        outlive()  # otherwise a failed write would replace the traceback
         raise
     finally:
         sys.stdout.flush()
@@ -50,13 +53,13 @@ def command() -> Iterator[None]:
 
 
 def outlive() -> None:
-    """From now on, go on with the work whether or not somebody reads what is said about it."""
+    """From now on, continue the work even if its output cannot be written."""
     global _outlives
     _outlives = True
 
 
 class _Output(io.FileIO):
-    """Standard output or error, which no longer writes anything once it was refused."""
+    """Standard output or error; after a write that failed it discards everything."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -74,15 +77,15 @@ class _Output(io.FileIO):
 
 
 def _open(number: int) -> None:
-    """See that a standard stream is open: a file would get its number, and what is said would be written into it."""
+    """Make sure a standard stream is open: otherwise the next opened file would get its number and its output."""
     try:
         os.fstat(number)
     except OSError:
-        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open takes the lowest free number
 
 
 def _wrapped(stream: Any, number: int) -> Any:
-    """A standard stream as it was, but for names that are no text, and for readers that are gone."""
+    """Replace a standard stream by one that can print every file name and survives a reader that is gone."""
     if stream is not None:
         stream.flush()
     output, encoding = _Output(number, "wb", closefd=False), getattr(stream, "encoding", "utf-8")
@@ -93,7 +96,7 @@ def _wrapped(stream: Any, number: int) -> Any:
 
 
 def _encoded(error: UnicodeError) -> tuple[bytes, int]:
-    """What an encoding lacks: a byte of a file name that is no text stays that byte, a letter becomes its number."""
+    """Encode what the encoding lacks: an undecodable byte of a file name as that byte, a letter as its escape."""
     assert isinstance(error, UnicodeEncodeError)
     c = error.object[error.start]
     is_byte = 0xDC80 <= ord(c) <= 0xDCFF
@@ -110,64 +113,89 @@ def end(sentence: object, code: int) -> NoReturn:
 
 
 def visible(text: str) -> str:
-    """With control characters and bytes that are no text written out, so that no name can play with a terminal."""
+    """Escape control characters and undecodable bytes, so that no file name can control the terminal."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _written_out(c) for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
-def _written_out(c: str) -> str:
+def _escaped(c: str) -> str:
     return f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else ascii(c)[1:-1]
 
 
-class Lines:
-    """Lines on the terminal or into a pipe, and on a terminal, once it takes long, a progress bar below them.
+class ProgressBar:
+    """A progress bar on the terminal, shown once the work has taken `PATIENCE_SECONDS`; without a terminal, nothing.
+
+    Args:
+        streams: the bar appears on the first of them that is a terminal; standard error if none are given.
 
     Attributes:
-        total: how many pictures there will be; None: not known.
+        total: how many items there will be; None if unknown. It is read when the bar appears.
     """
 
-    def __init__(self) -> None:
-        self.total: int | None = None
-        self._began, self._count = time.monotonic(), 0
-        self._terminal = next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
+    def __init__(self, what: str, total: float | None = None, done: float = 0, streams: Sequence[Any] = ()):
+        self.total = total
+        self._what, self._done, self._began = what, done, time.monotonic()
+        self._terminal = next((stream for stream in streams or (sys.stderr,) if stream.isatty()), None)
         self._bar: Any = None
 
+    def update(self, done: float, what: str | None = None) -> None:
+        """Set how many items are done, and the text before the bar."""
+        self._done, self._what = done, what or self._what
+        if self._bar is None and self._terminal and time.monotonic() - self._began > PATIENCE_SECONDS:
+            self._start(self._terminal)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=self._what)
+
+    def advance(self, items: float = 1) -> None:
+        """More items are done."""
+        self.update(self._done + items)
+
+    def stop(self) -> None:
+        """Remove the bar from the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def _start(self, terminal: Any) -> None:
+        from rich.console import Console  # only when a bar is needed: predictions start without rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # What is printed to the same terminal is to appear above the bar; what goes into a pipe stays there.
+        self._bar = Progress(
+            *columns,
+            console=Console(file=terminal),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(self._what, total=self.total, completed=self._done)
+        self._bar.start()
+
+
+class Lines(ProgressBar):
+    """Lines of output on the terminal or into a pipe, and on a terminal a progress bar below them."""
+
+    def __init__(self) -> None:
+        super().__init__("pictures", streams=(sys.stdout, sys.stderr))
+
     def show(self, line: str) -> None:
-        """A line of what was asked for, to standard output: on a terminal made visible, into a pipe as it is."""
+        """Print a line of the result to standard output: with `visible` on a terminal, unchanged into a pipe."""
         self._print(visible(line) if sys.stdout.isatty() else line, sys.stdout)
 
     def note(self, sentence: str) -> None:
-        """What else the user should know, to standard error."""
+        """Print what else the user should know to standard error."""
         self._print(f"hillstart: {visible(sentence)}", sys.stderr)
-
-    def advance(self) -> None:
-        """One more picture is done."""
-        self._count += 1
-        if self._bar is None and self._terminal and time.monotonic() - self._began > PATIENCE_SECONDS:
-            self._begin_bar(self._terminal)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._count)
 
     def _print(self, line: str, stream: Any) -> None:
         if self._bar is not None and stream.isatty():
             self._bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
         else:
             print(line, file=stream)
-
-    def __enter__(self) -> "Lines":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _begin_bar(self, terminal: Any) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(file=terminal), transient=True, redirect_stdout=False,
-                             redirect_stderr=False)  # fmt: skip
-        self._task = self._bar.add_task("pictures", total=self.total)
-        self._bar.start()

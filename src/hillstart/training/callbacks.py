@@ -3,7 +3,6 @@
 import logging
 import math
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hillstart.system.console import ProgressBar
 from hillstart.system.files import WritingError, replacing, writing
 from hillstart.training.module import Training
 
@@ -135,36 +133,27 @@ class TrainingBar(pl.callbacks.ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        self._shown = sys.stderr.isatty()
+        self._bar: ProgressBar | None = None
+        self._enabled = True
 
     def disable(self) -> None:
-        self._shown = False
+        self._enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Training)
-        if not self._shown or not trainer.is_global_zero:
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("training", total=pl_module.total_steps, completed=trainer.global_step)
-        self._bar.start()
+        if self._enabled and trainer.is_global_zero:
+            self._bar = ProgressBar("training", pl_module.total_steps, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=trainer.global_step, description=self._describe(trainer))
+            self._bar.update(trainer.global_step, self._describe(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
         if self._bar:
             self._bar.stop()
-            self._bar = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
 
     @staticmethod
     def _describe(trainer: pl.Trainer) -> str:
