@@ -1,4 +1,4 @@
-"""Numbers that overflow or are none: they are noticed, named, and touch no other start by a single bit."""
+"""Numbers that overflow or are not finite are noticed and named, and change no bit of another start."""
 
 import csv
 import math
@@ -24,7 +24,7 @@ from hillstart.system.errors import InputError
 from made import blobs, trainer, training
 
 S, SIZES, B, N = 8, [8, 5, 3], 4, 40
-MOVES: dict[str, dict[str, Any]] = {
+DESCENTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "momentum": {"step": Momentum},
     "nesterov": {"step": Nesterov},
@@ -47,7 +47,7 @@ def descended(
     step: type[GradientDescent] = GradientDescent,
     optimiser: Any = None,
 ) -> tuple[list[Tensor], StartEnsemble]:
-    """The starts after some chunks, with their costs, and their pack; in start 4 a weight may be spoiled before."""
+    """The starts after some chunks, with their costs, and their pack; `spoil` is a weight of start 4 at first."""
     net = Network.start(SIZES, range(S), activation=activation, cost="cross_entropy")
     if spoil is not None:
         net.w[0][4, 2, 1] = spoil
@@ -64,11 +64,11 @@ def same(these: list[int], p: list[Tensor], q: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", DESCENTS)
 def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: str) -> None:
     good, bad = [0, 2, 4, 6], [1, 3, 5, 7]
-    fine, _ = descended([0.1, 0.2] * 4, activation=activation, **MOVES[name])
-    mixed, pack = descended([0.1, 1e30] * 4, activation=activation, **MOVES[name])
+    fine, _ = descended([0.1, 0.2] * 4, activation=activation, **DESCENTS[name])
+    mixed, pack = descended([0.1, 1e30] * 4, activation=activation, **DESCENTS[name])
     assert all(isinstance(tile.eta, Tensor) for tile in pack.tiles) or name == "adam"
     assert max(len(tile.indices) for tile in pack.tiles) == (width if name != "adam" else min(width, 1))
     assert same(good, fine, mixed)
@@ -77,10 +77,10 @@ def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: 
 
 
 @pytest.mark.parametrize("spoil", [math.nan, math.inf])
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", DESCENTS)
 def test_neighbours_of_a_start_that_holds_no_number(width: int, name: str, spoil: float) -> None:
-    fine, _ = descended([0.5] * S, **MOVES[name])
-    mixed, pack = descended([0.5] * S, spoil, **MOVES[name])
+    fine, _ = descended([0.5] * S, **DESCENTS[name])
+    mixed, pack = descended([0.5] * S, spoil, **DESCENTS[name])
     assert pack.block > 1 or name != "plain"
     assert same([s for s in range(S) if s != 4], fine, mixed)
     assert not same([4], fine, mixed)
@@ -88,7 +88,7 @@ def test_neighbours_of_a_start_that_holds_no_number(width: int, name: str, spoil
 
 
 def test_a_training_of_which_half_explodes(tmp_path: Path) -> None:
-    """Those that exploded are let go; the others have the costs and weights that they have in sound company."""
+    """Starts that explode are ended; the others have the same costs and weights as without them."""
     fine, mixed = (training(4, blobs(), cost="cross_entropy", eta=[0.1, eta]) for eta in (0.2, 1e30))
     for name, made in (("fine", fine), ("mixed", mixed)):
         trainer(tmp_path / name, max_epochs=5).fit(made)
@@ -105,7 +105,7 @@ def test_a_training_of_which_half_explodes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Trains in `run` below an empty folder; its log, and what it ended with."""
+    """Returns a function that trains in `run` and returns the log and the exit code or message."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
 
@@ -122,11 +122,9 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_all_explode(log: Any) -> None:
-    """One sentence, no good exit code, and yet the tables of what happened."""
+    """The command fails with a sentence that names the key, and the tables are written."""
     _, end = log("descent.eta=1e30", "network.activation=relu", "starts=5", "pack=2")
-    assert end == (
-        "hillstart: descent.eta=1e+30: every start diverged, so a smaller eta is needed; the costs are in run."
-    )
+    assert end.startswith("hillstart: descent.eta=1e+30: ")
     with Path("run/starts.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["seed"], row["status"], row["epochs"]) for row in rows] == [
@@ -137,15 +135,14 @@ def test_all_explode(log: Any) -> None:
     assert not Path("run/summary.json").exists()
 
 
-def test_saturated_nodes_are_told(log: Any) -> None:
+def test_saturated_nodes_are_logged(log: Any) -> None:
     said, end = log("network.activation=tanh", "descent.eta=100", "trainer.max_epochs=5")
     assert end is None
     (line,) = [line for line in said.splitlines() if "saturated" in line]
-    assert "of the hidden nodes of the kept starts stand where the activation is flat, on every picture" in line
     assert "[WARNING]" in line
 
 
-def test_a_good_training_hears_nothing_of_it(log: Any) -> None:
+def test_a_good_training_logs_nothing_about_saturation(log: Any) -> None:
     said, end = log("data.train=400")
     assert end is None
     assert "chosen by val cost" in said
@@ -194,7 +191,7 @@ def test_no_hidden_nodes() -> None:
     assert saturated(flat, [torch.rand(5, 4)]).tolist() == [0.0, 0.0]
 
 
-# ---------------------------------------------------------------- the door
+# ---------------------------------------------------------------- pictures
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 1.1])

@@ -17,7 +17,7 @@ SCHEDULE = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
 N = 53
 
 
-def course(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def pictures(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     return torch.rand(N, 36, generator=g).to(dtype), torch.eye(3, dtype=dtype)[torch.arange(N) % 3]
 
@@ -34,7 +34,7 @@ STEPS: dict[str, Callable[[Network], GradientDescent]] = {
 
 
 def one_by_one(network: Network, eta: Any, lmbda: Any, step: str = "plain") -> Network:
-    move, (x, y) = STEPS[step](network), course(network.w[0].dtype)
+    move, (x, y) = STEPS[step](network), pictures(network.w[0].dtype)
     for xb, yb, factor in zip(x.split(10), y.split(10), SCHEDULE, strict=True):
         network.descend(xb, yb, eta * factor, lmbda, N, move)
     return network
@@ -43,7 +43,7 @@ def one_by_one(network: Network, eta: Any, lmbda: Any, step: str = "plain") -> N
 def in_blocks(
     network: Network, eta: Any, lmbda: Any, most: int, step: str = "plain", backend: MatmulBackend = TORCH
 ) -> Network:
-    move, (x, y) = STEPS[step](network), course(network.w[0].dtype)
+    move, (x, y) = STEPS[step](network), pictures(network.w[0].dtype)
     for first in range(0, len(SCHEDULE), most):
         block = block_at(first, most, lambda rows: (x[rows], y[rows]), 10, SCHEDULE, backend)
         descend(network, block, eta, lmbda, N, move, backend)
@@ -103,7 +103,7 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour_in_its_block() -> No
     assert ill.b[2][2].isnan().all()
 
 
-def test_a_block_has_pictures_enough_but_not_too_many_mini_batches() -> None:
+def test_the_number_of_mini_batches_in_a_block() -> None:
     assert [mini_batches(B) for B in (1, 2, 10, 32, 48, 49, 500)] == [MAX_BATCHES, MAX_BATCHES, 9, 3, 2, 1, 1]
 
 
@@ -112,7 +112,7 @@ def test_a_block_has_pictures_enough_but_not_too_many_mini_batches() -> None:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
-    """Seconds that the libraries are said to take; a cache of its own."""
+    """The seconds that each library pretends to take; with an empty cache."""
     taken = {"torch": 1.0, "oneDNN": 1.0}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(hillstart.engine.matmul, "_is_there", lambda: True)
@@ -121,11 +121,11 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float
     return taken
 
 
-def test_the_library_that_is_clearly_faster_is_taken_and_noted(measured: dict[str, float], tmp_path: Path) -> None:
+def test_the_library_that_is_clearly_faster_is_used_and_cached(measured: dict[str, float], tmp_path: Path) -> None:
     like = torch.zeros(1)
     measured["oneDNN"] = 0.5
     assert matmul_backend(like).name == "oneDNN"
-    measured["oneDNN"] = 2.0  # a busy moment later: what was noted stays
+    measured["oneDNN"] = 2.0  # on a busy machine later: the cached choice stays
     assert matmul_backend(like).name == "oneDNN"
     (noted,) = json.loads((tmp_path / "hillstart" / "machine.json").read_text()).values()
     assert noted == "oneDNN"
@@ -135,14 +135,14 @@ def test_the_library_that_is_clearly_faster_is_taken_and_noted(measured: dict[st
     assert matmul_backend(like).name == "torch"
 
 
-def test_a_tie_is_torch_s_and_so_is_what_one_dnn_does_not_know(measured: dict[str, float]) -> None:
+def test_torch_is_used_on_a_tie_and_for_types_and_devices_without_one_dnn(measured: dict[str, float]) -> None:
     measured["oneDNN"] = 0.9
     assert matmul_backend(torch.zeros(1)).name == "torch"
     assert matmul_backend(torch.zeros(1, dtype=torch.float64)).name == "torch"
     assert matmul_backend(torch.zeros(1, device="meta")).name == "torch"
 
 
-def test_medium_precision_is_bfloat16_but_never_where_one_measures(measured: dict[str, float]) -> None:
+def test_medium_precision_is_bfloat16_but_never_in_evaluation(measured: dict[str, float]) -> None:
     try:
         torch.set_float32_matmul_precision("medium")
         assert matmul_backend(torch.zeros(1)).name == "bfloat16"
@@ -153,7 +153,7 @@ def test_medium_precision_is_bfloat16_but_never_where_one_measures(measured: dic
     assert matmul_backend(torch.zeros(1)).name == "torch"
 
 
-def test_a_cache_that_cannot_be_written_is_no_matter(
+def test_a_cache_that_cannot_be_written_is_ignored(
     measured: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -22,7 +22,7 @@ from launching import BOUND
 S, SIZES, B, N = 6, [8, 5, 3], 4, 40
 
 
-def those(x: Tensor, y: Tensor) -> Read:
+def reader(x: Tensor, y: Tensor) -> Read:
     return lambda rows: (x[rows], y[rows])
 
 
@@ -40,6 +40,16 @@ def pack(
     return StartEnsemble(net, points, N, B, step, optimiser)
 
 
+def assert_close(one: StartEnsemble, other: StartEnsemble) -> None:
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+def assert_equal(one: StartEnsemble, other: StartEnsemble) -> None:
+    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
+        assert torch.equal(p, q)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of two starts."""
@@ -55,9 +65,8 @@ def test_tiles_do_not_matter(optimiser: Any, step: type[GradientDescent], reques
     assert len(tiled.tiles) == 3
     x, y = chunk()
     for made in (whole, tiled):
-        made.descend(those(x, y), [1.0, 0.5] * 5)
-    for p, q in zip(whole.network().parameters, tiled.network().parameters, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+        made.descend(reader(x, y), [1.0, 0.5] * 5)
+    assert_close(whole, tiled)
     for p, q in zip(whole.evaluate([(x, y)]), tiled.evaluate([(x[:30], y[:30]), (x[30:], y[30:])]), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=0)
 
@@ -66,10 +75,10 @@ def test_tiles_do_not_matter(optimiser: Any, step: type[GradientDescent], reques
 def test_each_start_has_its_own_eta_and_momentum(small_tiles: None, step: type[GradientDescent]) -> None:
     etas, mus = [0.1, 0.5, 0.5, 0.7, 0.2, 0.01], [0.9, 0.9, 0.0, 0.0, 0.5, 0.5]
     grid, x, y = pack(eta=etas, mu=mus, step=step), *chunk()
-    grid.descend(those(x, y), [1.0] * 10)
+    grid.descend(reader(x, y), [1.0] * 10)
     for s, (eta, mu) in enumerate(zip(etas, mus, strict=True)):
         alone = pack(eta=[eta] * S, mu=mu, step=step)
-        alone.descend(those(x, y), [1.0] * 10)
+        alone.descend(reader(x, y), [1.0] * 10)
         for p, q in zip(grid.network().parameters, alone.network().parameters, strict=True):
             torch.testing.assert_close(p[s], q[s], rtol=1e-12, atol=1e-13)
 
@@ -77,28 +86,27 @@ def test_each_start_has_its_own_eta_and_momentum(small_tiles: None, step: type[G
 def test_an_optimiser_of_torch_has_an_eta_for_each_start(small_tiles: None) -> None:
     etas = [0.1, 0.1, 0.5, 0.5, 0.2, 0.2]
     grid, x, y = pack(torch.optim.Adam, etas), *chunk()
-    grid.descend(those(x, y), [1.0] * 10)
+    grid.descend(reader(x, y), [1.0] * 10)
     for s, eta in enumerate(etas):
         alone = pack(torch.optim.Adam, [eta] * S)
-        alone.descend(those(x, y), [1.0] * 10)
+        alone.descend(reader(x, y), [1.0] * 10)
         torch.testing.assert_close(grid.network().w[0][s], alone.network().w[0][s], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("optimiser", [None, torch.optim.Adam])
-def test_a_pack_goes_on_from_its_state_on_another_tiling(optimiser: Any, request: pytest.FixtureRequest) -> None:
+def test_a_state_is_resumed_on_another_tiling(optimiser: Any, request: pytest.FixtureRequest) -> None:
     one, (x, y) = pack(optimiser), chunk()
-    one.descend(those(x, y), [1.0] * 10)
+    one.descend(reader(x, y), [1.0] * 10)
     state = {name: [t.clone() for t in tensors] for name, tensors in one.state().items()}
     request.getfixturevalue("small_tiles")
     other = pack(optimiser)
     other.load(state)
     for made in (one, other):
-        made.descend(those(x, y), [1.0] * 10)
-    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+        made.descend(reader(x, y), [1.0] * 10)
+    assert_close(one, other)
 
 
-def test_measure_gives_cost_and_accuracy(small_tiles: None) -> None:
+def test_evaluate_gives_cost_and_accuracy(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
     cost, accuracy = made.evaluate([(x, y)])
     outputs = made.network().forward(x)[-1]
@@ -110,7 +118,7 @@ def test_only_the_marked_starts_are_copied(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
     into = Network.start(SIZES, range(S), dtype=torch.float64)
     before = into.pick(range(S))
-    made.descend(those(x, y), [1.0] * 10)
+    made.descend(reader(x, y), [1.0] * 10)
     these = torch.tensor([True, False, False, True, False, True])
     made.copy_into(into, these)
     for p, was, now in zip(into.parameters, before.parameters, made.network().parameters, strict=True):
@@ -118,10 +126,10 @@ def test_only_the_marked_starts_are_copied(small_tiles: None) -> None:
         assert torch.equal(p[~these], was[~these])
 
 
-# ---------------------------------------------------------------- starts that leave
+# ---------------------------------------------------------------- starts that end
 
 
-WIDE = [784, 30, 10]  # a tile of 16 or 32 of these has whole columns
+WIDE = [784, 30, 10]  # a tile of 16 or 32 of these meets tiling.COLUMNS
 
 
 def wide_pack(
@@ -159,18 +167,18 @@ def wide_chunk() -> tuple[Tensor, Tensor]:
     ],
     ids=["plain", "momentum", "nesterov", "adam", "two etas", "an eta each"],
 )
-def test_no_start_notices_by_a_bit_that_others_have_left(two_cores: None, options: dict[str, Any]) -> None:
+def test_other_starts_may_end_without_a_change_of_bits(two_cores: None, options: dict[str, Any]) -> None:
     everyone, fewer, (x, y) = wide_pack(128, **options), wide_pack(128, **options), wide_chunk()
     width, tiles = fewer.tiles[0].network.starts, len(fewer.tiles)
     staying = [s for s in range(128) if s % 3 == 0 or s > 120]
     for made in (everyone, fewer):
-        made.descend(those(x, y), [1.0, 0.5, 0.5, 0.5])
+        made.descend(reader(x, y), [1.0, 0.5, 0.5, 0.5])
     fewer.retain(staying)
     assert fewer.active == staying
     assert len(fewer.tiles) < tiles
     assert {tile.network.starts for tile in fewer.tiles} == {width}
     for made in (everyone, fewer):
-        made.descend(those(x, y), [0.5, 0.4, 0.3, 0.2])
+        made.descend(reader(x, y), [0.5, 0.4, 0.3, 0.2])
     all_of_them, few = everyone.network(), fewer.network()
     for p, q in zip(all_of_them.parameters, few.parameters, strict=True):
         assert torch.equal(p[staying], q)
@@ -183,7 +191,7 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
     ill.tiles[0].network.w[0][3] = float("nan")
     ill.tiles[1].network.b[1][5] = float("inf")
     for made in (sound, ill):
-        made.descend(those(x, y), [1.0] * 4)
+        made.descend(reader(x, y), [1.0] * 4)
     bad = [3, len(ill.tiles[0].indices) + 5]
     good = [s for s in range(64) if s not in bad]
     for p, q in zip(sound.network().parameters, ill.network().parameters, strict=True):
@@ -193,24 +201,24 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
     assert cost[good].isfinite().all()
 
 
-def test_tiles_that_nobody_needs_go_even_where_starts_keep_their_place(small_tiles: None) -> None:
+def test_empty_tiles_are_dropped_where_starts_are_not_repacked(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
     made.retain([2, 4, 5])
     assert [tile.indices for tile in made.tiles] == [[2], [4, 5]]
-    made.descend(those(x, y), [1.0] * 10)
+    made.descend(reader(x, y), [1.0] * 10)
     alone = pack()
-    alone.descend(those(x, y), [1.0] * 10)
+    alone.descend(reader(x, y), [1.0] * 10)
     for p, q in zip(made.network().parameters, alone.network().parameters, strict=True):
         assert torch.equal(p, q[[2, 4, 5]])
     made.retain([])
     assert made.active == []
-    made.descend(those(x, y), [1.0] * 10)
+    made.descend(reader(x, y), [1.0] * 10)
     assert [len(figures) for figures in made.evaluate([(x, y)])] == [0, 0]
 
 
-def test_what_is_left_of_a_pack_goes_on_from_its_state(two_cores: None) -> None:
+def test_the_remaining_starts_resume_from_their_state(two_cores: None) -> None:
     one, (x, y) = wide_pack(128), wide_chunk()
-    one.descend(those(x, y), [1.0] * 4)
+    one.descend(reader(x, y), [1.0] * 4)
     one.retain(range(0, 128, 2))
     state = {name: [t.clone() for t in tensors] for name, tensors in one.state().items()}
     assert {len(t) for tensors in state.values() for t in tensors} == {64}
@@ -218,27 +226,25 @@ def test_what_is_left_of_a_pack_goes_on_from_its_state(two_cores: None) -> None:
     other.retain(range(0, 128, 2))
     other.load(state)
     for made in (one, other):
-        made.descend(those(x, y), [0.5] * 4)
-    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
-        assert torch.equal(p, q)
+        made.descend(reader(x, y), [0.5] * 4)
+    assert_equal(one, other)
 
 
 def test_a_grid_with_and_without_momentum_keeps_its_velocities(small_tiles: None) -> None:
     one, other = (pack(mu=[0.0, 0.0, 0.9, 0.9, 0.9, 0.0]) for _ in range(2))
     x, y = chunk()
-    one.descend(those(x, y), [1.0] * 10)
+    one.descend(reader(x, y), [1.0] * 10)
     other.load({name: [t.clone() for t in tensors] for name, tensors in one.state().items()})
     for p in (one, other):
-        p.descend(those(x, y), [1.0] * 10)
-    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
-        assert torch.equal(p, q)
+        p.descend(reader(x, y), [1.0] * 10)
+    assert_equal(one, other)
 
 
 # ---------------------------------------------------------------- replayed
 
 
 class Replayed:
-    """In place of a CUDA graph: remembers what was captured, and runs it again."""
+    """A stand-in for a CUDA graph: stores what was captured, and runs it again."""
 
     made: ClassVar[list["Replayed"]] = []
 
@@ -255,7 +261,7 @@ class Replayed:
 
 @pytest.mark.parametrize(("step", "held"), [(GradientDescent, 4), (GradientDescent, 30), (Momentum, 4), (Nesterov, 4)])
 def test_replayed_steps_are_the_steps(step: type[GradientDescent], held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 10 mini-batches and a smaller one: whole graphs are replayed, and what is left over is done as it comes."""
+    """With 10 mini-batches and a smaller one: whole graphs are replayed, and the rest is computed directly."""
     monkeypatch.setattr(hillstart.engine.ensemble, "CudaGraph", Replayed)
     monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", held)
     monkeypatch.setattr(Replayed, "made", [])
@@ -268,11 +274,10 @@ def test_replayed_steps_are_the_steps(step: type[GradientDescent], held: int, mo
     one, other = made(), made()
     schedule = [1 - k / 20 for k in range(11)]
     for _ in range(2):
-        one.descend(those(x, y), schedule)
+        one.descend(reader(x, y), schedule)
         for tile in other.tiles:
             tile.replay(x, y, schedule, B, 2 if step is GradientDescent else 1, other.matmul)
-    for p, q in zip(one.network().parameters, other.network().parameters, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+    assert_close(one, other)
     assert [graph.times for graph in Replayed.made] == ([] if held == 30 else [4])
     changed = [t.data_ptr() for tensors in other.tiles[0].state().values() for t in tensors]
     assert all([t.data_ptr() for t in graph.state] == changed for graph in Replayed.made), "a graph knows its tensors"
@@ -280,7 +285,7 @@ def test_replayed_steps_are_the_steps(step: type[GradientDescent], held: int, mo
 
 @pytest.mark.slow
 def test_fused_steps_are_the_steps() -> None:
-    """What CUDA captures with `fuse`; the compiler makes code for the CPU of it here."""
+    """The compiled function that CUDA captures with `fuse`, here compiled for the CPU."""
     script = Path(__file__).parents[1] / "fusing.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=BOUND)
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -292,7 +297,7 @@ def test_fused_steps_are_the_steps() -> None:
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("step", [GradientDescent, Momentum, Nesterov])
 def test_a_graph_is_really_replayed(step: type[GradientDescent], fuse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once captured, no step of Python's is taken any more, and all starts go the way they would have gone."""
+    """Once captured, no step is computed from Python any more, and the result is that of the CPU."""
     monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", 4)
     points = [Hyperparameters(0.5, 0.9)] * S
     on_cpu, on_gpu = (
@@ -302,8 +307,8 @@ def test_a_graph_is_really_replayed(step: type[GradientDescent], fuse: bool, mon
     x, y = (t.float() for t in chunk())
     schedule = [1 - k / 20 for k in range(8)]
     for turn in range(2):
-        on_cpu.descend(those(x[: 8 * B], y[: 8 * B]), schedule)
-        on_gpu.descend(those(x[: 8 * B].cuda(), y[: 8 * B].cuda()), schedule)
+        on_cpu.descend(reader(x[: 8 * B], y[: 8 * B]), schedule)
+        on_gpu.descend(reader(x[: 8 * B].cuda(), y[: 8 * B].cuda()), schedule)
         if not turn:
             for tile in on_gpu.tiles:
                 monkeypatch.setattr(tile, "descend", None)

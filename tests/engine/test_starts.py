@@ -1,4 +1,4 @@
-"""A record of starts: what is noted of each epoch, how starts end, how they are ranked."""
+"""The history of starts epoch by epoch, their results and their ranking; quantiles and standard errors."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_equal_costs_are_ranked_by_seed() -> None:
     assert history([[1, 1, 1], [0.5, 0.4, 0.4], [1, 1, 1]]).ranking() == [1, 2, 0]
 
 
-def test_improved_starts_are_named() -> None:
+def test_add_returns_which_starts_improved() -> None:
     made = History([Start(seed, Hyperparameters(1.0)) for seed in (0, 1)])
 
     def add(*val: float) -> Tensor:
@@ -54,7 +54,7 @@ def test_improved_starts_are_named() -> None:
     assert add(0.4, math.nan).tolist() == [True, False]
 
 
-def test_of_starts_that_have_ended_nothing_more_is_noted() -> None:
+def test_the_history_of_a_start_ends_with_it() -> None:
     made = history([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]])
     made.end(torch.tensor([False, True, False]), STOPPED)
     assert made.active.tolist() == [True, False, True]
@@ -83,15 +83,15 @@ def test_a_start_without_a_finite_cost_is_ranked_too() -> None:
     assert made.ranking() == [1, 0, 2]
 
 
-def test_what_varies_is_named() -> None:
-    def starts(*rolls: Hyperparameters) -> list[Start]:
-        return [Start(0, point) for point in rolls]
+def test_varying_names_the_hyperparameters_that_differ() -> None:
+    def starts(*points: Hyperparameters) -> list[Start]:
+        return [Start(0, point) for point in points]
 
     assert varying(starts(Hyperparameters(0.1), Hyperparameters(0.1))) == []
     assert varying(starts(Hyperparameters(0.1, lmbda=1.0), Hyperparameters(0.2, lmbda=2.0))) == ["eta", "lmbda"]
 
 
-def test_spread_is_that_of_the_values() -> None:
+def test_quantiles() -> None:
     assert quantiles([4.0, 1.0, 3.0, 2.0, 5.0]) == {
         "n": 5,
         "min": 1,

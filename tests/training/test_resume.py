@@ -22,7 +22,7 @@ PER_EPOCH = 21
 BLOCK = 9
 """Mini-batches in a block where they go in blocks, as 96 // 10."""
 
-MOVES: dict[str, dict[str, Any]] = {
+DESCENTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "linear": {"schedule": "linear"},
     "momentum": {"momentum": 0.9, "schedule": "linear", "lmbda": 0.1},
@@ -32,7 +32,7 @@ MOVES: dict[str, dict[str, Any]] = {
 
 
 class Interrupt(pl.Callback):
-    """As a signal between two chunks, when so many mini-batches are done."""
+    """Interrupts training between two chunks, as a signal does, after `step` mini-batches."""
 
     def __init__(self, step: int):
         self.step = step
@@ -49,7 +49,7 @@ def chunks_of_one_block(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def fit(folder: Path, *, resume: bool = False, epochs: int = 10, callbacks: Any = (), **of: Any) -> Training:
-    """In `folder`, which then holds the checkpoint of its last epoch or of where it was interrupted."""
+    """Train in `folder`, which then has the checkpoint of the last epoch or of the interruption."""
     folder.mkdir(exist_ok=True)
     made = training(of.pop("starts", 6), DATA, **of)
     own = [Checkpoints(folder / "checkpoints"), *callbacks]
@@ -71,14 +71,14 @@ def state(made: Training) -> dict[str, Any]:
 
 
 def company(name: str) -> dict[str, Any]:
-    """Starts of which some stop early and some diverge, and how they roll."""
-    moves = dict(MOVES[name])
-    if "optimiser" not in moves:
-        moves["eta"] = [0.5, 1e30]
-    return moves | {"cost": "cross_entropy", "stopping": EarlyStopping(patience=1)}
+    """Options for starts of which some stop early and some diverge."""
+    descent = dict(DESCENTS[name])
+    if "optimiser" not in descent:
+        descent["eta"] = [0.5, 1e30]
+    return descent | {"cost": "cross_entropy", "stopping": EarlyStopping(patience=1)}
 
 
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", DESCENTS)
 def test_the_company_holds_starts_that_stop_and_starts_that_diverge(tmp_path: Path, name: str) -> None:
     made = fit(tmp_path, **company(name))
     ends = {row.status for row in made.history.rows()}
@@ -87,15 +87,15 @@ def test_the_company_holds_starts_that_stop_and_starts_that_diverge(tmp_path: Pa
 
 
 def test_plain_starts_go_in_blocks(tmp_path: Path) -> None:
-    assert fit(tmp_path, epochs=1, starts=1, **MOVES["plain"]).pack.block == BLOCK
+    assert fit(tmp_path, epochs=1, starts=1, **DESCENTS["plain"]).pack.block == BLOCK
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [BLOCK, 5 * PER_EPOCH + BLOCK, 5 * PER_EPOCH + 2 * BLOCK])
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", DESCENTS)
 @pytest.mark.parametrize("alone", [True, False], ids=["one start", "a pack"])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, alone: bool, name: str, step: int) -> None:
-    of: dict[str, Any] = {"starts": 1} | MOVES[name] if alone else company(name)
+    of: dict[str, Any] = {"starts": 1} | DESCENTS[name] if alone else company(name)
     whole = fit(tmp_path / "whole", **of)
     interrupted(tmp_path / "cut", step, **of)
     resumed = fit(tmp_path / "cut", resume=True, **of)
@@ -130,7 +130,7 @@ def test_five_epochs_and_five_more_are_ten(tmp_path: Path, name: str, stopping: 
 
 
 def test_a_pack_is_tiled_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On CUDA the rounding depends on it; which starts stand where depends on the order in which the others ended."""
+    """The tiling depends on the order in which starts ended, and on CUDA the rounding depends on the tiling."""
     monkeypatch.setattr(hillstart.engine.tiling, "TILE_FLOPS", 0)
     monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (4, True))
     of = {"starts": 24, "stopping": EarlyStopping(race=1)}
@@ -144,7 +144,7 @@ def test_a_pack_is_tiled_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 def test_nothing_is_saved_in_the_middle_of_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some tiles have gone further than others there: what was saved before stays."""
+    """In a chunk some tiles are further than others, so the previous checkpoint stays."""
     of = company("momentum")
     whole = fit(tmp_path / "whole", **of)
     interrupted(tmp_path / "cut", 2 * PER_EPOCH + BLOCK, **of)
@@ -175,14 +175,14 @@ def test_a_checkpoint_resumes_wherever_its_folder_is_taken(tmp_path: Path) -> No
     assert state(fit(tmp_path / "there", resume=True, **of)) == state(whole)
 
 
-def test_best_is_replaced_only_by_what_stands_lower_than_ever_before(tmp_path: Path) -> None:
-    """Also than before the interruption."""
+def test_best_is_replaced_only_by_a_new_lowest_cost(tmp_path: Path) -> None:
+    """Also compared with the costs before the interruption."""
     fit(tmp_path, epochs=2)
     last, best = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     stored, before = torch.load(last, weights_only=True), best.read_bytes()
-    (of_ours,) = (state for state in stored["callbacks"].values() if "lowest" in state)
-    assert math.isfinite(of_ours["lowest"])
-    of_ours |= {"lowest": 0.0, "owed": False}
+    (ours,) = (state for state in stored["callbacks"].values() if "lowest" in state)
+    assert math.isfinite(ours["lowest"])
+    ours |= {"lowest": 0.0, "owed": False}
     last.unlink()  # which may be best.ckpt by another name
     torch.save(stored, last)
     fit(tmp_path, resume=True, epochs=4)
