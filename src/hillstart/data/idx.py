@@ -147,7 +147,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             length = int(np.prod([1, *shape], dtype=object))
             if not 0 < length <= MOST_BYTES:
                 raise InputError(f"{path}: says that it holds {length} bytes; give a file of 1 to {MOST_BYTES} bytes.")
-            data = bytearray()  # which grows with what is there, whatever the head promises
+            data = bytearray()  # grows with the data, whatever length the head claims
             while len(data) <= length and (block := file.read(min(BLOCK_BYTES, length + 1 - len(data)))):
                 data += block
     except (OSError, EOFError, zlib.error) as error:
