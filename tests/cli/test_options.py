@@ -128,7 +128,7 @@ def test_a_multirun_is_not_resumed(run_folder: Path) -> None:
     ("name", "text", "said"),
     [
         ("overrides.yaml", "- &a starts=4\n- *a\n", "holds an alias"),
-        ("overrides.yaml", "- starts=4\n" * 30_000, "longer than the options of any run"),
+        ("overrides.yaml", "- starts=4\n" * 30_000, "larger than the options of any run"),
         ("overrides.yaml", "starts: 4\n", "holds no list"),
         ("overrides.yaml", "- [\n", "cannot be read"),
         ("overrides.yaml", "\0", "cannot be read"),

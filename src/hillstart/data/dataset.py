@@ -113,20 +113,15 @@ def pick_classes(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[st
     if isinstance(wanted, str):
         raise InputError(f"data.classes: {wanted!r} is one name; give a list such as [{', '.join(known[:2])}].")
     names = tuple(known if wanted is None else wanted)
-    check_listed(names, known)
-    if len(names) < 2:
-        raise InputError(f"data.classes: {list(names)} is fewer than two classes; give at least two to tell apart.")
-    return names
-
-
-def check_listed(names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise InputError for a name of `data.classes` that is not known, or that comes twice."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5) or list(known[:10])
             raise InputError(f"data.classes: there is no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
-        if list(names).count(name) > 1:
+        if names.count(name) > 1:
             raise InputError(f"data.classes: {name!r} is listed twice; list each class once.")
+    if len(names) < 2:
+        raise InputError(f"data.classes: {list(names)} is fewer than two classes; give at least two to tell apart.")
+    return names
 
 
 def only_classes(split: Split, known: Sequence[str], names: Sequence[str]) -> Split:
@@ -170,9 +165,3 @@ def assemble_official(train: Split, test: Split, *, val_fraction: float, seed: i
     """`assemble` for a set with a test split of its own: validation is taken from the training split by `seed`."""
     rest, part = stratified(train.y, val_fraction, seed)
     return assemble(train=train.take(rest), val=train.take(part), test=test, **about)
-
-
-def check_fraction(key: str, value: float) -> None:
-    """Raise InputError, naming the config key, unless the value is a number between 0 and 1, both excluded."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise InputError(f"{key}: {value!r} is not a share; give a number between 0 and 1, such as 0.2.")

@@ -52,8 +52,6 @@ def load(
     `root`: a folder holding the four idx files, gzipped or not, directly or as torchvision lays them out; None: ./data,
     then where Debian's package puts them, and else downloaded into ./data. Raises InputError naming the key or file.
     """
-    if name not in CLASSES:
-        raise InputError(f"data.name: {name!r} is unknown; choose one of {', '.join(CLASSES)}.")
     names = pick_classes(CLASSES[name], classes)
     folder = _found(name, Path(root)) if root is not None else _found_or_downloaded(name)
     if folder is None:
