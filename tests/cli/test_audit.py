@@ -147,7 +147,7 @@ def test_many_are_counted_and_the_first_shown(photos: Path, run: Run) -> None:
     for i in range(8):
         (photos / "duck" / f"odd{i}.jpg").touch()
     short, whole = run(photos), run(photos, "--all")
-    assert "refused: files called a picture that are none: 8\n" in short.out
+    assert "refused: files with the name of a picture that are not pictures: 8\n" in short.out
     assert short.out.count("odd") == 5 and "  and 3 more; --all lists them\n" in short.out
     assert whole.out.count("odd") == 8 and "more;" not in whole.out
     assert short.out.endswith("\n8 findings that training refuses, 0 that spoil the measurement.\n")

@@ -190,7 +190,7 @@ def empty(folder: Path) -> Path:
         (lambda folder: png_of(0, 0, folder), NO_PICTURE),
         (empty, NO_PICTURE),
         (lambda folder: folder / "missing.png", "there is no such file; give the path of a picture."),
-        (lambda folder: folder / "miss*.png", "no file is called so; give a pattern that one matches."),
+        (lambda folder: folder / "miss*.png", "no file matches"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_named_and_the_rest_is_answered(

@@ -830,7 +830,7 @@ def test_what_keeps_it_from_starting_is_one_sentence(
     model = write_model(tmp_path / "network.safetensors")
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         said = main(model, "--port", taken.getsockname()[1])
-    assert re.fullmatch(r"hillstart: 127.0.0.1, port \d+: cannot be listened on \(Address already in use\); .*", said)
+    assert re.fullmatch(r"hillstart: 127.0.0.1, port \d+: cannot listen \(Address already in use\); .*", said)
     assert "no such file" in main(tmp_path / "none.safetensors")
     assert "number from 0 to 65535" in main(model, "--port", 65536)
     assert "number from 0 to 1" in main(model, "--unsure-below", "nan")

@@ -1,4 +1,4 @@
-"""Build what the options of a run ask for: pictures and starts, a trainer, a logger."""
+"""Build the objects that the options of a run describe: pictures and starts, a trainer, a logger."""
 
 import os
 import time
@@ -30,16 +30,16 @@ from hillstart.training.distributed import AcrossRanks
 from hillstart.training.packs import RunSpec
 
 ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
-"""What to do when a rank is lost."""
+"""Advice when a rank is lost."""
 
 PER_START = ("seed", *(f"descent.{name}" for name in HYPERPARAMETERS))
-"""What the jobs of a multirun may differ in and still be trained together."""
+"""Options in which jobs of a multirun may differ and still be trained together."""
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Turn a composed config, without Hydra's own node, into plain data with its references resolved.
 
-    A logger may refer to the folder of the run, which is not known before the run begins.
+    References of a logger that cannot be resolved are kept: the folder of the run is not known before it begins.
 
     Raises:
         OmegaConfBaseException: a reference leads nowhere.
@@ -59,7 +59,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def composed_options(cfg: DictConfig) -> RunOptions:
-    """The options of a run as the command line has them, all of them trusted.
+    """Read the options of the command line, all of which are trusted.
 
     Raises:
         InputError: as `read_options`.
@@ -69,7 +69,7 @@ def composed_options(cfg: DictConfig) -> RunOptions:
 
 
 def build_run_spec(options: RunOptions) -> RunSpec:
-    """The starts that the options ask for, with the pictures they are to learn.
+    """Build the starts and the pictures that they learn.
 
     Raises:
         InputError: a file that cannot be used.
@@ -83,10 +83,10 @@ def build_run_spec(options: RunOptions) -> RunSpec:
 
 
 def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer]:
-    """Makes a Lightning trainer for each pack, as `trainer` and `logger` ask for, writing into `folder`.
+    """Return a function that makes a Lightning trainer for each pack from the options `trainer` and `logger`.
 
-    What it returns takes the number of packs that are left, this one with them: these share evenly what is left of
-    `max_time`, so that all starts roll about as long. At least one epoch is trained, so that each start is measured.
+    The function takes the number of packs that are left, including this one. They share the rest of `max_time` evenly,
+    so that all starts train about equally long. At least one epoch is trained, so that each start is evaluated.
 
     Raises:
         InputError: a device that is not there; of what it returns, a value that Lightning refuses or a logger whose
@@ -130,7 +130,7 @@ def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer
                 enable_model_summary=False,
                 reload_dataloaders_every_n_epochs=0,
             )
-        except ValueError as error:  # of devices and hosts that the launcher counts otherwise
+        except ValueError as error:  # the launcher counts other devices or hosts
             if isinstance(error, InputError):
                 raise
             raise InputError(f"trainer: {briefly(error)}.") from error
@@ -139,14 +139,12 @@ def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer
 
 
 def _was_started_as_one_of_many() -> bool:
-    """By torchrun or srun, with which trainer.devices and trainer.num_nodes must agree."""
+    """Whether torchrun or srun started several processes; trainer.devices and trainer.num_nodes must then agree."""
     tasks = os.environ.get("SLURM_NTASKS", "1") if SLURMEnvironment.detect() else os.environ.get("WORLD_SIZE", "1")
     return tasks != "1"
 
 
 def _accelerator(asked: str) -> str:
-    if asked not in ("auto", "cpu", "cuda", "gpu"):
-        raise InputError(f"trainer.accelerator is {asked!r}; it must be auto, cpu or cuda.")
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked != "cpu" and not torch.cuda.is_available():

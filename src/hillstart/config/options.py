@@ -1,7 +1,7 @@
-"""The typed options of a run: one schema for what is typed and for what the folder of a run holds.
+"""The options of a run: one schema for the command line and for the options stored in a run's folder.
 
-What is typed on the command line may name code of its own, as `_target_`. What is read from the folder of a run may
-not, for it may come from a stranger: it is plain data, and only what conf itself names is ever imported for it.
+The command line may name the user's own code, as `_target_`. The folder of a run is untrusted: its options are plain
+data, and of the code that they name only what conf names too is imported.
 """
 
 import pydoc
@@ -29,15 +29,15 @@ from hillstart.training.optimizer import SGDConfig
 from hillstart.training.stopping import EarlyStopping
 
 MOST_STARTS, MOST_NODES = 10**6, 10**6
-"""In one run, with all points of a grid; in one layer."""
+"""Limits of one run, including all points of a grid, and of one layer."""
 LAST_SEED = 2**62
 
 _DIRECTIVES = ("_target_", "_partial_", "_convert_", "_recursive_")
-"""Keys that speak to Hydra and are no options."""
+"""Keys that Hydra interprets; they are not options."""
 
 
 def conf_folder() -> Path:
-    """The one copy of conf: inside the package where a wheel installed it, else at the top of the checkout."""
+    """The folder conf: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf" / "train.yaml").is_file() else package.parents[1] / "conf"
 
@@ -100,11 +100,11 @@ class TrainerOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """All options of a run, each of its type and in its bounds.
+    """All options of a run, validated.
 
     Attributes:
         data: reads the pictures.
-        logger: not looked into before the logger is made.
+        logger: checked only when the logger is made.
     """
 
     seed: Annotated[int, *whole(0, LAST_SEED)]
@@ -118,12 +118,12 @@ class RunOptions:
     stop: EarlyStopping
     trainer: TrainerOptions
     logger: Plain
-    report: Flag = True  # runs of earlier versions name neither this one ...
+    report: Flag = True  # earlier versions stored neither this option ...
     overwrite: Flag = False  # ... nor this one
 
     @property
     def population(self) -> list[Start]:
-        """A start for each seed at each point of the descent's grid."""
+        """A start for each seed at each point of the grid of hyperparameters."""
         seeds = range(self.seed, self.seed + self.starts)
         return [Start(seed, point) for point in self.descent.grid() for seed in seeds]
 
@@ -132,7 +132,7 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
     """Check the options of a run and turn them into objects; no picture is read.
 
     Args:
-        trusted: the code that `_target_` may name beside what conf does: that which the command line itself names.
+        trusted: targets that `_target_` may name beside those of conf: those on the command line itself.
 
     Raises:
         InputError: an option is unknown, missing, not of its type or out of its bounds, or names code that is not
@@ -169,7 +169,7 @@ def _made(group: str, kind: type[Any], options: Plain) -> Any:
 
 @cache
 def _of_conf(group: str) -> frozenset[str]:
-    """What the files of a group of conf name as `_target_`."""
+    """The targets that the files of a group of conf name."""
     found = (yaml.safe_load(path.read_text()) for path in (conf_folder() / group).glob("*.yaml"))
     return frozenset(str(options["_target_"]) for options in found if options.get("_target_"))
 
@@ -186,7 +186,7 @@ def targets(node: Any) -> Iterator[str]:
 
 
 def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str], **known: Any) -> Any:
-    """What a group with a `_target_` stands for: an object of `kind`, or of a class of the user's own below it.
+    """Make the object of a group with a `_target_`: a `kind`, or a subclass of it by the user.
 
     Args:
         known: options that are objects already.
@@ -198,7 +198,7 @@ def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str
     _check_trusted(group, target, trusted)
     made = located(group, target)
     if not (isinstance(made, type) and issubclass(made, kind)):
-        raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)}, or a class of your own below it.")
+        raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)} or a subclass of it.")
     return _called(group, made, plain)
 
 
@@ -260,7 +260,7 @@ def located(group: str, target: str) -> Any:
 
 
 def _called(group: str, make: Callable[..., Any], options: Plain) -> Any:
-    """What code of the user's own makes of its options; its own words where it refuses them."""
+    """Call the user's own code; an error of it becomes an InputError with its message."""
     try:
         return make(**options)
     except InputError:
@@ -279,12 +279,12 @@ def _name(kind: type[Any]) -> str:
 
 
 def read_stored_options(folder: Path) -> RunOptions:
-    """The options in the folder of a run, which may come from a stranger.
+    """Read the options in the folder of a run, which is untrusted.
 
     Raises:
         InputError: as `stored_options` and `read_options`, or an option is a reference.
     """
-    options = stored_options(folder) | {"logger": {}}  # nothing is logged anew
+    options = stored_options(folder) | {"logger": {}}  # the logger is not made again
     check_no_reference(folder, options)
     try:
         return read_options(options)
@@ -293,7 +293,7 @@ def read_stored_options(folder: Path) -> RunOptions:
 
 
 def read_stored_trainer(folder: Path) -> TrainerOptions:
-    """Of the options in the folder of a run those under `trainer` alone.
+    """Read only the options under `trainer` in the folder of a run.
 
     Raises:
         InputError: as `read_stored_options`.

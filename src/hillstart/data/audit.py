@@ -1,4 +1,4 @@
-"""What a folder of pictures holds that would be refused, that would spoil the measurement, or that one should know."""
+"""Findings in a folder of pictures: what training refuses, what spoils the measurement, and what is good to know."""
 
 import hashlib
 import unicodedata
@@ -14,11 +14,11 @@ from hillstart.data.images import PictureError
 from hillstart.system.console import visible
 
 HANDFUL = 5
-"""Pictures of a class in a split with a folder of its own; with fewer, nothing is learned, or nothing measured."""
+"""Least pictures of a class in a split with its own folder; fewer teach nothing and measure nothing."""
 
 REFUSED, SPOILS, NOTED = "refused", "spoils", "noted"
 
-# In the order of the report: what falsifies the result without a word comes first.
+# In the order of the report: what silently falsifies the result comes first.
 KINDS = {
     "leak": (SPOILS, "LEAK: test pictures that are in training or validation too, so that the test is no test"),
     "validation leak": (SPOILS, "validation pictures that are in training too, so that the choice is no choice"),
@@ -26,7 +26,7 @@ KINDS = {
     "copies": (SPOILS, "the same picture several times in a class"),
     "layout": (REFUSED, "folders that do not fit"),
     "damaged": (REFUSED, "truncated or damaged pictures"),
-    "no picture": (REFUSED, "files called a picture that are none"),
+    "no picture": (REFUSED, "files with the name of a picture that are not pictures"),
     "too large": (REFUSED, "pictures that are too large"),
     "unsupported": (REFUSED, "pictures of a kind that is not read"),
     "unreadable": (REFUSED, "files that cannot be read"),
@@ -44,12 +44,12 @@ KINDS = {
     "turned": (NOTED, "pictures turned upright, as their EXIF orientation says"),
     "colours": (NOTED, "pictures in other colours (such as CMYK), converted to red, green and blue"),
 }
-"""Of each kind its weight (training refuses it, it spoils the measurement, or it is good to know) and heading."""
+"""Weight (training refuses it, it spoils the measurement, or it is good to know) and heading of each kind."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. `kind`: one of KINDS. `paths`: what it is about; of copies, all. `said`: a line for a reader."""
+    """One finding. `kind`: a key of KINDS. `paths`: the files concerned. `said`: a line of text."""
 
     kind: str
     paths: tuple[Path, ...]
@@ -70,21 +70,21 @@ class Labelled:
 
 
 def faults(errors: Iterable[tuple[Path, PictureError]]) -> Iterator[Finding]:
-    """The files that could not be used."""
+    """A finding for each file that cannot be used."""
     for path, error in errors:
         yield Finding("unreadable" if error.reason == "missing" else error.reason, (path,), str(error))
 
 
 def conversions(pictures: Sequence[Labelled], traits: Sequence[frozenset[str]]) -> Iterator[Finding]:
-    """What was done to pictures beyond bringing them to size, as `decoded.Decoded` names it."""
+    """A finding for each conversion beyond resizing, as `cache.Decoded` names it."""
     for picture, found in zip(pictures, traits, strict=True):
         yield from (Finding(trait, (picture.path,), str(picture.path)) for trait in found)
 
 
 def copies(x: UInt8[Tensor, "N C H W"], pictures: Sequence[Labelled]) -> Iterator[Finding]:
-    """Pictures of which the network sees the same: equal to the last pixel at its size, whatever their files are.
+    """Pictures that are the same to the network: equal in every pixel at its size, whatever their files are.
 
-    So a copy in another format without loss, or with other metadata, is found, and one that was compressed anew is not.
+    A lossless copy in another format or with other metadata is found; a copy that was compressed again is not.
     """
     groups: dict[bytes, list[Labelled]] = defaultdict(list)
     for pixels, picture in zip(x, pictures, strict=True):
@@ -115,14 +115,14 @@ def alike(folders: Sequence[Path]) -> Iterator[Finding]:
 
 
 def few(counts: Iterable[tuple[Path, int]]) -> Iterator[Finding]:
-    """Class folders with less than a handful of usable pictures."""
+    """Class folders with fewer than `HANDFUL` usable pictures."""
     for folder, count in counts:
         if count < HANDFUL:
             yield Finding("few", (folder,), f"{folder}: {count}")
 
 
 def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """The kinds of which something was found, in the order of the report."""
+    """The findings of each kind that has any, in the order of the report."""
     found: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
     for finding in findings:
         found[finding.kind].append(finding)
@@ -130,7 +130,7 @@ def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
 
 
 def summary(findings: Iterable[Finding], root: Path, weights: Sequence[str]) -> Iterator[str]:
-    """A line for each kind of these weights: how many, the first of them, and how to see the others."""
+    """A line for each kind with one of these weights: the count, the first finding, and how to list the others."""
     for kind, found in by_kind(findings).items():
         if KINDS[kind][0] in weights:
             more = f"; python scripts/audit.py {root} lists them" if len(found) > 1 else ""

@@ -1,8 +1,8 @@
-"""Many picture files to pixels at once, kept by content: the next run decodes only what it has not seen.
+"""Decode many picture files in parallel, with a cache by content: the next run decodes only new pictures.
 
-Every run reads every file and takes the SHA-256 of its bytes, which costs little beside decoding, and looks for the
-pixels under that. So what is used is what the files hold now, whatever their names, sizes and times say. Files that
-cannot be used are never kept: each run tries them again and tells of them again.
+Every run reads every file and looks up its pixels by the SHA-256 of its bytes, which costs little beside decoding. So
+the pixels are always those of the present files, whatever their names, sizes and times. Files that cannot be used are
+not cached: each run tries them again and reports them again.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ from hillstart.system.untrusted import briefly
 
 log = logging.getLogger(__name__)
 LARGEST_FILE = 2**30
-"""Bytes of one picture file; more than 100 million pixels of 16 bit take in four channels."""
+"""Largest picture file in bytes; 100 million pixels of 16 bit in four channels take less."""
 CACHE_BYTES = 4 * 2**30
-"""What all kept pictures may take on the disk; those that were not used for the longest time go first."""
+"""Limit of the cache on the disk; the least recently used pictures are removed first."""
 QUARTER = 2**14
-"""Grey levels of a deep picture that is below them throughout are few."""
+"""A 16 bit picture with no grey level above this counts as dark."""
 DAY_SECONDS = 86_400
 AHEAD = 256
 """Files that wait for a thread, so that one slow file does not hold up the others."""
@@ -45,10 +45,10 @@ AHEAD = 256
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pictures x of the files at places `good` of those that were asked for, in their order.
+    """The decoded pictures x, which are the files at the indices `good`, in order.
 
-    `traits`: for each picture what was done to it beyond bringing it to size, of `deep`, `dark`, `transparent`,
-    `turned`, `colours` and `animated`. `errors`: why others could not be used, by their place.
+    `traits`: the conversions of each picture beyond resizing, out of `deep`, `dark`, `transparent`, `turned`, `colours`
+    and `animated`. `errors`: why other files could not be used, by index.
     """
 
     x: UInt8[Tensor, "N C H W"]
@@ -59,22 +59,22 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The pixels of each content once, and by its SHA-256 its row in them and its traits."""
+    """Cached pixels, one row for each content, and by SHA-256 the row and the traits."""
 
     x: Tensor
     entries: dict[str, tuple[int, frozenset[str]]]
 
 
 def decode(paths: Sequence[Path], preprocessing: Preprocessing, keep_as: str | None = None) -> Decoded:
-    """All files as `read_picture` makes them, several at a time, with a progress bar where there is a terminal.
+    """Read all files by `read_picture`, in a thread for each core, with a progress bar on a terminal.
 
     Args:
-        keep_as: what the set of pictures is called in the cache, such as the path of its folder; None: no cache.
+        keep_as: the name of this set of pictures in the cache, such as the path of its folder; None: no cache.
     """
     place = _place(keep_as, preprocessing) if keep_as is not None else None
     shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
     kept = _load(place, shape) if place else _Kept(torch.empty(0, *shape, dtype=torch.uint8), {})
-    x = torch.empty(len(paths), *shape, dtype=torch.uint8)  # filled in place: no picture is in memory twice
+    x = torch.empty(len(paths), *shape, dtype=torch.uint8)  # filled in place, so that no picture is in memory twice
 
     def read(i: int) -> tuple[str, frozenset[str]] | PictureError:
         try:
@@ -121,9 +121,9 @@ def _content(path: Path) -> bytes:
 
 
 def _traits(image: Image.Image, content: bytes) -> set[str]:
-    """What `read_picture` is going to convert. `content`: the file, which knows the depth that Pillow has cut off."""
+    """The conversions that `read_picture` will make. `content`: the file; Pillow does not keep its bit depth."""
     found = set()
-    bits = content[24] if image.format == "PNG" else 8  # its place in the IHDR chunk, which always comes first
+    bits = content[24] if image.format == "PNG" else 8  # the bit depth in the IHDR chunk, which is always first
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,)))
     if image.mode != "F" and (bits > 8 or image.mode.startswith("I")):  # floating-point pixels are refused later
@@ -141,7 +141,7 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
     try:
         if getattr(image, "is_animated", False):
             found.add("animated")
-    except Exception:  # a second frame that is damaged is a second frame; the first, which is used, is decoded
+    except Exception:  # a second frame exists, though damaged; only the first is used
         found.add("animated")
     return found
 
@@ -150,10 +150,10 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
 
 
 def _place(keep_as: str, preprocessing: Preprocessing) -> Path | None:
-    """The file of this set, as this code with these decoders reads it; None where nothing can be kept."""
+    """The cache file of this set for this code and these decoders; None if there can be no cache."""
     try:
         folder = made_cache("pictures")
-        # The source itself, so that no one has to remember to count a version up.
+        # The source code is part of the key, so that nobody has to increase a version.
         code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, __file__)]
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         log.info("decoded pictures are not kept for the next run (%s)", error)
@@ -172,21 +172,21 @@ def _checksum(x: Tensor, entries: str) -> str:
 
 def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
     try:
-        open_regular(place).close()  # safetensors would wait for a pipe
+        open_regular(place).close()  # safetensors would block on a pipe
         with safe_open(place, "pt") as file:
             about = file.metadata() or {}
-            x = file.get_tensor("x").clone()  # what is checked is what is used, even if the file is then overwritten
+            x = file.get_tensor("x").clone()  # a copy: the file may be overwritten after the check
         if _checksum(x, about["entries"]) != about["sha256"]:
             raise ValueError("its checksum differs")
         entries = [(sha256, frozenset(traits)) for sha256, traits in json.loads(about["entries"])]
         if x.dtype != torch.uint8 or x.shape != (len(entries), *shape):
             raise ValueError(f"it holds {x.dtype} {tuple(x.shape)}")
-        with suppress(OSError):  # the time of use decides what goes first, and a read-only cache loses nothing
+        with suppress(OSError):  # marks the time of use; a read-only cache works too
             os.utime(place, follow_symlinks=False)
         return _Kept(x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)})
     except FileNotFoundError:
         pass
-    except Exception as error:  # safetensors, numpy and json raise whatever the damage leads to
+    except Exception as error:  # safetensors, numpy and json raise many classes for damaged files
         log.warning("%s: the kept pictures are damaged (%s); all are decoded anew", place, briefly(error))
     return _Kept(torch.empty(0, *shape, dtype=torch.uint8), {})
 
@@ -208,10 +208,10 @@ def _keep(place: Path, x: Tensor, read_well: dict[int, tuple[str, frozenset[str]
 
 
 def _bound(newest: Path) -> None:
-    """Remove the sets that were not used for the longest time, and what writers that were killed have left."""
+    """Remove the least recently used sets, and what killed writers have left."""
     found = []
     for path in newest.parent.iterdir():
-        with suppress(FileNotFoundError):  # another process removes the same
+        with suppress(FileNotFoundError):  # another process may remove it too
             about = path.stat()
             if path.suffix == ".safetensors":
                 found.append((about.st_mtime_ns, about.st_size, path))

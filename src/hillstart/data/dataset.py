@@ -1,4 +1,4 @@
-"""What every source of data hands over: pictures with labels, split once and for all; and the checks they share."""
+"""The result of every data source, labelled pictures in three splits, and what the sources share."""
 
 import difflib
 import hashlib
@@ -30,7 +30,7 @@ class Split:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all pixels and labels, in their order: what tells these pictures from others, wherever they came from."""
+        """SHA-256 of all pixels and labels in order; it identifies these pictures, whatever their source."""
         found = hashlib.sha256()
         for tensor in (self.x, self.y):
             found.update(tensor.cpu().contiguous().numpy().data)
@@ -42,10 +42,10 @@ class Split:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A data set, ready to train on: choice among starts is by `val`; `test` is looked at once, for what was chosen.
+    """A data set to train on: starts are chosen by `val`; `test` is used once, for the chosen start and the vote.
 
-    `classes`: their names, in the order of the labels. `source`: one line on where the pictures came from. `files`:
-    what the training pictures were read from, named the same wherever the data set lies; none if they were drawn.
+    `classes`: names in the order of the labels. `source`: one line about the origin of the pictures. `files`: names of
+    the files of the training pictures, independent of their location; empty if the pictures were drawn.
     """
 
     train: Split
@@ -66,10 +66,10 @@ class PictureSet:
 
     @cached_property
     def validated_on(self) -> dict[str, Any]:
-        """Which validation pictures these are: `shape` (C, H, W), the SHA-256 of pixels and labels, and one of labels.
+        """Identity of the validation pictures: `shape` (C, H, W), `sha256` of pixels and labels, and `labels`.
 
-        Costs and accuracies of two trainings compare only where these were the same. The same pictures at another size
-        have other pixels, so there `labels`, a hash of the labels, the classes and `source`, has to do.
+        Costs and accuracies of two trainings are comparable only on the same pictures. At another size the same
+        pictures have other pixels; then `labels`, a hash of labels, classes and `source`, is compared instead.
         """
         labels = hashlib.sha256(repr((self.classes, self.source)).encode(errors="surrogateescape"))
         labels.update(self.val.y.numpy().tobytes())
@@ -113,20 +113,15 @@ def pick_classes(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[st
     if isinstance(wanted, str):
         raise InputError(f"data.classes: {wanted!r} is one name; give a list such as [{', '.join(known[:2])}].")
     names = tuple(known if wanted is None else wanted)
-    check_listed(names, known)
-    if len(names) < 2:
-        raise InputError(f"data.classes: {list(names)} is fewer than two classes; give at least two to tell apart.")
-    return names
-
-
-def check_listed(names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise InputError for a name of `data.classes` that is not known, or that comes twice."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5) or list(known[:10])
             raise InputError(f"data.classes: there is no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
-        if list(names).count(name) > 1:
+        if names.count(name) > 1:
             raise InputError(f"data.classes: {name!r} is listed twice; list each class once.")
+    if len(names) < 2:
+        raise InputError(f"data.classes: {list(names)} is fewer than two classes; give at least two to tell apart.")
+    return names
 
 
 def only_classes(split: Split, known: Sequence[str], names: Sequence[str]) -> Split:
@@ -160,7 +155,7 @@ def assemble(
     source: str,
     files: Sequence[str] = (),
 ) -> PictureSet:
-    """The last step of every source: pictures standardised by the training split alone, augmentation by its name."""
+    """Make the data set, as the last step of every source: standardised by the training split alone."""
     chosen = Augment.preset(augment, preprocessing.size)
     fitted = preprocessing.fitted(train.x) if normalise else preprocessing
     return PictureSet(train, val, test, classes, fitted, chosen, source, files)
@@ -170,9 +165,3 @@ def assemble_official(train: Split, test: Split, *, val_fraction: float, seed: i
     """`assemble` for a set with a test split of its own: validation is taken from the training split by `seed`."""
     rest, part = stratified(train.y, val_fraction, seed)
     return assemble(train=train.take(rest), val=train.take(part), test=test, **about)
-
-
-def check_fraction(key: str, value: float) -> None:
-    """Raise InputError, naming the config key, unless the value is a number between 0 and 1, both excluded."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise InputError(f"{key}: {value!r} is not a share; give a number between 0 and 1, such as 0.2.")

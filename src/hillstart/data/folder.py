@@ -1,4 +1,4 @@
-"""One's own pictures: a folder for each class, with the splits as folders above them or drawn by a seed."""
+"""Pictures of the user: a folder for each class; splits are folders above them or drawn by a seed."""
 
 import logging
 from collections import Counter
@@ -41,7 +41,7 @@ def load(
     Folders of splits may have other usual names, such as Training, valid or test_set (see `split_names`).
 
     A split without a folder is drawn from the rest by `seed`, class by class: the test first, then the validation.
-    Classes are in the order of their names. What spoils the measurement is logged as a warning, in every run.
+    Classes are in the order of their names. Findings that spoil the measurement are logged as warnings in every run.
     `bad_files`: `fail` refuses files that cannot be used, `skip` leaves them out and says how many. `cache`: keep the
     decoded pictures for the next run. Raises InputError naming the key, the folder or the file.
     """
@@ -49,7 +49,7 @@ def load(
     found = laid_out(root, classes, _raise)
     for line in audit.summary([of for of in found.passed if of.kind in ("split", "no class")], found.root, [NOTED]):
         log.info("%s", line)
-    _tell_others(found)
+    _warn_of_other_files(found)
     read = decode([picture.path for picture in found.pictures], preprocessing, found.name if cache else None)
     if read.errors:
         found = _without(found, read, bad_files)
@@ -87,9 +87,9 @@ def load(
 def examine(
     *, root: Annotated[str | Path, Says("the path of a folder")], size: Size = 32
 ) -> tuple[list[Finding], dict[str, dict[str, int]]]:
-    """All that an audit of the folder finds, and the usable pictures of each class in each split that has a folder.
+    """The findings of an audit, and the usable pictures of each class in each split that has a folder.
 
-    Raises InputError where the folder does not exist, or holds no folders.
+    Raises InputError if the folder does not exist or holds no folders.
     """
     findings: list[Finding] = []
 
@@ -112,7 +112,7 @@ def _raise(error: InputError, folder: Path) -> None:
 
 
 def _without(found: Layout, read: Decoded, bad_files: str) -> Layout:
-    """The layout without the files that could not be used, if that is wanted."""
+    """The layout without unusable files if `bad_files` is `skip`; else an InputError."""
     first, n, of = str(next(iter(read.errors.values()))).rstrip("."), len(read.errors), len(found.pictures)
     are = "file" if n == 1 else "files"
     if bad_files == "fail":
@@ -131,7 +131,7 @@ def _without(found: Layout, read: Decoded, bad_files: str) -> Layout:
     return left
 
 
-def _tell_others(found: Layout) -> None:
+def _warn_of_other_files(found: Layout) -> None:
     others = [finding.paths[0] for finding in found.passed if finding.kind == "extension"]
     for folder in (folder / name for folder in found.folders.values() for name in found.classes):
         kinds = Counter(path.suffix or "no suffix" for path in others if path.is_relative_to(folder))

@@ -52,8 +52,6 @@ def load(
     `root`: a folder holding the four idx files, gzipped or not, directly or as torchvision lays them out; None: ./data,
     then where Debian's package puts them, and else downloaded into ./data. Raises InputError naming the key or file.
     """
-    if name not in CLASSES:
-        raise InputError(f"data.name: {name!r} is unknown; choose one of {', '.join(CLASSES)}.")
     names = pick_classes(CLASSES[name], classes)
     folder = _found(name, Path(root)) if root is not None else _found_or_downloaded(name)
     if folder is None:
@@ -147,7 +145,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             length = int(np.prod([1, *shape], dtype=object))
             if not 0 < length <= MOST_BYTES:
                 raise InputError(f"{path}: says that it holds {length} bytes; give a file of 1 to {MOST_BYTES} bytes.")
-            data = bytearray()  # which grows with what is there, whatever the head promises
+            data = bytearray()  # grows with the data, whatever length the head claims
             while len(data) <= length and (block := file.read(min(BLOCK_BYTES, length + 1 - len(data)))):
                 data += block
     except (OSError, EOFError, zlib.error) as error:

@@ -26,17 +26,17 @@ PICTURE_SUFFIXES = frozenset(
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 MAX_PIXELS = 100_000_000
 SHORT_SIDE, PART_PIXELS = 16, 256
-"""Pixels that a row or column, and a part of a TIFF, count as at least: each costs as much, however short it is."""
+"""Least pixels that a row or column, and a part of a TIFF, count as: short ones take as long as these."""
 SLOW_DECODERS, SLOWER = ("ppm", "ppm_plain", "bmp_rle"), 16
-"""What Pillow decodes in a loop of Python, and how many usual pixels one of these stands for."""
+"""Formats that Pillow decodes in Python, and how many ordinary pixels one of theirs counts as."""
 LEAST_GREY = 2**12
-"""A deep picture that is darker throughout keeps at most 16 of 256 levels: it holds 8 or 12 bit in 16."""
-REDUCING_GAP = 2  # as Pillow's own thumbnails: the last step down, which has soft edges, is at least by half
+"""A 16 bit picture without a brighter pixel would keep at most 16 of 256 levels: it stores 8 or 12 bit in 16."""
+REDUCING_GAP = 2  # as in Pillow's thumbnails: the final, smooth resize is at least by half
 NO_FOLDERS = frozenset({"__MACOSX"})  # left by archives; hidden folders such as .ipynb_checkpoints are skipped anyway
 
 PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 
-# warnings.catch_warnings changes the whole process, so one thread at a time reads headers; decoding runs in parallel.
+# warnings.catch_warnings affects the whole process, so one thread at a time reads headers; decoding runs in parallel.
 _reading_header = threading.Lock()
 
 
@@ -44,8 +44,8 @@ class PictureError(InputError):
     """A picture that cannot be used.
 
     Attributes:
-        reason: `missing`, `unreadable`, `no picture`, `damaged`, `too large`, or `unsupported` for pixels of a kind
-            that is not read.
+        reason: `missing`, `unreadable`, `no picture`, `damaged`, `too large`, or `unsupported` for a kind of pixels
+            that cannot be read.
     """
 
     def __init__(self, message: str, reason: str = "unsupported"):
@@ -60,14 +60,15 @@ def read_picture(
     name: str = "the given bytes",
     notice: Callable[[Image.Image], None] | None = None,
 ) -> UInt8[Tensor, "C H W"]:
-    """A picture as the network is to see it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
+    """Read a picture as the network sees it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
 
     `source`: the path of a file, its bytes, a PIL image, an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool, or
     a tensor (H, W) or (1 to 4, H, W) of uint8, or of floats from 0 to 1, as torchvision's `to_tensor` makes them.
     Of an animation the first frame counts (of a PIL image, the current one). The whole file is decoded, so that a
-    damaged one is noticed. Colour profiles are ignored. `name`: what errors call bytes. `notice`: is shown a file or
-    bytes once decoded, before anything is converted. Raises InputError, for a file or bytes a PictureError, naming it,
-    for anything unusable, or of more than `max_pixels`.
+    damaged one is detected. Colour profiles are ignored. `name`: the name of bytes in errors. `notice`: is called with
+    the decoded file or bytes before anything is converted.
+
+    Raises InputError, for a file or bytes a PictureError, if the picture is unusable or has more than `max_pixels`.
     """
     if isinstance(source, Tensor):
         return _square(_from_array(_from_tensor(source)), "the given tensor", preprocessing)
@@ -83,7 +84,7 @@ def read_picture(
 
 
 def opened(path: Path) -> BinaryIO:
-    """The file of a picture. Raises PictureError where there is none, or a folder, a pipe or a device."""
+    """Open the file of a picture. Raises PictureError if it is missing, a folder, a pipe or a device."""
     try:
         return open_regular(path)
     except InputError as error:
@@ -112,11 +113,11 @@ def _decoded(
                 raise PictureError(sentence, "too large")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _check_tiff(image, name)
-            # Where there are colours, Pillow keeps 8 of 16 bits.
+            # In colour pictures Pillow keeps 8 of 16 bits.
             cut = isinstance(image, ImageFile.ImageFile) and any(map(_is_deep, image.tile))
-            if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, as far as twice the size needed is left
+            if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, but at twice the needed size or more
                 image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
-            if image.format != "PNG":  # whose metadata may lie behind the pixels, and would decode them here
+            if image.format != "PNG":  # PNG metadata may follow the pixels; reading them would decode the picture here
                 image.getexif()
     except InputError:
         raise
@@ -134,19 +135,19 @@ def _decoded(
 
 
 def _is_deep(tile: Any) -> bool:
-    """Whether a part of a file holds 16 bits: it is `RGB;16B` and the like, or of PPM's the highest level is told."""
+    """Whether a part of a file has 16 bits: its mode is like `RGB;16B`, or the highest level of a PPM is over 255."""
     told = tile.args if isinstance(tile.args, tuple) else ()
     return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in told[1:]))
 
 
 def _cost(image: ImageFile.ImageFile) -> int:
-    """Usual pixels that take as long to decode."""
+    """The number of ordinary pixels that take as long to decode."""
     slower = SLOWER if image.tile and image.tile[0].codec_name in SLOW_DECODERS else 1
     return max(slower * max(image.size) * max(min(image.size), SHORT_SIDE), len(image.tile) * PART_PIXELS)
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
-    """Refuse what Pillow reads as if it were something else."""
+    """Refuse kinds of TIFF that Pillow misreads."""
     about = image.tag_v2
     bits = max(about.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     wrong = None
@@ -206,7 +207,7 @@ def _square(
     notice: Callable[[Image.Image], None] | None = None,
     cut: bool = False,
 ) -> Tensor:
-    """`cut`: whether the picture has 16 bits a channel, of which Pillow has kept the upper 8."""
+    """Bring a decoded picture to the form of `preprocessing`. `cut`: Pillow kept the upper 8 of 16 bits a channel."""
     if 0 in image.size:
         raise PictureError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
     try:
@@ -215,7 +216,7 @@ def _square(
             notice(image)
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
-    except Exception as error:  # what Pillow's decoders raise on damaged files has no common class
+    except Exception as error:  # Pillow's decoders raise many classes for damaged files
         raise _damaged(name, error) from error
     if cut and image.mode in ("RGB", "RGBA", "LA", "CMYK"):
         bands = image.getextrema()
@@ -235,7 +236,7 @@ def _square(
 
 
 def _eight_bit(image: Image.Image, name: str, preprocessing: Preprocessing) -> Image.Image:
-    """Deep grey scaled to 8 bit: Pillow's own conversion would clip all that is above 255 to white."""
+    """Scale 16 bit grey to 8 bit; Pillow's own conversion would clip everything above 255 to white."""
     if image.mode == "F":
         raise PictureError(f"{name}: holds floating-point pixels of unknown range; save it as 8 or 16 bit.")
     if image.mode != "I" and not image.mode.startswith("I;16"):
@@ -252,7 +253,7 @@ def _eight_bit(image: Image.Image, name: str, preprocessing: Preprocessing) -> I
 
 
 def _low(name: str) -> PictureError:
-    return PictureError(f"{name}: uses 12 of its 16 bits at most, and would be black; scale it, or save it as 8 bit.")
+    return PictureError(f"{name}: uses at most 12 of its 16 bits and would be black; scale it, or save it as 8 bit.")
 
 
 def _opaque(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -266,11 +267,10 @@ def _opaque(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 def find_pictures(
     folder: str | os.PathLike[str], passing: Callable[[Path, str], None] = lambda path, why: None
 ) -> tuple[list[Path], list[Path]]:
-    """The pictures under a folder, by their suffix, and the other files, both sorted.
+    """Find the pictures under a folder, by their suffix, and the other files, both sorted.
 
-    Hidden files and folders and `__MACOSX` are passed over; links are followed, each folder being read once. `passing`
-    is told each path that is passed over, and whether it is `hidden` or `linked twice`. Raises InputError naming a
-    folder that cannot be read.
+    Hidden files and folders and `__MACOSX` are skipped. Links are followed, but each folder is read once. `passing` is
+    called with each skipped path and `hidden` or `linked twice`. Raises InputError for a folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -278,7 +278,7 @@ def find_pictures(
 
     pictures: list[Path] = []
     others: list[Path] = []
-    # The folders above count as read: a link back to them would bring in what lies beside `folder`.
+    # The parents count as read: a link to one of them would include what is beside `folder`.
     seen = {(about.st_dev, about.st_ino) for about in (path.stat() for path in Path(folder).resolve().parents)}
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         about = Path(parent).stat()
@@ -296,5 +296,5 @@ def find_pictures(
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a file or folder of this name is no part of one's pictures: hidden, or left by an archive."""
+    """Whether a name is of a file or folder to skip: hidden, or left by an archive."""
     return name.startswith(".") or name in NO_FOLDERS

@@ -1,4 +1,4 @@
-"""How a folder of pictures is laid out: a folder for each class, directly or in those of the splits."""
+"""The layout of a folder of pictures: a folder for each class, directly or inside the folders of the splits."""
 
 import json
 import os
@@ -13,22 +13,22 @@ from hillstart.data import audit
 from hillstart.data.audit import Finding, Labelled
 from hillstart.data.dataset import pick_classes
 from hillstart.data.images import PICTURE_SUFFIXES, find_pictures, is_passed_over
-from hillstart.data.split_names import UNLABELLED, named_like_splits, says_no_more
+from hillstart.data.split_names import UNLABELLED, is_redundant, named_like_splits
 from hillstart.system.errors import InputError
 
 SPLITS = ("train", "val", "test")
 WRAPPED = 3
-"""How many folders within each other that hold but one folder, which says no more, are looked through."""
+"""Levels of nested folders, each holding only one redundant folder, that are looked through."""
 
 Refuse = Callable[[InputError, Path], None]
-"""Is given what does not fit; where it returns, the rest is looked at all the same."""
+"""Called with each error and its folder; if it returns, the rest is examined too."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder of each split that has one, and the pictures in them: split by split, class by class, by name.
+    """The folder of each split that has one, and the pictures in them, ordered by split, class and name.
 
-    `passed`: what was passed over, hidden files and others that are no pictures.
+    `passed`: findings about skipped paths: hidden files and files that are not pictures.
     """
 
     root: Path
@@ -39,7 +39,7 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """What its decoded pictures are called in the cache."""
+        """The name of this set of pictures in the cache."""
         return json.dumps([os.path.realpath(self.root), self.classes])
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -48,16 +48,16 @@ class Layout:
         return {split: {name: count[split, name] for name in self.classes} for split in self.folders}
 
     def few(self) -> Iterator[Finding]:
-        """A finding for each class that has but a handful."""
+        """A finding for each class with too few pictures."""
         return audit.few(
             (self.folders[split] / name, n) for split, of_split in self.counts().items() for name, n in of_split.items()
         )
 
 
 def laid_out(root: str | Path | None, classes: Sequence[str] | None, refuse: Refuse) -> Layout:
-    """What lies in root, of these classes; None: of all.
+    """Read the layout of root, for these classes; None: for all.
 
-    Raises InputError where root is not set, does not exist or holds no folders, or a class is not there.
+    Raises InputError if root is not set, does not exist or holds no folders, or if a class is missing.
     """
     root = _checked_root(root)
     folders = _split_folders(root, classes is not None, refuse)
@@ -91,10 +91,10 @@ def laid_out(root: str | Path | None, classes: Sequence[str] | None, refuse: Ref
 
 
 def check_enough(found: Layout, refuse: Refuse) -> None:
-    """Refuse classes of fewer training pictures than there are splits to be drawn from them."""
+    """Refuse classes with fewer training pictures than splits to draw from them."""
     least = 1 + len(SPLITS) - len(found.folders)
     for name, n in found.counts()["train"].items():
-        if 0 < n < least:  # without any, that was said already
+        if 0 < n < least:  # a class without pictures was refused already
             folder = found.folders["train"] / name
             sentence = f"{folder}: holds {n} pictures; give at least {least}, since each split needs one."
             refuse(InputError(sentence), folder)
@@ -114,7 +114,7 @@ def _checked_root(root: str | Path | None) -> Path:
 
 
 def _check_utf8(folder: Path, refuse: Refuse) -> None:
-    """The name of a class and data.root become part of files that are UTF-8: model, options, tables, report page."""
+    """Class names and data.root are written into UTF-8 files: model, options, tables, report page."""
     try:
         str(folder).encode()
     except UnicodeError:
@@ -126,16 +126,16 @@ def _check_utf8(folder: Path, refuse: Refuse) -> None:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    # scandir knows a folder without asking the disk again; who looks for the pictures is told what cannot be read.
+    # scandir knows folders without another system call; `find_pictures` reports what cannot be read.
     with suppress(OSError), os.scandir(folder) as entries:
         return tuple(sorted(e.name for e in entries if e.is_dir() and not is_passed_over(e.name)))
     return ()
 
 
 def _split_folders(root: Path, listed: bool, refuse: Refuse) -> dict[str, Path]:
-    """The folder of every split that has one; root itself is `train` where classes lie in it directly.
+    """The folder of every split that has one; root itself is `train` if it holds the classes directly.
 
-    `listed`: the user has named the classes, so their folders may be called like splits and hold anything.
+    `listed`: the user has named the classes, so their folders may be named like splits and hold anything.
     """
     names = _class_names(root)
     if not names:
@@ -145,11 +145,11 @@ def _split_folders(root: Path, listed: bool, refuse: Refuse) -> dict[str, Path]:
     splits = named_like_splits(names)
     others = [name for name in names if name not in splits]
     if set(splits.values()) == {"train"} and others and not any(_class_names(root / name) for name in splits):
-        splits = {}  # a class may be called train, where it holds pictures as the others do
+        splits = {}  # a class named train that holds pictures, as the others do
     folders = {"train": root}
     if "train" in splits.values():
         folders = _read_as_splits(root, splits, others, refuse)
-        if folders["train"] == root:  # what is wrong was said
+        if folders["train"] == root:  # the mistake was reported
             return folders
     if not listed:
         _check_no_splits(folders["train"], refuse)
@@ -183,7 +183,7 @@ def _read_as_splits(root: Path, splits: dict[str, str], others: Sequence[str], r
 
 
 def _check_no_splits(root: Path, refuse: Refuse) -> None:
-    """Refuse folders that are not those of classes, as their names and what lies in them tell."""
+    """Refuse folders that are not classes, judging by their names and contents."""
     names = _class_names(root)
     for name, split in named_like_splits(names).items():
         if split != "train":
@@ -221,10 +221,10 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _unwrapped(folder: Path) -> Path:
-    """The folder itself, or the only one in it that says no more, as archives make it: `train/train/CLASS`."""
+    """The folder itself, or the only redundant one inside, as archives make it: `train/train/CLASS`."""
     for _ in range(WRAPPED):
         names = _class_names(folder)
-        if len(names) != 1 or not says_no_more(names[0], folder.name) or _holds_pictures(folder):
+        if len(names) != 1 or not is_redundant(names[0], folder.name) or _holds_pictures(folder):
             break
         folder = folder / names[0]
     return folder
@@ -247,7 +247,7 @@ def _check_same_classes(folder: Path, train: Path, known: tuple[str, ...], refus
 
 
 def _beside(root: Path, folders: dict[str, Path]) -> Iterator[Finding]:
-    """What lies beside the folders of classes and splits."""
+    """Findings about what is beside the folders of classes and splits."""
     of_splits = {place for folder in folders.values() for place in (folder, *folder.parents)}
     places = {root, *(place for place in of_splits if place.is_relative_to(root))}
     for path in sorted(entry for place in places for entry in place.iterdir()):

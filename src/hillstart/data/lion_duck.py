@@ -16,7 +16,7 @@ from hillstart.system.schema import Flag, Seed, Share, checked, whole
 
 CLASSES = ("lion", "duck")
 DOODLES: tuple[Callable[[Pen], None], ...] = (lion, duck)
-# Numbers of random streams: drawings of different splits can never be the same draw.
+# Random streams, one for each split, so that no drawing is in two splits.
 TRAIN, VAL, TEST = range(3)
 
 

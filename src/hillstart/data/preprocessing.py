@@ -1,4 +1,4 @@
-"""What is done to every picture before a network sees it, stored with the network for prediction."""
+"""Preprocessing of every picture, stored with the network so that prediction does the same."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Grey = Annotated[int, *whole(0, 255, of="a grey level")]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to every picture, stored with the network, so that prediction does what training did.
+    """Size, channels and normalisation of every picture, the same in training and in prediction.
 
     `size`: side of the square in pixels. `channels`: 1 grey, 3 colour. `background`: grey level 0 to 255 on which
     transparency is laid. `mean`, `std`: per channel, of pixel/255; left empty, 0 and 1, so that inputs lie in 0 to 1.
@@ -71,7 +71,7 @@ class Preprocessing:
 
 
 def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> None:
-    """What a file may say is what may be written: 127.5 or True as a background could be neither read back."""
+    """Bounds for writing and for reading alike. Types are strict: 127.5 or True is not a grey level."""
     for name, value, right, what in (
         ("size", size, range(1, MAX_SIZE + 1), f"a side from 1 to {MAX_SIZE} pixels"),
         ("channels", channels, (1, 3), "1 (grey) or 3 (colour)"),
@@ -88,7 +88,7 @@ def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> No
 
 @lru_cache(maxsize=16)
 def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and std on the scale of pixels, kept on the device, since sending them at every step would stall it."""
+    """Mean and std in pixel units, cached on the device; a transfer at every step would stall it."""
     pixel = torch.tensor([preprocessing.mean, preprocessing.std], dtype=torch.float64).unsqueeze(-1) * 255
     shift, scale = pixel.to(device, torch.float32)
     return shift, scale

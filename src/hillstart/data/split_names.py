@@ -1,10 +1,10 @@
-"""What the folders of training, validation and test are called in the usual data sets."""
+"""Usual names of the folders for training, validation and test."""
 
 import re
 from collections.abc import Iterable
 
 UNLABELLED = "unlabelled"
-"""Pictures whose labels are not told: no part of training or of a measurement."""
+"""Pictures without labels: used neither for training nor for measuring."""
 WORDS = {
     "train": {"train", "training", "trn", "learn", "learning"},
     "val": {"val", "valid", "validation", "validate", "validating", "dev", "devel", "development"},
@@ -16,7 +16,7 @@ FILLERS = (
     *("datasets", "dataset", "data", "sets", "set", "splits", "split", "folders", "folder", "dir", "samples", "sample"),
     *("images", "image", "imgs", "img", "pictures", "picture", "pics", "pic", "photos", "photo", "jpg", "jpeg", "png"),
 )
-"""What is added to such a word without another meaning, as in `test_set` and `trainimages`; the longer ones first."""
+"""Words that add no meaning, as in `test_set` and `trainimages`; the longer ones first."""
 
 _FILLED = re.compile(f"^({'|'.join(FILLERS)})|({'|'.join(FILLERS)})$")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
@@ -24,7 +24,7 @@ _HELD_OUT = re.compile(r"(hold|held)[\W_]+out", re.IGNORECASE)
 
 
 def named_like_splits(names: Iterable[str]) -> dict[str, str]:
-    """The names that are those of splits, and of which: `Training`, `test1`, `seg_val`.
+    """The split of each name that means one, such as `Training`, `test1` or `seg_val`.
 
     Another word, as `seg` is here, must be the same in the names of two splits at least: a `test_tube` is not a split.
     """
@@ -34,7 +34,7 @@ def named_like_splits(names: Iterable[str]) -> dict[str, str]:
 
 
 def read_name(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """The split that a name tells of and its other words, without fillers and digits; None where it tells of none."""
+    """The split that a name means, and its other words without fillers and digits; None if it means no single split."""
     splits, rest = set[str](), []
     for word in _WORD.findall(_HELD_OUT.sub(r"\1out", name)):
         word = word.casefold()
@@ -47,8 +47,8 @@ def read_name(name: str) -> tuple[str, tuple[str, ...]] | None:
     return (splits.pop(), tuple(rest)) if len(splits) == 1 else None
 
 
-def says_no_more(inner: str, outer: str) -> bool:
-    """Whether a folder means the same as the one it lies in: `train/train`, `seg_test/seg_test` and `train/images`."""
+def is_redundant(inner: str, outer: str) -> bool:
+    """Whether a folder is redundant in its parent: `train/train`, `seg_test/seg_test` and `train/images`."""
     read = read_name(inner)
     if read is None:
         return all(word.casefold() in FILLERS for word in _WORD.findall(inner))

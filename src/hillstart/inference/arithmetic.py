@@ -1,9 +1,9 @@
 """The arithmetic of one node as lines of text that anyone can check with a calculator.
 
-Numbers are shown in thousandths, and are kept here as whole numbers of them, so that nothing is lost on the way. Each
-line is computed from the numbers that it shows, as a calculator would. The weighted sum is that of the exact numbers;
-what it differs by from the products of the shown ones, through rounding or because not all are shown, is written as a
-part of it. `report/page/arithmetic.js` does the same.
+Numbers are shown with three decimals and stored as integer thousandths, so that no rounding error is added. Each line
+is computed from the numbers that it shows, as a calculator would. The weighted sum is the exact one; its difference
+from the products of the shown numbers, by rounding or because not all are shown, is written as another term.
+`report/page/arithmetic.js` does the same.
 """
 
 import math
@@ -14,10 +14,10 @@ import torch
 from hillstart.network import ACTIVATIONS
 
 SHOWN, ALL_SHOWN = 5, 6
-"""The products that are written out where there are more than `ALL_SHOWN`."""
+"""Products that are written out if there are more than `ALL_SHOWN`."""
 
 LARGEST_EXPONENT = 10_000
-"""In thousandths: where the largest z of a softmax is not between 0 and this, it is taken away from each."""
+"""In thousandths: if the largest z of a softmax is not between 0 and this, it is subtracted from each."""
 
 
 def thousandths(x: float) -> int:
@@ -26,7 +26,7 @@ def thousandths(x: float) -> int:
 
 
 def text(n: int) -> str:
-    """A number of thousandths without needless zeros, with a true minus sign."""
+    """Format thousandths without trailing zeros and with a true minus sign."""
     digits = f"{abs(n) // 1000}.{abs(n) % 1000:03d}".rstrip("0").rstrip(".")
     return f"−{digits}" if n < 0 else digits
 
@@ -45,14 +45,14 @@ def activated(activation: str, z: int) -> int:
 
 
 def softmax(z: Sequence[int]) -> tuple[int, list[int], list[int]]:
-    """What is taken away from each shown z, e to the power of what is left, and the share of each in their sum."""
+    """What is subtracted from each shown z, the exponentials of the differences, and the share of each in their sum."""
     away = 0 if 0 <= max(z) <= LARGEST_EXPONENT else max(z)
     powers = [thousandths(math.exp((zk - away) / 1000)) for zk in z]
     return away, powers, [thousandths(power / sum(powers)) for power in powers]
 
 
 def sum_lines(inputs: Sequence[int], weights: Sequence[int], bias: int, z: int) -> list[str]:
-    """The products of a node with their sum in one line, and in the next its bias added: `1.28 + 1 = 2.28`.
+    """The products of a node and their sum in one line; the next line adds the bias: `1.28 + 1 = 2.28`.
 
     Args:
         z: of the exact numbers, then rounded.
@@ -71,7 +71,7 @@ def sum_lines(inputs: Sequence[int], weights: Sequence[int], bias: int, z: int) 
 
 
 def activation_line(activation: str, z: int) -> str:
-    """z and what the activation makes of it."""
+    """The activation of z."""
     name = {"sigmoid": "σ(", "relu": "max(0, "}.get(activation, f"{activation}(")
     return f"{name}{text(z)}) = {text(activated(activation, z))}"
 

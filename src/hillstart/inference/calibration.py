@@ -1,4 +1,4 @@
-"""Does 0.8 mean right in 80 % of all cases? Measured, drawn as numbers, and mended by a temperature.
+"""Calibration: whether a probability of 0.8 is right in 80 % of cases, and temperatures that improve it.
 
 Guo et al. 2017, *On Calibration of Modern Neural Networks*: expected calibration error (eq. 3), reliability diagram
 (sec. 2), temperature scaling (sec. 4.2).
@@ -18,7 +18,7 @@ from hillstart.inference.voting import Calibration, log_outputs, probabilities, 
 BINS = 15
 """Of equal width from 0 to 1, as in the paper."""
 
-# Beyond these a temperature says that the outputs tell nothing, or that there were too few pictures to fit it on.
+# Bounds: a temperature beyond them means useless outputs or too few pictures to fit it on.
 COLDEST, HOTTEST = 1 / 64, 64.0
 
 
@@ -77,7 +77,7 @@ def expected_calibration_error(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N
 
 
 def reliability(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> list[Bin]:
-    """The reliability diagram as numbers: of each bin that holds a picture, how sure and how right the labels are."""
+    """The reliability diagram as numbers: confidence and accuracy of each bin that holds a picture."""
     confidence, label = p.double().max(-1)
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)
     place = (torch.bucketize(confidence, edges) - 1).clamp(0, BINS - 1)
@@ -91,7 +91,7 @@ def reliability(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> list[Bin
 
 
 def before_and_after(outputs: Float[Tensor, "S N n_out"], y: Int64[Tensor, " N"], temperature: float) -> dict[str, Any]:
-    """What calibration does to the vote: its error and its reliability diagram at T = 1 and at the temperature."""
+    """The calibration error and the reliability diagram of the vote at T = 1 and at the temperature."""
     of_vote = vote(outputs)
     found = {}
     for when, T in (("before", 1.0), ("after", temperature)):

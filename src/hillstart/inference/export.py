@@ -1,7 +1,7 @@
-"""Networks taken elsewhere: one ONNX or torch program from pixels to probabilities; `spreadsheet` makes the tables.
+"""Export of networks as one ONNX or torch program from pixels to probabilities; `spreadsheet` writes tables.
 
-A program holds all that follows `images.read_picture`: normalisation, all starts, their vote, its temperature. What was
-written is read back and compared before it takes its place, so that a file which is there is right.
+A program does all that follows `images.read_picture`: normalisation, all starts, their vote, its temperature. The file
+is read back and compared with hillstart before it takes its final name, so that every exported file is correct.
 """
 
 import json
@@ -34,7 +34,7 @@ INPUT, OUTPUTS = "pixels", ["probabilities", "agreement"]
 
 
 class Answering(nn.Module):
-    """From pictures as `images.read_picture` makes them to what `Classifier.answer` says of them, by its functions."""
+    """`Classifier.answer` as a module, for pictures as `images.read_picture` makes them."""
 
     def __init__(self, classifier: Classifier):
         super().__init__()
@@ -57,16 +57,16 @@ def trace(classifier: Classifier) -> ExportedProgram:
     answering, p = Answering(classifier), classifier.preprocessing
     sample = torch.zeros(2, p.channels, p.size, p.size, dtype=torch.uint8)
     with torch.no_grad():
-        answering(sample)  # `normalise` keeps its constants: made while tracing, they would be stand-ins for ever
+        answering(sample)  # fills the cache of `normalise`: while tracing it would store fake tensors
         program = torch.export.export(answering, (sample,), dynamic_shapes=({0: Dim("N", min=1)},))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it tells the folders of this machine
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
     program.constants.update({name: t.clone() for name, t in program.constants.items()})  # torch saves no views
     return program
 
 
 def describe(classifier: Classifier) -> dict[str, str]:
-    """What someone who uses a program needs to know, as text and JSON."""
+    """Metadata for the user of a program, as text and JSON."""
     p = classifier.preprocessing
     return {
         "classes": json.dumps(classifier.classes),
@@ -104,7 +104,7 @@ def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier
         allowed = min(MOST, max(allowed, changed))
     if not off <= allowed or not torch.allclose(shares[clear], agreed[clear]):  # `not <=` holds for nan too
         raise InputError(
-            f"the file written answers otherwise than hillstart (probabilities up to {off:.2g} apart, {allowed:.2g} is "
+            f"the file written disagrees with hillstart (probabilities up to {off:.2g} apart, {allowed:.2g} is "
             "allowed) and was removed; take another --to."
         )
     return f"{len(pixels)} pictures (noise, black, white), where its probabilities are within {off:.1g} of hillstart's"
@@ -116,7 +116,7 @@ def _answers(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return table, torch.tensor([answer.agreement for answer in found])
 
 
-# ---------------------------------------------------------------- two forms; each says how it was checked
+# ---------------------------------------------------------------- the forms; each returns how it was checked
 
 
 def to_onnx(classifier: Classifier, path: Path) -> str:
@@ -142,9 +142,9 @@ def to_onnx(classifier: Classifier, path: Path) -> str:
         trace(classifier), input_names=[INPUT], output_names=OUTPUTS, dynamic_shapes={INPUT: {0: "N"}}, verbose=False,
         opset_version=OPSET, custom_translation_table={torch.ops.aten.sigmoid.default: sigmoid},
     )  # fmt: skip
-    assert made is not None  # as the old exporter's answer would be
+    assert made is not None  # the old exporter returned None
     for part in (made.model.graph, *made.model.graph, *made.model.graph.inputs, *made.model.graph.outputs):
-        part.metadata_props.clear()  # how torch came by it, which is longer than the program
+        part.metadata_props.clear()  # the exporter's notes, longer than the program
     made.model.metadata_props.update(describe(classifier))
     made.model.doc_string = describe(classifier)["input"]
     made.save(path, external_data=False)
@@ -163,10 +163,7 @@ def to_torch(classifier: Classifier, path: Path) -> str:
     return f"by torch.export.load, on {compare(program, classifier)}"
 
 
-# ---------------------------------------------------------------- the command
-
-
-# Of each form: the end of its name, what makes it whole or not there, what writes it.
+# Each form: the suffix of its file, the context manager that makes it atomic, the function that writes it.
 FORMS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Path]], Callable[[Classifier, Path], str]]] = {
     "onnx": (".onnx", replacing, to_onnx),
     "torch": (".pt2", replacing, to_torch),

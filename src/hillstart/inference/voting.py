@@ -1,4 +1,4 @@
-"""The outputs of many starts as one answer: their vote, how far they agree, and a probability that means what it says.
+"""The outputs of many starts as one prediction: their vote, their agreement, and a calibrated probability.
 
 The vote is the mean of the starts' outputs; its largest is the label. The probability of class k is m_k^(1/T) over the
 sum of all classes' m^(1/T), where m are the outputs and T is a temperature fitted on validation pictures: on softmax
@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 UNSURE_BELOW = 0.75
-"""An answer is called unsure when a smaller share of the starts than this gives it."""
+"""A prediction is unsure if a smaller share of the starts than this agrees with it."""
 
-# Sigmoids far from their threshold round to 0, whose logarithm no temperature could bring back.
+# Sigmoids far below their threshold round to 0; no temperature could correct the logarithm of 0.
 SMALLEST = torch.finfo(torch.float32).tiny
 
 

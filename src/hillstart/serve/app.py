@@ -1,4 +1,4 @@
-"""Pictures over HTTP: a page for people, `POST /predict` for programs. Needs neither Lightning nor Hydra."""
+"""The HTTP server: a page for people, `POST /predict` for programs."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from hillstart.serve.batching import CLOSE, RefusedError, Service
 from hillstart.system.errors import InputError
 
 LINGER_SECONDS, END_SECONDS = 1, 20
-"""For a body that was refused to be heard out, and for requests in flight when the server ends."""
+"""Time limits for reading the rest of a refused body, and for requests in flight when the server ends."""
 
 PAGE = {
     "/": ("page.html", "text/html"),
@@ -33,9 +33,9 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
     """The ASGI application.
 
     Args:
-        service: who answers.
-        model: what the networks are called in /health.
-        hosts: the names under which the server may be asked; `*`: any.
+        service: classifies the pictures.
+        model: the name of the networks in /health.
+        hosts: names under which the server accepts requests; `*`: any.
         origins: the sites, beside the server's own, whose pages may send pictures and read the answers; `*`: any.
     """
     from starlette.applications import Starlette
@@ -49,8 +49,8 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
     from starlette.routing import Route
 
     class Last(Response):
-        """An answer before the end of a body. A little more of it is taken and thrown away, as most clients listen only
-        once they have sent all, and would find the connection broken."""
+        """An answer sent before the end of a body. Some of the rest is read and dropped, because most clients read only
+        after they have sent everything, and would see a broken connection."""
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -64,8 +64,7 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
             await send({"type": "http.response.body"})
 
     class Guard(TrustedHostMiddleware):
-        """Refuses names that are not the server's and, before their body is read, pictures that another site's page
-        made a browser send."""
+        """Refuses unknown host names and, before reading the body, pictures that a page of another site sends."""
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             headers = Headers(scope=scope)
@@ -107,10 +106,10 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
             status, headers = error.status, error.headers
         elif isinstance(error, HTTPException):
             status, headers = error.status_code, CLOSE | dict(error.headers or {})
-            sentence = (f"{request.method} {request.url.path}: there is no such thing here; POST the bytes of a "
+            sentence = (f"{request.method} {request.url.path}: there is no such page; POST the bytes of a "
                         "picture to /predict, or open / in a browser.")  # fmt: skip
         elif not isinstance(error, InputError | ClientDisconnect):
-            status, sentence = 500, "the server failed at this picture; what it printed tells why."
+            status, sentence = 500, "the server failed at this picture; its log says why."
         return plain(json.dumps({"error": sentence}), status, HEADERS | headers)
 
     classifier = service.classifier
@@ -128,7 +127,7 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
 
 
 def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:
-    """Whether a browser says that a page of another site asks; other programs do not send these headers."""
+    """Whether a browser says that a page of another site sends this; other programs do not send these headers."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None and ("*" in origins or origin.lower() in origins):
         return False
@@ -138,7 +137,7 @@ def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:
 
 
 def server(app: Any) -> Any:
-    """The server of an application; `run` it with the sockets that it is to listen on."""
+    """Make the server of an application; start it by `run` with its listening sockets."""
     import uvicorn
 
     from hillstart.serve.connections import IDLE_SECONDS, Connection, Server, most_connections
@@ -147,5 +146,5 @@ def server(app: Any) -> Any:
         app, http=Connection, lifespan="off", ws="none", log_config=None, log_level="error", access_log=False,
         server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
-        backlog=max(1, most_connections() // 8),  # asyncio accepts so many before it closes the first of them
+        backlog=max(1, most_connections() // 8),  # asyncio accepts so many before the first can be closed
     ))  # fmt: skip

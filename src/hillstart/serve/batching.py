@@ -1,8 +1,8 @@
-"""The answers behind a server: pictures that come at any time, read by every core, told in batches.
+"""The predictions of the server: pictures arrive at any time, are decoded on every core and classified in batches.
 
-A picture is decoded as soon as it has come and a thread is free for it: each core has one for small pictures and one
-for large ones, so that small ones do not wait behind large ones. Clients take turns. Pictures that are ready while the
-networks compute go through them together afterwards, so that a busy server has large batches and an idle one no delay.
+A picture is decoded as soon as it has arrived and a thread is free. Each core has a thread for small pictures and one
+for large ones, so that small ones do not wait for large ones. Clients take turns. Pictures that are decoded while the
+networks compute form the next batch, so that a busy server has large batches and an idle one no delay.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from hillstart.inference.voting import UNSURE_BELOW
 
 MAX_BYTES, MAX_PIXELS = 10_000_000, 20_000_000
 BATCH = 64
-"""Pictures that go through the networks at once; so few take less memory than the weights do."""
+"""Pictures in one forward pass; so few need less memory than the weights."""
 WAITING, WAITING_BYTES = 512, 512 << 20
-"""Pictures that may wait to be answered, and what all that is received may take in memory."""
+"""Limits of unanswered pictures, and of the bytes received for them."""
 SHARE = 0.75
-"""The part of both, and of the connections, that one client may have."""
+"""The share of both limits, and of the connections, that one client may use."""
 SMALL_PIXELS = 2_000_000
 """Pictures of more pixels count as large."""
 AHEAD = 8
-"""Small pictures whose turn it is, for each thread: with one it would wait for the event loop between two pictures."""
+"""Small pictures in progress for each thread; with one, it would wait for the event loop between two pictures."""
 READ_SECONDS, ANSWER_SECONDS = 60, 30
-"""For a picture to come whole, and from then on to its answer."""
+"""Time limits for receiving a picture, and from then on for its answer."""
 
 CLOSE = {"Connection": "close"}
-"""Of an answer to a body that was not read to its end: what comes next on this connection is no request."""
+"""Headers of an answer to a body that was not read to its end: what follows on the connection is not a request."""
 BUSY, LATER = (503, "too many pictures wait; try again in a second."), {"Retry-After": "1"}
 
 
 class RefusedError(Exception):
-    """A request that is not answered with a prediction: status, a sentence for the client, headers."""
+    """A refused request: HTTP status, a sentence for the client, headers."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None):
         super().__init__(sentence)
@@ -52,7 +52,7 @@ async def _stays() -> bool:
 
 
 class Turns:
-    """So many turns at once. Clients that wait for one are served in a circle, each in the order in which it asked."""
+    """A semaphore that is fair to clients: they take turns, and each is served in the order of its requests."""
 
     def __init__(self, count: int):
         self._free = count
@@ -60,7 +60,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for a turn of this client, and hold it."""
+        """Wait for a turn of this client and keep it during the block."""
         if self._free:
             self._free -= 1
         else:
@@ -91,12 +91,11 @@ class Turns:
 
 
 class Service:
-    """Answers to pictures that come at any time. Its state belongs to the event loop, and so needs no lock.
+    """Classifies pictures that arrive at any time. Its state belongs to the event loop and needs no lock.
 
     Args:
-        classifier: who answers.
-        max_bytes: of a picture's file.
-        max_pixels: of a picture, decoded.
+        max_bytes: limit of a picture's file.
+        max_pixels: limit of a decoded picture.
         unsure_below: the share of the starts that must agree.
         waiting: how many pictures may wait.
     """
@@ -118,17 +117,17 @@ class Service:
         self._unanswered_of: Counter[str] = Counter()
         seen = classifier.preprocessing
         blank = torch.zeros(seen.channels, seen.size, seen.size, dtype=torch.uint8)
-        self._networks.submit(self._answers, [blank]).result()  # the first answer of a process is slow
+        self._networks.submit(self._answers, [blank]).result()  # warm-up: the first forward pass of a process is slow
 
     async def answer(
         self, parts: AsyncIterable[bytes], client: str = "", gone: Callable[[], Awaitable[bool]] = _stays
     ) -> str:
-        """The JSON that answers to one picture, which comes in parts.
+        """Return the JSON of the prediction for one picture.
 
         Args:
-            parts: the bytes of the file.
-            client: who asks; what the server can bear is shared between clients.
-            gone: tells whether the client has left. Then its picture is not decoded.
+            parts: the bytes of the file, as they arrive.
+            client: its address; the limits are shared between clients.
+            gone: returns whether the client has disconnected; its picture is then not decoded.
 
         Raises:
             InputError: it is not a usable picture.
@@ -154,7 +153,7 @@ class Service:
             if max(self._unanswered, self._unanswered_of[client] / SHARE) >= self.waiting:
                 raise RefusedError(*BUSY, headers=LATER)
             picture = b"".join(received)
-            received.clear()  # or its parts would be kept beside the whole
+            received.clear()  # frees the parts, which `picture` copies
             self._unanswered += 1
             self._unanswered_of[client] += 1
             try:
@@ -165,7 +164,7 @@ class Service:
                 self._unanswered_of[client] -= 1
         except TimeoutError:
             raise RefusedError(*BUSY, headers=LATER) from None
-        except asyncio.CancelledError:  # nothing but the end of the server does that
+        except asyncio.CancelledError:  # only the end of the server cancels
             raise RefusedError(503, "the server has ended; start it again.") from None
         finally:
             self._received -= size
@@ -209,14 +208,14 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(readers, read_picture, picture, seen, max_pixels)
 
     async def _compute(self) -> None:
-        """Whatever is ready, batch after batch, until nothing is."""
+        """Classify what is ready, batch after batch, until nothing is."""
         loop = asyncio.get_running_loop()
         while self._ready:
             batch, self._ready = self._ready[:BATCH], self._ready[BATCH:]
             answers: Sequence[str | Exception]
             try:
                 answers = await loop.run_in_executor(self._networks, self._answers, [pixels for pixels, _ in batch])
-            except Exception as error:  # each of these clients is to hear of it, and the next ones to be answered
+            except Exception as error:  # reported to each of these clients; later ones are still answered
                 answers = [error] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):
                 if future.done():  # cancelled
@@ -232,7 +231,7 @@ class Service:
 
 
 def _json(found: Prediction) -> str:
-    """In ASCII, since a class may be named after a folder whose bytes are no text."""
+    """JSON in ASCII, since a class may be named after a folder with undecodable bytes."""
     uncalibrated = {} if found.calibrated else {"calibrated": False}
     return json.dumps({
         "label": found.label,

@@ -1,1 +1,1 @@
-"""What every part of the program stands on: errors, files, untrusted input, signals, the terminal, the machine."""
+"""The base of all packages: errors, files, untrusted input, options, signals, the terminal, the machine."""

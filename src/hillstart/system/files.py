@@ -1,4 +1,4 @@
-"""Files that are whole or not there: whoever reads one never meets half of it, whenever the writer was stopped."""
+"""Atomic files: a reader never sees a half-written file, whenever the writer was stopped."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from hillstart.system.console import visible
 from hillstart.system.errors import InputError
 
 UNFINISHED = re.compile(r"\..+\.(\d+)\.part")
-"""The name of a file that is not whole yet: that of the file it is to replace, and the process that writes it."""
+"""The name of an unfinished file: the name of the file it will replace, and the process that writes it."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -27,20 +27,20 @@ class MissingError(InputError, FileNotFoundError):
         super().__init__(f"{visible(str(path))}: there is no such file.")
         self.filename = str(path)
 
-    def __str__(self) -> str:  # that of OSError would make an error number of it
+    def __str__(self) -> str:  # OSError.__str__ would print an error number
         return str(self.args[0])
 
 
 class WritingError(InputError, OSError):
-    """A file cannot be written; what stood in its place stands there still."""
+    """A file cannot be written; an earlier file of that name is unchanged."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the system says against writing `path`, in one sentence.
+    """Turn errors of the system while `path` is written into one sentence.
 
     Raises:
-        WritingError: it said so.
+        WritingError: the system raised an OSError.
     """
     try:
         yield
@@ -52,10 +52,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
-    """A new file to write to; it takes the place of `path` when all of it is written.
+    """Give a new file to write to, which replaces `path` once it is complete.
 
     Args:
-        sync: and lies on the disk, so that a power cut does not matter either; False for what can be made again.
+        sync: wait until the file is on the disk, to survive a power cut; False for files that can be made again.
 
     Raises:
         WritingError: the disk is full, the folder is gone or may not be written to, and the like.
@@ -63,7 +63,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
-            # A new file, never one that another has put there: of a link, the file that it leads to would be written.
+            # Create the file: one that is there already could be a link, and its target would be overwritten.
             new.unlink(missing_ok=True)
             os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             yield new
@@ -73,25 +73,25 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
             if sync:
                 on_disk(path.parent)
     finally:
-        with suppress(OSError):  # of a folder that is gone, say; what is left is swept up at the next start
+        with suppress(OSError):  # for example if the folder is gone; `sweep_up` removes what is left at the next start
             new.unlink(missing_ok=True)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading that a stranger may have made: a pipe or a device would never end, or never begin.
+    """Open an untrusted file for reading, unless it is a pipe or a device, which could block or never end.
 
     Raises:
         MissingError: there is no such file.
         InputError: it is a folder, a pipe, a socket or a device, or it cannot be read.
     """
     try:
-        _check_regular(path, path.stat().st_mode)  # first of all, since to open a device may do something
-        # It may have been replaced since: without waiting, a pipe opens at once and is then refused.
+        _check_regular(path, path.stat().st_mode)  # before opening, since opening a device may have an effect
+        # It may have been replaced since; with O_NONBLOCK a pipe opens at once and is then refused.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except InputError:
         raise
-    except ValueError:  # Python's word for it
-        raise InputError(f"{visible(str(path))}: holds a zero byte, as no name of a file does.") from None
+    except ValueError:  # how Python refuses such a name
+        raise InputError(f"{visible(str(path))}: contains a zero byte, which no file name does.") from None
     except FileNotFoundError:
         raise MissingError(path) from None
     except OSError as error:
@@ -105,7 +105,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """All of a text file that a stranger may have made. Raises as `open_regular` does, and UnicodeError."""
+    """Read an untrusted text file. Raises what `open_regular` raises, and UnicodeError."""
     with open_regular(path) as file:
         return file.read().decode(encoding)
 
@@ -117,14 +117,14 @@ def _check_regular(path: Path, mode: int) -> None:
 
 
 FULL_OF_LINKS = frozenset((".venv", "venv", ".git", "node_modules"))
-"""Folders that may lie beside a run that is written into one's working folder; none is ever written into."""
+"""Folders that may be in a working folder that becomes a run's folder; nothing is ever written into them."""
 
 
 def check_links(folder: Path) -> None:
-    """Refuse a folder that would lead what is written into it elsewhere.
+    """Refuse a folder from which a symbolic link leads out, since writing could follow it.
 
     Raises:
-        InputError: a symbolic link in it leads out of it, at any depth, but for `FULL_OF_LINKS`.
+        InputError: there is such a link, at any depth outside `FULL_OF_LINKS`.
     """
     inside = folder.resolve()
     for place, folders, files in os.walk(folder):
@@ -139,7 +139,7 @@ def check_links(folder: Path) -> None:
 
 
 def on_disk(path: Path) -> None:
-    """Wait until a file lies on the disk, or a folder's list of names: without that a power cut brings old names back.
+    """Wait until a file, or a folder's list of names, is on the disk; a power cut could otherwise restore old names.
 
     Raises:
         OSError: the disk cannot take it.
@@ -148,29 +148,29 @@ def on_disk(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems of a network know no such thing for folders
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
             raise
     finally:
         os.close(handle)
 
 
 def sweep_up(folder: Path) -> None:
-    """Remove what processes that were killed had not finished writing in `folder`."""
+    """Remove the unfinished files of killed processes in `folder`."""
     for path in folder.glob(".*.part"):
         found = UNFINISHED.fullmatch(path.name)
-        if found and not _lives(int(found[1])):
+        if found and not _is_running(int(found[1])):
             path.unlink(missing_ok=True)
 
 
 def own_folder(wanted: Path) -> Path:
-    """A new folder for this process alone: `wanted`, or where that is there already, the same name with -2, -3 ...
+    """Make a new folder for this process: `wanted`, or if it exists, the same name with -2, -3 ...
 
     Raises:
         WritingError: none can be made.
     """
     folder, number = wanted, 1
     with writing(wanted):
-        with suppress(FileExistsError):  # where it is no folder, the next one says so
+        with suppress(FileExistsError):  # if it is a file, the next mkdir reports it
             folder.parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
@@ -183,32 +183,32 @@ def own_folder(wanted: Path) -> Path:
 
 
 def relative(path: Path) -> Path:
-    """As a user would write it, from the folder the command was given in."""
+    """The path relative to the folder in which the command was given, if it is inside."""
     start = Path(os.environ.get("PWD", "."))
     return path.relative_to(start) if path.is_relative_to(start) else path
 
 
 def of_the_disk(error: OSError) -> bool:
-    """Whether the fault is a disk's or a folder's rather than the program's."""
+    """Whether the cause is a disk or a folder rather than the program."""
     return error.errno in (*NO_ROOM, *NO_RIGHT, errno.EFBIG, errno.EIO)
 
 
 def reason(error: OSError) -> str:
-    """What the system says, and what would mend it."""
+    """The message of the system, and what the user can do."""
     said = error.strerror or str(error)
     if error.errno in NO_ROOM:
-        return f"{said}; make room on its disk"
+        return f"{said}; free some space on its disk"
     if error.errno == errno.EFBIG:
         return f"{said} for this process; raise that limit (ulimit -f)"
     if error.errno in NO_RIGHT:
         return f"{said}; let its folder be written to, or choose another one"
     if error.errno in NO_FOLDER:
-        return f"{said}; put its folder back"
-    return f"{said}; see to its disk"
+        return f"{said}; restore its folder"
+    return f"{said}; check its disk"
 
 
-def _lives(process: int) -> bool:
-    """Whether another process of this number runs; this one has nothing half written when it sweeps."""
+def _is_running(process: int) -> bool:
+    """Whether another process with this number is running; this process has no unfinished file when it sweeps."""
     if process == os.getpid():
         return False
     try:

@@ -1,9 +1,8 @@
-"""Ctrl-C, SIGTERM and a closed terminal: a training ends between two chunks of its work, and says how it goes on.
+"""Handling of Ctrl-C, SIGTERM and a closed terminal: a training ends between two chunks and prints how to resume it.
 
-Python runs a signal's handler in the main thread, between two of its own instructions, so that no handler runs while
-the thread waits in a library. Therefore a thread of ours hears of each signal as well, and ends the process where the
-main thread cannot be reached, or at the second wish. The standard library only, as in `terminal`: this is imported
-before all else.
+Python runs signal handlers in the main thread, between two bytecodes, so that none runs while that thread waits in a
+library. Therefore another thread receives each signal as well; it ends the process if the main thread does not react,
+or at the second signal. This module uses the standard library alone, since it is imported before anything else.
 """
 
 import os
@@ -21,14 +20,14 @@ from typing import TypeVar
 from hillstart.system.console import outlive
 
 CAUGHT = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP, as of a closed terminal"}
-PATIENCE = 4.0  # seconds for the main thread to notice, in case it waits in a library
-TWICE = 1.0  # seconds within which a second one is the same wish: it comes from the terminal and through a launcher too
-RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of the variables by which launchers number their processes
+PATIENCE = 4.0  # seconds for the main thread to react, in case it waits in a library
+TWICE = 1.0  # seconds in which a second signal counts as the same one: the terminal and a launcher may both send it
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # variables in which launchers number their processes
 
 T = TypeVar("T")
 
-asked: int | None = None  # the signal that wants this process to end
-_holding = 0  # how many blocks hold a signal back until `check_interrupt`
+asked: int | None = None  # the signal that asked this process to end
+_deferring = 0  # nesting depth of `deferred`
 _noticed = threading.Event()
 _is_heard = False
 _speaking = threading.Lock()
@@ -37,14 +36,14 @@ _onward: Callable[[], str] = "nothing was trained yet.".__str__
 
 
 class Interrupted(SystemExit):
-    """A signal wants the program to end; the exit code is 128 + its number, as shells have it."""
+    """A signal asked the program to end; the exit code is 128 + its number, as in shells."""
 
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """A whole command: whatever the moment, one of the signals ends it in good order, with one line and no traceback.
+    """Run a whole command, so that a signal at any moment ends it cleanly, with one line and no traceback.
 
-    One that was ignored when the process began, as under nohup, stays so.
+    A signal that was ignored when the process began, as under nohup, stays ignored.
     """
     _hear()
     install_handlers()
@@ -61,7 +60,7 @@ def caught() -> Iterator[None]:
 
 
 def install_handlers() -> None:
-    """Be the one who handles the signals, if a command is under way: Lightning puts handlers of its own in place."""
+    """Install our signal handlers while a command runs; needed again after Lightning has installed its own."""
     if _is_heard and threading.current_thread() is threading.main_thread():
         for number in CAUGHT:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -70,22 +69,22 @@ def install_handlers() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Work that a signal may end at `check_interrupt` only, and at its end."""
-    global _holding
-    _holding += 1
+    """Let a signal end the enclosed work only at `check_interrupt` and at its end."""
+    global _deferring
+    _deferring += 1
     try:
         yield
     finally:
-        _holding -= 1
-    if not _holding:
+        _deferring -= 1
+    if not _deferring:
         check_interrupt()
 
 
 def check_interrupt() -> None:
-    """A moment at which all is in order: end here, if a signal came.
+    """End here if a signal came; called where the state is consistent.
 
     Raises:
-        Interrupted: it did.
+        Interrupted: a signal came.
     """
     if asked is not None:
         _noticed.set()
@@ -93,31 +92,31 @@ def check_interrupt() -> None:
 
 
 def interruptible(items: Iterable[T]) -> Iterator[T]:
-    """The same items, with a moment to `check_interrupt` before each."""
+    """Yield the same items, with `check_interrupt` before each."""
     for item in items:
         check_interrupt()
         yield item
 
 
 def say(onward: Callable[[], str]) -> None:
-    """From now on, how the last line of an interrupted command ends."""
+    """Set how the last line of an interrupted command ends, which says how to resume."""
     global _onward
     _onward = onward
 
 
 def when_ended_at_once(call: Callable[[], object]) -> None:
-    """To be called from another thread before the process ends without the main thread."""
+    """Register a function to call, from another thread, before the process ends without its main thread."""
     _at_once.append(call)
 
 
 def pass_on(number: int) -> None:
-    """A signal that came to another process of the same work counts as if it had come to this one."""
+    """Handle a signal that came to another process of the same training as if it had come to this one."""
     _ask(number)
     os.kill(os.getpid(), number)
 
 
 def command(name: str, argument: str) -> str:
-    """What a user types to give one argument to `train` or `report`, by the same way as this command was given."""
+    """The command line that passes one argument to `train` or `report`, in the way that this command was started."""
     if name == "train" and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"}.isdisjoint(os.environ):
         return f"the same command with {shlex.quote(argument)}"
     program = Path(sys.argv[0])
@@ -127,19 +126,19 @@ def command(name: str, argument: str) -> str:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     _ask(number)
-    if not _holding:
+    if not _deferring:
         raise Interrupted(128 + number)
 
 
 def _ask(number: int) -> None:
     global asked
     if asked is None:
-        outlive()  # who reads what this process says may have ended by the same signal
+        outlive()  # the reader of our output may have ended by the same signal
         asked = number
 
 
 def _hear() -> None:
-    """Let a thread hear of every signal, whatever the main thread waits for."""
+    """Start the thread that receives every signal, whatever the main thread waits for."""
     global _is_heard
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -151,7 +150,7 @@ def _hear() -> None:
 def _listen(reading: int) -> None:
     came = None
     while True:
-        # Those that came while a busy machine gave this thread no turn are one wish.
+        # Several signals that came before this thread got to run count as one.
         numbers = [number for number in os.read(reading, 512) if number in CAUGHT]
         if not numbers:
             continue
@@ -182,6 +181,6 @@ def _say_last_words() -> None:
 
 
 def _write(sentence: str) -> None:
-    with suppress(OSError):  # nobody is left to read it
-        below_a_bar = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""  # which had hidden the cursor
+    with suppress(OSError):  # the terminal is gone
+        below_a_bar = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides the cursor
         os.write(2, f"{below_a_bar}{sentence}\n".encode())

@@ -23,7 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 NOTES = "machine.json"
-"""The file of what was measured, in the user's cache."""
+"""The file of measured choices, in the user's cache."""
 
 
 def parallel_map(function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
@@ -44,9 +44,9 @@ def parallel_map(function: Callable[[T], R], items: Iterable[T], ahead: int) -> 
 
 
 def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> str:
-    """The choice that is noted for this processor and this torch, or is measured and noted now.
+    """The choice stored for this processor and this version of torch; if there is none, measure and store it.
 
-    A note that cannot be read is written anew; where none can be written, each process measures for itself.
+    An unreadable file is written anew. If the file cannot be written, each process measures again.
     """
     key = f"{processor()}; torch {torch.__version__}; {what}"
     if (found := _notes().get(key)) in choices:
@@ -69,32 +69,32 @@ def _notes() -> dict[str, str]:
 
 
 def own_cache() -> Path:
-    """Where what can be found again is kept: `hillstart` in $XDG_CACHE_HOME, or else in ~/.cache.
+    """The cache folder of the user: `hillstart` in $XDG_CACHE_HOME, or else in ~/.cache.
 
     Raises:
         RuntimeError: the user has no home.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))  # its standard has a relative one passed over
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))  # by its standard a relative path is ignored
     return (base if base.is_absolute() else Path.home() / ".cache") / "hillstart"
 
 
 def made_cache(name: str = "") -> Path:
-    """The folder called so in `own_cache`, or that itself, made where it is missing.
+    """A folder in `own_cache`, or `own_cache` itself; it is made if missing.
 
     Raises:
-        OSError: it cannot be made, or it is a link, through which nothing is written.
+        OSError: it cannot be made, or it is a link, which could lead elsewhere.
         RuntimeError: the user has no home.
     """
     for folder in (own_cache(), own_cache() / name):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.is_symlink():
-            raise OSError(errno.ELOOP, "is a link, through which nothing is written", str(folder))
+            raise OSError(errno.ELOOP, "is a link, and nothing is written through links", str(folder))
     return folder
 
 
 @cache
 def processor() -> str:
-    """What it is called, and of which family and model, for its name alone may stand for many."""
+    """Name, family and model of the processor; the name alone can stand for several."""
     told: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -105,7 +105,7 @@ def processor() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Of a GPU its name; of a CPU its kind, and the threads that are used."""
+    """The name of a GPU; for a CPU its architecture and the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -114,14 +114,14 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Versions of the packages that results depend on."""
     packages = {name: version(name) for name in ("hillstart", "torch", "lightning", "hydra-core")}
     return packages | {"python": platform.python_version()}
 
 
 @cache
 def commit() -> str | None:
-    """The commit of the checkout this file lies in, with a + where files were changed since; None outside one."""
+    """The commit of the checkout that holds this file, with a + if files were changed since; None outside one."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None

@@ -1,7 +1,7 @@
-"""The types of options: one check for whatever is typed, read from a file, or given from Python.
+"""Validation of options, whether they are typed, read from a file or given from Python.
 
-An option is a keyword argument of a function or class, and its annotation is its schema: a type, bounds where it has
-any, and in `Says` the words for what it must be.
+An option is a keyword argument of a function or class. Its annotation is its schema: a type, bounds if it has any, and
+in `Says` the words for what it must be.
 """
 
 import difflib
@@ -21,12 +21,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LARGEST = 2**63 - 1
-"""Of a whole number where nothing bounds it earlier: the last that a tensor holds."""
+"""Largest integer that an option may have: the largest that a tensor holds."""
 
 
 @dataclass(frozen=True)
 class Says:
-    """What an option must be, in words that go on from "it must be"."""
+    """What an option must be, in words that continue "it must be"."""
 
     what: str | Callable[[], str]
 
@@ -35,13 +35,13 @@ class Says:
 
 
 def whole(least: int, most: int = LARGEST, of: str = "a whole number") -> tuple[Any, ...]:
-    """What `Annotated[int, ...]` holds for a whole number in these bounds."""
+    """Metadata of `Annotated[int, ...]` for an integer within bounds."""
     bounds = f", {least} or more" if most == LARGEST else f" from {least} to {most}"
     return Ge(least), Le(most), Says(of + bounds)
 
 
 def one_of(known: Collection[str]) -> tuple[Any, ...]:
-    """What `Annotated[str, ...]` holds for one of the names that `known` has when the option is checked."""
+    """Metadata of `Annotated[str, ...]` for a name that is in `known` when the option is checked."""
     return Predicate(lambda name: name in known), Says(lambda: f"one of {', '.join(known)}")
 
 
@@ -53,16 +53,16 @@ Names = Annotated[Sequence[str] | None, Says("a list of names, such as [lion,duc
 
 
 def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that do not fit the annotations of the function or class that they are given to.
+    """Refuse options that do not match the annotations of the function or class that takes them.
 
     Args:
-        group: the key that they stand under, such as `data`; empty for the options at the top.
-        takes: what they are given to.
+        group: the key above them, such as `data`; empty for top-level options.
+        takes: the function or class.
 
     Raises:
         InputError: a key is unknown or missing, or a value is not of its type or out of its bounds.
     """
-    import pydantic  # here, as predictions check no options
+    import pydantic  # imported here because predictions start without it
 
     of = _parameters(takes)
     for key in options:
@@ -77,7 +77,7 @@ def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> 
 
 
 def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorator of a function whose keyword arguments are the options under `group`: checks them before it runs."""
+    """Decorate a function whose keyword arguments are the options under `group`: they are checked before it runs."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
@@ -91,7 +91,7 @@ def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:
-    """The end of a sentence about a name that is unknown: the nearest right one, or all of them."""
+    """The end of a sentence about an unknown name: the nearest known one, or all known ones."""
     right = list(right)
     near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
     return f"; the nearest is {near[0]}" if near else f"; there are {', '.join(right)}"

@@ -1,10 +1,10 @@
-"""What a file must be before it is read, for it may come from a stranger: of a description of sound size, and harmless.
+"""Checks on untrusted files before parsing: bounded size, no code execution.
 
-Nothing here builds what a file describes. The text or pickle in which it does so is first gone through for how much
-memory it would take, which is bounded by `MAX_DESCRIPTION_BYTES` in the file and `MAX_ROOM` out of it, and a pickle
-for what it would do: make plain data of few levels, whose dicts have names as keys, and in which nothing but texts and
-tensors is found in two places. Else ten lists, each holding the one before a hundred times, would be endless to print,
-and whole numbers could be chosen so that a dict of them takes hours to make.
+Nothing here builds the objects that a file describes. Text and pickles are scanned first for the memory they would
+take: at most `MAX_DESCRIPTION_BYTES` in the file and `MAX_ROOM` as objects. Pickles are also scanned for what they do:
+they may only make plain data of few levels, whose dicts have names as keys, and in which only texts and tensors occur
+in two places. Otherwise ten lists, each holding the previous one a hundred times, would take for ever to print, and
+integer keys could be chosen so that building a dict takes hours.
 """
 
 import json
@@ -19,27 +19,26 @@ from typing import Any, BinaryIO, NamedTuple
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
 
-# Of the JSON in a model file and of the pickle in a checkpoint: 16 starts need a few kilobytes, a hundred thousand 5
-# megabytes.
+# The JSON in a model file or the pickle in a checkpoint: 16 starts need a few kilobytes, a hundred thousand 5 MB.
 MAX_DESCRIPTION_BYTES = 8 << 20
-# What either may take as Python objects, by a count that a hundred thousand starts bring to 78 MiB.
+# Either as Python objects, by the estimate below; a hundred thousand starts need 78 MiB.
 MAX_ROOM = 96 << 20
 MAX_DIRECTORY_BYTES = 1 << 20
-"""Of the entries of a checkpoint, one for each tensor, as a zip lists them at its end."""
+"""The directory at the end of the zip that a checkpoint is; it has an entry for each tensor."""
 MAX_DEPTH = 16
 LONGEST = 200
-"""Characters of what another library says of a file, in a sentence of ours."""
+"""Characters of another library's message that an error of ours repeats."""
 
 
 def briefly(said: object) -> str:
-    """What another library says of a file, which may repeat what is in it, as part of a line that can be printed."""
+    """Shorten another library's message, which may repeat bytes of a file, to printable text."""
     words = " ".join(str(said).split()).rstrip(".")
     plain = "".join(c if c.isprintable() else "?" for c in words[: LONGEST + 1])
     return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."
 
 
 def opened(path: Path) -> BinaryIO:
-    """A model file or checkpoint.
+    """Open a model file or checkpoint.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
@@ -55,29 +54,29 @@ def opened(path: Path) -> BinaryIO:
 
 
 def refusal(path: Path, wrong: str) -> InputError:
-    """A file that a run did not write like this."""
+    """The error for a file that a run cannot have written like this."""
     return InputError(f"{path}: {wrong}; give a file as a run wrote it.")
 
 
 # ---------------------------------------------------------------- YAML, JSON
 
 MAX_YAML_BYTES = 1 << 18
-"""Of the options of a run, which take some kilobytes."""
+"""The options of a run; they take some kilobytes."""
 
 
 def yaml_text(path: Path) -> str:
-    """A file of options as text, which is of sound size and holds no alias: ten levels of them make a billion values.
+    """Read a file of options of bounded size and without aliases: ten levels of aliases can make a billion values.
 
     Raises:
         InputError: it cannot be read, is too large, or holds an alias.
     """
-    import yaml  # type: ignore[import-untyped] # predictions need none
+    import yaml  # type: ignore[import-untyped] # predictions need no YAML
 
     try:
         with open_regular(path) as file:
             content = file.read(MAX_YAML_BYTES + 1)
         if len(content) > MAX_YAML_BYTES:
-            raise refusal(path, "it is longer than the options of any run")
+            raise refusal(path, "it is larger than the options of any run")
         text = content.decode()
         tokens = yaml.scan(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if any(isinstance(token, yaml.AliasToken) for token in tokens):
@@ -87,16 +86,16 @@ def yaml_text(path: Path) -> str:
     return text
 
 
-# No less than a sign of JSON adds to its Python objects: of the list or dict it begins, the value that follows it, or
-# half of a text's.
+# A lower bound of what a character of JSON adds to the Python objects: the list or dict that it begins, the value that
+# follows it, or half of a text.
 _SIGNS = (("[", 100), ("{", 350), (",", 40), ('"', 32))
 
 
 def header(path: Path) -> dict[str, Any]:
-    """What a safetensors file says before its tensors.
+    """Read the header of a safetensors file.
 
     Raises:
-        InputError: it says nothing, or too much, or there is no such file.
+        InputError: it is missing or too large, or there is no such file.
     """
     with opened(path) as file:
         length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
@@ -107,21 +106,21 @@ def header(path: Path) -> dict[str, Any]:
 
 
 def parsed(path: Path, text: str | bytes) -> Any:
-    """JSON without what Python's reader is lenient in: a name twice, NaN, and numbers beyond all measure.
+    """Parse JSON strictly: no duplicate names, no NaN, no numbers of 2^64 or more.
 
     Raises:
-        InputError: it is not sound, or would take too much memory.
+        InputError: it is not valid, or would take too much memory.
     """
 
     def number(digits: str) -> int | float:
         value = int(digits) if digits.lstrip("-").isdigit() else float(digits)
         if not abs(value) < 2**64:
-            raise ValueError("no number of ours")
+            raise ValueError("number too large")
         return value
 
     def named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
-            raise ValueError("a name twice")
+            raise ValueError("duplicate name")
         return found
 
     try:
@@ -137,19 +136,19 @@ def parsed(path: Path, text: str | bytes) -> Any:
 
 # ---------------------------------------------------------------- checkpoints
 
-# How a zip by torch ends: length and place of its directory of entries, which lies right before; and no comment.
+# The end of a zip by torch: length and position of the directory, which is right before it, and no comment.
 _END = struct.Struct("<4s36x2Q4s4xQ4x4s18x")
 
 
 def check_checkpoint(path: Path, file: BinaryIO) -> None:
-    """That this is a zip as torch writes it, undamaged, and that its pickle builds nothing but plain data.
+    """Check that a file is an undamaged zip as torch writes it, and that its pickle builds only plain data.
 
-    torch itself unpacks what is packed, ignores checksums, and looks for the directory and for names in it in ways of
-    its own: where zipfile could see other entries than torch will, the file is refused.
+    torch unpacks compressed entries, ignores checksums, and finds the directory and names in it differently from
+    zipfile. A file in which zipfile could see other entries than torch is refused.
 
     Raises:
-        InputError: it asks for what no checkpoint does.
-        Exception: whatever else the damage leads to.
+        InputError: it asks for something that no checkpoint does.
+        Exception: any other class, for damaged files.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(size - _END.size)
@@ -178,12 +177,12 @@ def check_checkpoint(path: Path, file: BinaryIO) -> None:
         _check_pickle(path, archive.read(pickled))
 
 
-# All that the pickle in a checkpoint may name. torch allows more, some of which allocates whatever it is asked for.
+# The only globals in the pickle of a checkpoint. torch allows more, some of which allocate as much as they are told to.
 _EMPTY, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 _STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _NAMES = {_EMPTY, _TENSOR, *(f"torch {kind}Storage" for kind in _STORAGES)}
 
-# All that it may do; `_KEYS` make what may be the key of a dict, `_MADE` and `_GROWN` put together what they find.
+# The only opcodes: `_KEYS` make possible keys of a dict, `_MADE` and `_GROWN` combine what is on the stack.
 _KEYS = {"GLOBAL", "BINUNICODE", "BININT", "BININT1", "BININT2", "NONE", "NEWTRUE", "NEWFALSE"}
 _PUT, _GET = {"BINPUT", "LONG_BINPUT"}, {"BINGET", "LONG_BINGET"}
 _MADE = {
@@ -192,14 +191,14 @@ _MADE = {
 }
 _GROWN = {"APPEND", "APPENDS", "SETITEM", "SETITEMS"}
 _ALLOWED = {"PROTO", "MARK", "STOP"} | _KEYS | _PUT | _GET | _MADE | _GROWN
-_ROOM = 80  # no less than one of these adds to the objects, beside the number or text that it holds
+_ROOM = 80  # bytes that an opcode adds to the objects at least, beside its number or text
 
 
 class _Item(NamedTuple):
-    """What a pickle has on its stack.
+    """An object on the stack of a pickle.
 
-    `depth`: levels below it that hold something. `name`: of what may be a key, or be called. `repeats`: whether it may
-    be found in several places.
+    `depth`: levels of containers below it. `name`: set if it may be a key or be called. `repeats`: whether it may occur
+    in several places.
     """
 
     depth: int = 0
@@ -242,7 +241,7 @@ def _check_pickle(path: Path, pickled: bytes) -> None:
 
 
 def _together(path: Path, does: str, items: list[_Item]) -> _Item:
-    """What an opcode of a pickle makes of these."""
+    """The result of an opcode of a pickle for these items."""
     if does in ("SETITEM", "SETITEMS") and any(key.name is None for key in items[1::2]):
         raise refusal(path, "it holds a dict whose keys are not names")
     called = items[0].name if does == "REDUCE" else None
@@ -251,5 +250,5 @@ def _together(path: Path, does: str, items: list[_Item]) -> _Item:
     grown = items.pop(0).depth if does in _GROWN else 0
     depth = max((item.depth + 1 for item in items), default=0)
     if depth > MAX_DEPTH:
-        raise refusal(path, "it holds lists within lists without end")
+        raise refusal(path, "its lists are nested too deeply")
     return _Item(max(grown, depth), repeats=called == _TENSOR)
