@@ -8,10 +8,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hillstart.engine.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST, accuracy_interval, quantiles
+from hillstart.engine.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST
 from hillstart.report import charts
 from hillstart.report.finished_run import FinishedRun
 from hillstart.report.page import Section
+from hillstart.system.statistics import accuracy_interval, quantiles
 
 SINGLE = 100
 """Up to so many starts each has a line of its own; more are shown as bands."""

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import accuracy_interval
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration, probabilities, vote
 from hillstart.report import charts
 from hillstart.report.page import Section, data_uri
 from hillstart.report.reliability import TITLES, draw, with_bins
 from hillstart.runs.summary import tells
+from hillstart.system.statistics import accuracy_interval
 
 MISTAKES = 12
 BEHIND_A_CELL, PIXELS_IN_ALL = 12, 1_500_000

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hillstart.engine.starts import standard_error
 from hillstart.runs.reader import Run, read
 from hillstart.system.errors import InputError
+from hillstart.system.statistics import standard_error
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

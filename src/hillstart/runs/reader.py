@@ -13,10 +13,11 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from jaxtyping import Float
 
-from hillstart.engine.starts import DIVERGED, STATUS, quantiles
+from hillstart.engine.starts import DIVERGED, STATUS
 from hillstart.runs.tables import STARTS
 from hillstart.system.errors import InputError
 from hillstart.system.files import read_text
+from hillstart.system.statistics import quantiles
 from hillstart.system.untrusted import briefly, yaml_text
 
 OPTIONS, OVERRIDES = Path(".hydra", "config.yaml"), Path(".hydra", "overrides.yaml")

@@ -11,9 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hillstart.engine.starts import StartResult, accuracy_interval, quantiles, standard_error, standing, varying
+from hillstart.engine.starts import StartResult, standing, varying
 from hillstart.runs.results import NOTABLE, RunResult, remark
 from hillstart.system.files import relative
+from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, STATUS, accuracy_interval, quantiles, standard_error
+from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, STATUS
 from hillstart.runs.reader import stored_overrides
 from hillstart.runs.summary import SHOWN, Result, heading, said_of, settings, short, show, show_settings, uncertain
 from hillstart.runs.tables import STARTS
 from hillstart.system.errors import InputError
 from hillstart.system.files import read_text, relative, replacing
+from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 
 log = logging.getLogger(__name__)
 
