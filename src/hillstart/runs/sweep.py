@@ -126,7 +126,7 @@ def close(folder: Path) -> None:
             f"best by {how}: job {best_job}, seed {best_seed}: test accuracy {test[0]:.4f} "
             f"(one standard error: {uncertain(*test)})"
         )
-    log.info(f"results of the multirun: {relative(folder)}")
+    log.info(f"results of all jobs in {relative(folder)}")
 
 
 def left(folder: Path, jobs: int) -> str:
