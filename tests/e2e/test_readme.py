@@ -207,7 +207,7 @@ def rows(table: Path) -> list[dict[str, str]]:
 
 def new_run(done: Done) -> Path:
     """The folder of the run that a command says it has left."""
-    (said,) = re.findall(r"the (?:run|sweep) lies in (\S+)$", done.out, re.MULTILINE)
+    (said,) = re.findall(r"results(?: of all jobs)? in (\S+)$", done.out, re.MULTILINE)
     return done.folder / said
 
 

@@ -16,13 +16,14 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import browser, console, opened  # noqa: F401 - a fixture
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import Hyperparameters, Start, accuracy_interval
+from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.calibration import before_and_after
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration
 from hillstart.network import Network
 from hillstart.report import box, learning, quality
 from hillstart.report.page import render
+from hillstart.system.statistics import accuracy_interval
 from made import blobs
 
 HOSTILE = "<b onclick=alert(1)>"

@@ -88,18 +88,18 @@ def test_a_sweep_has_one_page_over_all_its_starts(browser: WebDriver, runs: Path
 
 def test_what_was_read_back_is_what_was_written(runs: Path) -> None:
     run = finished_run.read(runs / "doodles")
-    assert [row["rank"] for row in run.rows] == [str(k) for k in range(1, 7)]
+    assert [row.rank for row in run.rows] == list(range(1, 7))
     assert len(run.sound) == 3
     assert len(run.diverged) == 3
     with (runs / "doodles" / "history.csv").open() as file:
         lines = list(csv.DictReader(file))
     for s, row in enumerate(run.rows):
-        of = [line for line in lines if (line["seed"], line["eta"]) == (row["seed"], row["eta"])]
-        assert len(of) == int(row["epochs"])
+        of = [line for line in lines if (line["seed"], line["eta"]) == (row.cells["seed"], row.cells["eta"])]
+        assert len(of) == row.result.epochs
         expected = [[float(line[k]) for k in ("train_cost", "val_cost", "val_accuracy")] for line in of]
         assert np.array_equal(run.history[s, : len(of)], expected, equal_nan=True)
         assert np.isnan(run.history[s, len(of) :]).all()
-    assert [start.seed for start in run.model.origins] == [int(row["seed"]) for row in run.sound]
+    assert [start.seed for start in run.model.origins] == [row.result.start.seed for row in run.sound]
 
 
 def test_a_sweep_compares_starts_of_one_shape_only(runs: Path) -> None:
@@ -165,8 +165,8 @@ def test_a_run_that_has_not_ended_is_refused(copy: Path) -> None:
     [
         ("summary.json", "[1]", "cannot be read"),
         ("summary.json", '{"best_seed": 3}', "summary.json"),
-        ("starts.csv", "seed,eta\n1,2\n", "holds no ranks"),
-        ("history.csv", "seed,epoch\n99,1\n", "history.csv: cannot be read back"),
+        ("starts.csv", "seed,eta\n1,2\n", "starts.csv"),
+        ("history.csv", "seed,epoch\n99,1\n", "history.csv: row 1"),
         (".hydra/config.yaml", "- a\n", "config.yaml: holds no options"),
         (".hydra/config.yaml", "a: {b: [", "config.yaml: cannot be read"),
         ("network.safetensors", "", "network.safetensors"),
@@ -202,7 +202,7 @@ def test_a_sweep_of_different_costs_shows_those_of_one_kind(tmp_path: Path) -> N
     costs = "network.cost=quadratic,log_likelihood"
     train(tmp_path, "-m", *SMALL, costs, "starts=2", "report=false", "hydra.sweep.dir=sweep")
     run = finished_run.read(tmp_path / "sweep")
-    assert {row["network.cost"] for row in run.rows} == {run.model.network.cost}
+    assert {row.cells["network.cost"] for row in run.rows} == {run.model.network.cost}
     assert (len(run.rows), run.left_out, run.jobs) == (2, 2, 1)
     learned = learning.section(run).look
     assert "only the random numbers" in learned

@@ -83,8 +83,8 @@ def test_rows_are_read_back_to_the_last_bit(tmp_path: Path, ended: bool) -> None
 @pytest.mark.parametrize("damage", ["seed\n1\n", "nothing,like,it\n1,2,3\n", "seed,eta\n1,x\n"])
 def test_a_damaged_table_is_named(tmp_path: Path, damage: str) -> None:
     tables = Tables(tmp_path, [Start(0, Hyperparameters(0.1))])
-    with pytest.raises(InputError, match=r"starts\.csv cannot be read back"):
+    with pytest.raises(InputError, match=r"starts\.csv"):
         tables.read()
     tables.starts.write_text(damage)
-    with pytest.raises(InputError, match=r"starts\.csv cannot be read back"):
+    with pytest.raises(InputError, match=r"starts\.csv"):
         tables.read()

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 import hillstart
-from hillstart.engine.starts import Hyperparameters, Start, accuracy_interval
+from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.calibration import expected_calibration_error
 from hillstart.network import Network
 from hillstart.runs import experiment
 from hillstart.system.errors import InputError
+from hillstart.system.statistics import accuracy_interval
 from hillstart.training import packs
 from hillstart.training.callbacks import Checkpoints, WholeCheckpoints
 from hillstart.training.module import Training

@@ -9,8 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hillstart.runs.compare import CONFIDENCE, MEASURED, Comparison, compare
-from hillstart.runs.reader import SPREAD, TESTS
+from hillstart.runs.compare import CONFIDENCE, MEASURED, SPREAD, TESTS, Comparison, compare
 from hillstart.system.console import visible
 from hillstart.system.errors import InputError
 

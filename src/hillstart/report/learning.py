@@ -8,10 +8,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hillstart.engine.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST, accuracy_interval, quantiles
+from hillstart.engine.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST
 from hillstart.report import charts
 from hillstart.report.finished_run import FinishedRun
 from hillstart.report.page import Section
+from hillstart.runs.tables import STARTS, StartRow
+from hillstart.system.statistics import accuracy_interval, quantiles
 
 SINGLE = 100
 """Up to so many starts each has a line of its own; more are shown as bands."""
@@ -22,7 +24,7 @@ STEEP = 20.0
 
 def section(run: FinishedRun) -> Section:
     """The fan of curves, the ranked table, and what became of starts that diverged."""
-    varying = [name for name in run.rows[0] if _tells_apart(run, name)]
+    varying = [name for name in run.rows[0].cells if _tells_apart(run, name)]
     settings = [name for name in varying if name != "job"]
     shown = run.rows[:ROWS]
     return Section(
@@ -37,7 +39,7 @@ def section(run: FinishedRun) -> Section:
             "varying": varying,
             "rows": shown,
             "summary": run.summary,
-            "spread": quantiles([float(row["val_accuracy"]) for row in run.sound]),
+            "spread": quantiles([row.result.val_accuracy for row in run.sound]),
             "settings": settings,
             "interval": accuracy_interval,
             "jobs": run.jobs,
@@ -46,13 +48,13 @@ def section(run: FinishedRun) -> Section:
 
 
 def _tells_apart(run: FinishedRun, name: str) -> bool:
-    plain = ("seed", "rank", "status", "epochs", "train_cost", "val_cost", "val_accuracy")
-    return name not in plain and len({row[name] for row in run.rows}) > 1
+    of_every_start = {*STARTS} - {"eta"}
+    return name not in of_every_start and len({row.cells.get(name) for row in run.rows}) > 1
 
 
-def _last_epochs(run: FinishedRun, row: dict[str, str]) -> list[float]:
+def _last_epochs(run: FinishedRun, row: StartRow) -> list[float]:
     costs = run.history[list(run.rows).index(row), :, TRAIN_COST]
-    return [float(cost) for cost in costs[: int(row["epochs"])][-3:]]
+    return [float(cost) for cost in costs[: row.result.epochs][-3:]]
 
 
 def _look(starts: int, settings: Sequence[str]) -> str:

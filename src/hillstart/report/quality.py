@@ -12,13 +12,13 @@ from torch import Tensor
 
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import accuracy_interval
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration, probabilities, vote
 from hillstart.report import charts
 from hillstart.report.page import Section, data_uri
 from hillstart.report.reliability import TITLES, draw, with_bins
-from hillstart.runs.summary import tells
+from hillstart.runs.summary import temperature_effect
+from hillstart.system.statistics import accuracy_interval
 
 MISTAKES = 12
 BEHIND_A_CELL, PIXELS_IN_ALL = 12, 1_500_000
@@ -68,7 +68,7 @@ def section(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> Sec
                     (f"vote of {model.network.starts} starts", "vote_test_accuracy"),
                 )[: model.network.starts]
             ],
-            "told": tells(summary["calibration"], summary["vote_test_accuracy"], len(y)),
+            "told": temperature_effect(summary["calibration"], summary["vote_test_accuracy"], len(y)),
         },
         {"cells": {f"{a},{b}": [card(i) for i in members] for (a, b), members in behind.items()}},
     )

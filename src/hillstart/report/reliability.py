@@ -4,7 +4,6 @@ Guo et al. 2017, *On Calibration of Modern Neural Networks*, fig. 1: were every 
 the diagonal.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,22 @@ from matplotlib.figure import Figure
 
 from hillstart.inference.calibration import Bin
 from hillstart.report import charts
+from hillstart.runs.reader import RunRecord
 from hillstart.system.errors import InputError
-from hillstart.system.files import read_text
 
 TITLES = {"before": "outputs as they are", "after": "with the temperature"}
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """`calibration` of the `summary.json` in a run's folder.
+    """Read `calibration` from the `summary.json` of a run.
 
     Raises:
         InputError: it is missing or damaged.
     """
-    path = folder / "summary.json"
+    path, summary = folder / "summary.json", RunRecord(folder).summary
     try:
-        return with_bins(json.loads(read_text(path))["calibration"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        return with_bins(summary["calibration"])
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no calibration ({error}); give the folder of a run that has ended.") from error
 
 

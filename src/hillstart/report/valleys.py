@@ -11,13 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from hillstart.data.batches import Sample, generator
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import Start, quantiles, varying
+from hillstart.engine.starts import Start, varying
 from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.report import charts
 from hillstart.report.lines import ANOTHER, SHARE, VERDICTS, lines
 from hillstart.report.matching import CENTRE, shuffled
 from hillstart.report.page import Section, floats
+from hillstart.system.statistics import quantiles
 
 TITLE = "The valleys: where did the starts end?"
 LOOK = "Look at the hill between two starts: is it still there once the hidden nodes of both are numbered alike?"

@@ -44,7 +44,7 @@ def write(
     run = finished_run.read(folder, population)
     data, eta = run.population.data, run.model.origins[0].hyperparameters.eta
     own = [(Path(path).name, read_picture(path, data.preprocessing)) for path in pictures]
-    costs = [float(row["val_cost"]) for row in run.sound]
+    costs = [row.result.val_cost for row in run.sound]
     sections = [
         *box.sections(run.model, data, eta, own=own),
         _hill(run, patience),

@@ -1,7 +1,8 @@
-"""How two samples differ: the difference of their medians or means with an interval, and who is ahead how often."""
+"""Compares the starts of two runs: medians, means and their intervals, superiority, and what limits the comparison."""
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hillstart.engine.starts import standard_error
-from hillstart.runs.reader import Run, read
+from hillstart.engine.starts import varying
+from hillstart.runs.reader import RunRecord
 from hillstart.system.errors import InputError
+from hillstart.system.statistics import quantiles, standard_error
+from hillstart.system.untrusted import briefly
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -26,7 +29,7 @@ class Difference:
     high: float
 
     def shown(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether 0 is outside the interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -36,14 +39,14 @@ def _difference(A: np.ndarray, B: np.ndarray, *value_low_high: float) -> Differe
 
 
 def difference_of_medians(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]) -> Difference:
-    """Median of B less median of A, with the percentile interval of the bootstrap; at least two values each.
+    """Median of B minus median of A, with the percentile bootstrap interval; needs two values of each.
 
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. Not the BCa interval of ch. 14: its
-    acceleration is a jackknife's, which fails for medians (ch. 11), and with tied values, as accuracies on few pictures
-    are, it mostly was no number at all. With ties the percentiles err on the wide side; below 5 values the interval is
-    too narrow (2 values: it held the truth in 65% of 400 trials). The same starts always give the same interval.
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. The BCa interval of ch. 14 is not used: its
+    jackknife fails for medians (ch. 11), and with tied values, as of accuracies on few pictures, it was mostly nan.
+    With ties the percentile interval is too wide; below 5 values it is too narrow (with 2 values it covered the true
+    value in 65% of 400 trials). The random numbers are seeded, so the same starts always give the same interval.
     """
-    from scipy.stats import bootstrap  # here, for it takes a second, for which a mistake or --help need not wait
+    from scipy.stats import bootstrap  # imported here because it takes a second
 
     def statistic(A: np.ndarray, B: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.asarray(np.median(B, axis=axis) - np.median(A, axis=axis))
@@ -52,7 +55,7 @@ def difference_of_medians(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]
         (A, B),
         statistic,
         n_resamples=RESAMPLES,
-        batch=max(1, 1_000_000 // max(len(A), len(B))),  # so that 10,000 starts take 8 MB at a time, not 800
+        batch=max(1, 1_000_000 // max(len(A), len(B))),  # 8 MB at a time
         vectorized=True,
         confidence_level=CONFIDENCE,
         method="percentile",
@@ -62,9 +65,9 @@ def difference_of_medians(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]
 
 
 def difference_of_means(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]) -> Difference:
-    """Mean of B less mean of A, with the interval of Welch (Biometrika 34, 1947), for spreads that may differ.
+    """Mean of B minus mean of A, with Welch's interval for unequal variances (Biometrika 34, 1947).
 
-    At least two values each. Where neither run's values vary, the interval has no width.
+    Needs two values of each. The interval has no width if neither run's values vary.
     """
     from scipy.stats import ttest_ind
 
@@ -72,15 +75,15 @@ def difference_of_means(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]) 
     if not np.ptp(A) and not np.ptp(B):
         return _difference(A, B, value, value, value)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # one of the two may not vary
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # if one of the two does not vary
         interval = ttest_ind(B, A, equal_var=False).confidence_interval(CONFIDENCE)
     return _difference(A, B, value, interval.low, interval.high)
 
 
 def superiority(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"], *, lower_is_better: bool = False) -> float:
-    """Share of the pairs in which B's value beats A's, a tie counting half: 0.5 where neither is ahead.
+    """Share of pairs in which B's value is better than A's; ties count half, so 0.5 means that neither is better.
 
-    Mann and Whitney's U over mn (1947), which is Vargha and Delaney's A (2000).
+    Mann and Whitney's U / (m n) (1947), also known as Vargha and Delaney's A (2000).
     """
     ordered = np.sort(A)
     below = (np.searchsorted(ordered, B, "left") + np.searchsorted(ordered, B, "right")).mean() / (2 * len(A))
@@ -88,16 +91,140 @@ def superiority(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"], *, lower
 
 
 MEASURED = ("val_accuracy", "val_cost", "train_cost")
+"""Columns by which runs can be compared; the first is the default."""
+
 FEW = 10
-"""Below so many starts a word of caution is said."""
+"""With fewer starts, a caution is printed."""
+
+SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
+TESTS = ("test_accuracy", "vote_test_accuracy")
+NOT_COMPARED = ("hydra", "logger", "resume")  # where a run wrote, not how it was trained
+NOT_WHICH_PICTURES = ("data.augment", "data.normalise")  # they do not change which pictures validate
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One side of a comparison.
+
+    Attributes:
+        values: the compared column, of the starts that did not diverge.
+        grid: whether starts differ in more than their seeds.
+        options: flattened keys and values; different values of a multirun's jobs are joined.
+        pictures: options, classes and counts that tell whether another run used the same pictures.
+        validated_on: SHA-256 of the validation pictures by their `shape`; several if jobs differ, empty if not known.
+        costs: the kinds of cost of its starts; empty if not known.
+        raced: whether it was trained with `stop.race`.
+        tests: test accuracies of the chosen start and of the vote, if known.
+    """
+
+    folder: Path
+    values: Float[np.ndarray, " n"]
+    diverged: int
+    finished: bool
+    grid: bool
+    options: dict[str, str]
+    pictures: dict[str, str]
+    validated_on: dict[str, list[str]]
+    costs: list[str]
+    raced: bool
+    tests: list[float | None]
+
+    def row(self) -> dict[str, Any]:
+        """The spread of the values, the test accuracies and how many starts diverged, as plain data."""
+        spread = quantiles(self.values.tolist())
+        return {
+            "folder": str(self.folder),
+            "starts": len(self.values),
+            "diverged": self.diverged,
+            "finished": self.finished,
+            "mean": float(self.values.mean()),
+            **{name: spread[name] for name in SPREAD},
+            **dict(zip(TESTS, self.tests, strict=True)),
+        }
+
+
+def read_sample(folder: Path, on: str) -> Sample:
+    """Read one side of a comparison from the folder of a run or the root of a multirun.
+
+    Raises:
+        InputError: there is no such folder, a file is missing or damaged, or fewer than two starts did not diverge.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; give that of a run (outputs/DATE/TIME).")
+    path = folder / "starts.csv"
+    if not path.is_file():
+        raise InputError(f"{path} is missing, so {folder} is not the folder of a run that has measured its starts.")
+    record = RunRecord(folder)
+    if not record.starts:
+        raise InputError(f"{path} holds no start.")
+    values = []
+    for number, row in enumerate(record.starts, 1):
+        if not row.result.diverged:
+            values.append(_finite(getattr(row.result, on), f"{path}: row {number}: {on}"))
+    if len(values) < 2:
+        raise InputError(
+            f"{folder}: {len(values)} of {len(record.starts)} starts did not diverge; a spread needs at least two."
+        )
+    summaries = [job.summary for job in record.jobs if job.summary] or [record.summary]
+    options = _joined(job.options for job in record.jobs)
+    options = {key: value for key, value in options.items() if key.split(".")[0] not in NOT_COMPARED}
+    validated_on = dict[str, set[str]]()
+    for summary in summaries:
+        if isinstance(of := summary.get("validated_on"), dict):
+            validated_on.setdefault(str(of.get("shape")), set()).add(str(of.get("sha256")))
+    costs = {str(summary["cost"]) for summary in summaries if summary.get("cost")}
+    starts = [row.result.start for row in record.starts]
+    return Sample(
+        folder,
+        np.array(values),
+        len(starts) - len(values),
+        record.finished,
+        len({start.seed for start in starts}) < len(starts) or bool(varying(starts)),
+        options,
+        {key: value for key, value in options.items() if key.startswith("data.") and key not in NOT_WHICH_PICTURES}
+        | _joined({key: of[key] for key in ("classes", "pictures") if key in of} for of in summaries),
+        {shape: sorted(found) for shape, found in validated_on.items()},
+        sorted(costs or {*filter(None, options.get("network.cost", "").split(", "))}),
+        options.get("stop.race", "null") != "null",
+        [None if (test := record.summary.get(name)) is None else _finite(test, f"{folder}/summary.json: {name}")
+         for name in TESTS],
+    )  # fmt: skip
+
+
+def _finite(value: Any, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{what} is '{briefly(value)}'; it must be a number.")
+    return number
+
+
+def _joined(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Flattened keys and values as text; different values of one key are joined."""
+    values: dict[str, set[str]] = {}
+    for node in nodes:
+        for key, value in _flattened(node):
+            values.setdefault(key, set()).add("null" if value is None else str(value))
+    return {key: ", ".join(sorted(found)) for key, found in values.items()}
+
+
+def _flattened(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Values with dotted keys; a list is one value."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, A and B, beside each other; `other_pictures` names what shows that theirs differ, None: not known."""
+    """The comparison of two runs, A and B; `other_pictures` names how their pictures differ, None if not known."""
 
     on: str
-    runs: dict[str, Run]
+    runs: dict[str, Sample]
     medians: Difference
     means: Difference
     superiority: float
@@ -105,22 +232,22 @@ class Comparison:
     other_pictures: list[str] | None
 
     def sentences(self) -> list[str]:
-        """What was found, and what it does not cover."""
+        """The result in words, and what it does not cover."""
         return [*_kinship(self), *_found(self), *_cautions(self), _pictures(self)]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in plain dictionaries, lists and numbers."""
+        """The comparison as plain dictionaries, lists and numbers."""
         runs = {name: run.row() for name, run in self.runs.items()}
         return asdict(self) | {"runs": runs, "confidence": CONFIDENCE, "sentences": self.sentences()}
 
 
 def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
-    """Run B against run A by one measured column of their starts.
+    """Compare run B with run A by one column of their starts.
 
     Raises:
-        InputError: as `read`; or their costs are of different kinds.
+        InputError: as `read_sample`; or their costs are of different kinds.
     """
-    a, b = read(A, on), read(B, on)
+    a, b = read_sample(A, on), read_sample(B, on)
     kinds = sorted({*a.costs, *b.costs})
     if on.endswith("cost") and len(kinds) > 1:
         raise InputError(
@@ -141,19 +268,19 @@ def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
     )
 
 
-def _other_pictures(a: Run, b: Run) -> list[str] | None:
-    """Names of what differs in the pictures of two runs; None: not known."""
+def _other_pictures(a: Sample, b: Sample) -> list[str] | None:
+    """Names of what differs in the pictures of two runs; None if not known."""
     common = [key for key in a.pictures if key in b.pictures]
     differing = [key for key in common if a.pictures[key] != b.pictures[key]]
     if a.validated_on and a.validated_on == b.validated_on:
-        return []  # whatever their options say: of a test set, say
+        return []  # although options differ, say of the test set
     if any(b.validated_on.get(shape, found) != found for shape, found in a.validated_on.items()):
         return differing or ["the pictures themselves"]
     return differing if common else None
 
 
 def _kinship(c: Comparison) -> Iterator[str]:
-    """Warn where A and B share starts: the intervals are for independent draws and mean nothing then."""
+    """Warn if A and B share starts: the intervals are valid for independent starts only."""
     a, b = (run.folder.resolve() for run in c.runs.values())
     again = c.runs["A"].options and not c.differing_options and not c.other_pictures
     if a == b:
@@ -217,9 +344,9 @@ def _pictures(c: Comparison) -> str:
             "all starts share the luck of these, and others could move the difference.")  # fmt: skip
 
 
-def _luck(run: Run, on: str) -> str:
+def _luck(run: Sample, on: str) -> str:
     """The number of validation pictures, with the binomial standard error of an accuracy on them, if it is known."""
-    p, count = float(np.median(run.values)), run.pictures.get("pictures.val", "")
+    p, count = quantiles(run.values.tolist())["median"], run.pictures.get("pictures.val", "")
     n = int(count) if count.isdecimal() else 0
     known = on == "val_accuracy" and n and 0 <= p <= 1
     error = f" (standard error of an accuracy {standard_error(p, n):.2g})" if known else ""

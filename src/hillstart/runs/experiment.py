@@ -10,16 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from hillstart.engine.starts import (
-    STATUS,
-    STOPPED,
-    History,
-    Start,
-    accuracy_interval,
-    quantiles,
-    standard_error,
-    varying,
-)
+from hillstart.engine.starts import STATUS, STOPPED, History, Start, varying
 from hillstart.runs.claim import check_free
 from hillstart.runs.results import RunResult, evaluate
 from hillstart.runs.summary import of_rows, report, settings
@@ -29,6 +20,7 @@ from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.system.files import relative, replacing
 from hillstart.system.machine import commit, device_name, versions
+from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 from hillstart.training.distributed import Ranks, ranks_of
 from hillstart.training.packs import RunSpec, train
 

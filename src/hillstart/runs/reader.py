@@ -1,11 +1,12 @@
-"""A run, or the root of a sweep, read back from its folder: its starts, its options, the pictures they saw."""
+"""Reads a run, or a multirun as a whole, back from its folder: results, summary, options and history.
 
-import csv
-import io
+Nothing here needs the options as objects, Lightning or Hydra.
+"""
+
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,27 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from jaxtyping import Float
 
-from hillstart.engine.starts import DIVERGED, STATUS, quantiles
-from hillstart.runs.tables import STARTS
+from hillstart.engine.starts import HYPERPARAMETERS
+from hillstart.runs.tables import StartRow, read_history, read_starts
 from hillstart.system.errors import InputError
 from hillstart.system.files import read_text
 from hillstart.system.untrusted import briefly, yaml_text
 
 OPTIONS, OVERRIDES = Path(".hydra", "config.yaml"), Path(".hydra", "overrides.yaml")
-"""Where a run's folder holds its options, and those that were typed."""
+"""Files in a run's folder: all of its options, and those that were typed."""
 
 _RENAMED = {
     "hillstart.descent.Descent": "hillstart.training.optimizer.SGDConfig",
     "hillstart.stopping.Stopping": "hillstart.training.stopping.EarlyStopping",
 }
-"""What runs of 0.1.0 name as `_target_`, and its name today."""
+"""Classes that runs of 0.1.0 name as `_target_`, and their names today."""
 
 Plain = Mapping[str, Any]
-"""Options as plain data: dicts, lists, texts, numbers, truth values and None."""
-
-
-# ---------------------------------------------------------------- in the folder of a run
+"""Options as plain data: dicts, lists, strings, numbers, booleans and None."""
 
 
 def stored_options(folder: Path) -> dict[str, Any]:
-    """The options in the folder of a run, as plain data that nothing has been done with.
+    """Read the options of a run as plain data, without resolving or checking them.
 
     Raises:
         InputError: they are missing or cannot be read.
@@ -55,7 +53,7 @@ def stored_options(folder: Path) -> dict[str, Any]:
 
 
 def stored_overrides(folder: Path) -> list[str]:
-    """The options that were typed for a run, KEY=VALUE each.
+    """Read the options that were typed for a run, KEY=VALUE each.
 
     Raises:
         InputError: they are missing or cannot be read.
@@ -76,7 +74,7 @@ def _read(path: Path) -> Any:
 
 
 def check_no_reference(folder: Path, options: Plain) -> None:
-    """Raise InputError where an option of a run's folder refers to something: it is followed nowhere."""
+    """Raise InputError if an option of a stored run is a reference, for these are not resolved."""
     for key, value in leaves(options):
         if isinstance(value, str) and "${" in value:
             raise InputError(
@@ -85,7 +83,7 @@ def check_no_reference(folder: Path, options: Plain) -> None:
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in plain options with its dotted key."""
+    """Yield every value in plain options with its dotted key."""
     if isinstance(node, dict | list):
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
@@ -93,151 +91,92 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
-TESTS = ("test_accuracy", "vote_test_accuracy")
-
-NOISE = ("hydra", "logger", "resume")  # where a run wrote, not how it descended
-NOT_WHICH_PICTURES = ("data.augment", "data.normalise")  # how pictures are shown, not which are held back
-
-
 @dataclass(frozen=True)
-class Run:
-    """What is known of a run.
+class RunRecord:
+    """The folder of a run, or the root of a multirun; each file is read once, when it is first needed.
 
-    Attributes:
-        values: the compared column, of the starts that did not diverge.
-        grid: whether starts differ in more than their seeds.
-        options: flattened keys and values, several of them joined where a sweep's jobs differ.
-        pictures: what tells whether another run used the same: options of data, classes, counts.
-        validated_on: the SHA-256 of the validation pictures by their `shape`; several where a sweep's jobs differ, none
-            where not known.
-        costs: the kinds of cost of its starts; none where not known.
-        raced: whether it was trained with `stop.race`.
-        tests: test accuracies of the chosen start and of the vote, where known.
+    Every property raises InputError, in one sentence that names the file, if a file is damaged.
     """
 
     folder: Path
-    values: Float[np.ndarray, " n"]
-    diverged: int
-    finished: bool
-    grid: bool
-    options: dict[str, str]
-    pictures: dict[str, str]
-    validated_on: dict[str, list[str]]
-    costs: list[str]
-    raced: bool
-    tests: list[float | None]
 
-    def row(self) -> dict[str, Any]:
-        """How the values are spread, and what was left out."""
-        of = quantiles(self.values.tolist())
-        return {
-            "folder": str(self.folder),
-            "starts": len(self.values),
-            "diverged": self.diverged,
-            "finished": self.finished,
-            "mean": float(self.values.mean()),
-            **{name: of[name] for name in SPREAD},
-            **dict(zip(TESTS, self.tests, strict=True)),
-        }
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`; empty if there is none: the run has not ended, or all of its starts diverged."""
+        path = self.folder / "summary.json"
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(read_text(path, "utf-8-sig"))
+        except InputError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{path} cannot be read: it is not a JSON object.")
+        return found
 
+    @cached_property
+    def starts(self) -> list[StartRow]:
+        """`starts.csv`, in the order of the file.
 
-def read(folder: Path, on: str) -> Run:
-    """A run, or the root of a sweep, from its files alone.
+        Hyperparameters without a column are nan or the default of `Hyperparameters`: the table does not hold them.
+        """
+        return read_starts(self.folder / "starts.csv")
 
-    Raises:
-        InputError: there is no such folder, a file is missing or damaged, or fewer than two starts did not diverge.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; give that of a run (outputs/DATE/TIME).")
-    path = folder / "starts.csv"
-    if not path.is_file():
-        raise InputError(f"{path} is missing, so {folder} is not the folder of a run that has measured its starts.")
-    rows = _parsed(path, lambda text: list(csv.DictReader(io.StringIO(text, newline=""))))
-    if not rows:
-        raise InputError(f"{path} holds no start.")
-    if missing := [name for name in STARTS if name not in rows[0]]:
-        raise InputError(f"{path} lacks what a table of starts has: {', '.join(missing)}.")
-    values = []
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():  # csv's way to tell of a row longer or shorter than the headings
-            raise InputError(f"{path}: start {number} has not as many entries as there are headings; is it cut off?")
-        if row["rank"] and row["status"] not in STATUS:
-            raise InputError(f"{path}: status is '{row['status']}'; it must be finished, stopped or diverged.")
-        if row["status"] != STATUS[DIVERGED]:
-            values.append(_number(row[on], f"{path}: {on} of start {number}"))
-    if not values:
-        raise InputError(f"{folder}: all starts diverged ({len(rows)}), so there is nothing to compare.")
-    if len(values) < 2:
-        raise InputError(f"{folder}: there is one sound start; a spread needs at least two starts.")
+    @property
+    def finished(self) -> bool:
+        """Whether the starts are ranked."""
+        return all(row.rank for row in self.starts)
 
-    jobs = [folder] if (folder / ".hydra").is_dir() else sorted(path.parent for path in folder.glob("*/.hydra"))
-    summary = _mapping(folder / "summary.json")
-    summaries = [*filter(None, (_mapping(job / "summary.json") for job in jobs))] or [summary]
-    options, validated_on = _options(jobs), dict[str, list[str]]()
-    for about in summaries:
-        if isinstance(of := about.get("validated_on"), dict):
-            found = validated_on.setdefault(str(of.get("shape")), [])
-            found += {str(of.get("sha256"))} - {*found}
-    costs = {str(about["cost"]) for about in summaries if about.get("cost")}
-    return Run(
-        folder,
-        np.array(values),
-        len(rows) - len(values),
-        all(row["rank"] for row in rows),
-        len({row["seed"] for row in rows}) < len(rows) or len({row["eta"] for row in rows}) > 1,
-        options,
-        {key: value for key, value in options.items() if key.startswith("data.") and key not in NOT_WHICH_PICTURES}
-        | _joined({key: about[key] for key in ("classes", "pictures") if key in about} for about in summaries),
-        {shape: sorted(found) for shape, found in validated_on.items()},
-        sorted(costs or {*filter(None, options.get("network.cost", "").split(", "))}),
-        options.get("stop.race", "null") != "null",
-        [None if (test := summary.get(k)) is None else _number(test, f"{folder}/summary.json: {k}") for k in TESTS],
-    )
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """As `stored_options`; empty if the file is missing, as at the root of a multirun."""
+        return stored_options(self.folder) if (self.folder / OPTIONS).is_file() else {}
 
+    @cached_property
+    def overrides(self) -> dict[str, str]:
+        """Key and value of each option that was typed, as `stored_overrides`."""
+        pairs = (option.lstrip("+").partition("=") for option in stored_overrides(self.folder))
+        return {key: value for key, _, value in pairs}
 
-def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
-    try:
-        return parse(read_text(path, "utf-8-sig"))
-    except Exception as error:  # those of csv, JSON, YAML and OmegaConf have no ancestor in common
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    @cached_property
+    def jobs(self) -> list["RunRecord"]:
+        """The jobs of a multirun that have results, in their order; of a run the run itself."""
+        if (self.folder / OPTIONS).parent.is_dir():
+            return [self]
+        files = (path for name in ("summary.json", "starts.csv") for path in self.folder.glob(f"**/{name}"))
+        folders = {path.parent for path in files} - {self.folder}
+        return [RunRecord(folder) for folder in sorted(folders, key=_job_order)] or [self]
+
+    @cached_property
+    def packs(self) -> list[int]:
+        """The number of starts in each pack; empty if not known, as in a multirun."""
+        try:
+            return [int(size) for size in json.loads(read_text(self.folder / "checkpoints" / "packs.json"))["packs"]]
+        except (OSError, KeyError, TypeError, ValueError):
+            return []
+
+    def history(self, rows: Sequence[StartRow]) -> Float[np.ndarray, "S E 3"]:
+        """Training cost, validation cost and validation accuracy of these starts; nan after a start has ended."""
+        found: list[tuple[int, int, list[float]]] = []
+        candidates: dict[tuple[str, str], list[int]] = {}
+        for s, row in enumerate(rows):
+            candidates.setdefault((row.cells.get("job", "."), row.cells["seed"]), []).append(s)
+        for job in sorted({job for job, _ in candidates}):
+            path = self.folder / job / "history.csv"
+            for number, (cells, epoch, costs) in enumerate(read_history(path), 1):
+                varying = [name for name in HYPERPARAMETERS if name in cells]
+                of_seed = candidates.get((job, cells.get("seed", "")), [])
+                same = [s for s in of_seed if all(rows[s].cells.get(name) == cells[name] for name in varying)]
+                if len(same) != 1 or not 1 <= epoch <= rows[same[0]].result.epochs:
+                    raise InputError(f"{path}: row {number} is of no start in starts.csv.")
+                found.append((same[0], epoch, costs))
+        history = np.full((len(rows), max((epoch for _, epoch, _ in found), default=0), 3), np.nan)
+        for s, epoch, costs in found:
+            history[s, epoch - 1] = costs
+        return history
 
 
-def _number(value: object, what: str) -> float:
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{what} is '{value}'; it must be a number.")
-    return number
-
-
-def _mapping(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
-    """What a file holds under names; nothing where there is no file."""
-    found = _parsed(path, parse) if path.is_file() else {}
-    if not isinstance(found, dict):
-        raise InputError(f"{path} cannot be read: it holds no names with values.")
-    return found
-
-
-def _options(jobs: list[Path]) -> dict[str, str]:
-    values = _joined(stored_options(job) for job in jobs if (job / OPTIONS).is_file())
-    return {key: value for key, value in values.items() if key.split(".")[0] not in NOISE}
-
-
-def _joined(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Flattened keys and values, several of them joined where the nodes differ."""
-    values: dict[str, set[str]] = {}
-    for node in nodes:
-        for key, value in _flattened(node):
-            values.setdefault(key, set()).add(value)
-    return {key: ", ".join(sorted(found)) for key, found in values.items()}
-
-
-def _flattened(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _flattened(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, "null" if node is None else str(node)
+def _job_order(folder: Path) -> tuple[int, str]:
+    return (int(folder.name) if folder.name.isdecimal() else -1), str(folder)

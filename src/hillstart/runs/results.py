@@ -1,4 +1,4 @@
-"""What became of a job's starts: a row for each, and the weights of the best, which vote."""
+"""The results of a job's starts, and the weights of the best starts, which vote."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,19 +20,20 @@ from hillstart.system.machine import versions
 from hillstart.training.packs import FitResult
 
 FLAT = 0.04
-"""Of the steepest slope of sigma; by BP2 and BP4 a weight into a node that lies flatter moves 25 times slower. For the
-sigmoid that is an activation below 0.01 or above 0.99, for tanh one beyond 0.98, for relu exactly 0."""
+"""A node is flat where its slope is below this share of the steepest slope of sigma: by BP2 and BP4 weights into it
+then move 25 times slower. For the sigmoid these are activations below 0.01 or above 0.99, for tanh beyond 0.98, for
+relu exactly 0."""
 
 PICTURES = 1000
 NOTABLE = 0.05
-"""Share of saturated nodes from which a run says so: none of the networks that learned well had as many."""
+"""Share of saturated nodes from which a run warns: no network that learned well had as many."""
 
 
 def saturated(network: Network, inputs: Iterable[Float[Tensor, "_ n_in"]]) -> Float[Tensor, " S"]:
-    """The share of its hidden nodes that are flat on every one of these pictures, for each start.
+    """For each start, the share of its hidden nodes that are flat on every one of these pictures.
 
-    0 without hidden nodes. A node that is flat on most pictures is no fault: in networks that learned well three in
-    four pairs of a node and a picture are flat, and yet each node moves on some.
+    0 without hidden nodes. A node that is flat on most pictures is normal: in networks that learned well three in four
+    pairs of a node and a picture are flat, but each node still learns from some pictures.
     """
     if len(network.b) == 1:
         return torch.zeros(network.starts)
@@ -46,28 +47,27 @@ def saturated(network: Network, inputs: Iterable[Float[Tensor, "_ n_in"]]) -> Fl
 
 
 def remark(share: float) -> str:
-    """What a share of saturated nodes means, and what to do."""
+    """The warning about a share of saturated nodes, with advice."""
     return (
-        f"saturated: {share:.0%} of the hidden nodes of the kept starts stand where the activation is flat, on every "
-        "picture looked at, and hardly learn; network.start=scaled_normal, data.normalise=true or a smaller "
-        "descent.eta keeps them moving"
+        f"saturated: {share:.0%} of the hidden nodes of the kept starts have a flat activation on every picture "
+        "checked, and hardly learn; try network.start=scaled_normal, data.normalise=true or a smaller descent.eta"
     )
 
 
-# Of the starts of many outcomes at once, while they are measured.
 OUTPUT_BYTES = 256 << 20
+"""Memory budget for the outputs of all starts that are evaluated together."""
 
 
 class RunResult:
-    """The starts of one job as far as they are trained; of their weights only the best are held.
+    """The starts of one job that are trained so far, with the weights of the best of them.
 
     Attributes:
-        rows: a row for each start, in the order they were trained in.
-        kept: rows of the best sound starts, best first.
-        network: those starts as in their best epochs, on the CPU; None before there are any, and on all ranks but the
+        rows: the result of each start, in the order of training.
+        kept: results of the best starts that did not diverge, best first.
+        network: the kept starts in their best epochs, on the CPU; None before there are any, and on all ranks but the
             first.
         calibration: of the kept starts; None before `evaluate`.
-        seconds: of training, shared out evenly where jobs were trained together.
+        seconds: of training; jobs that were trained together share them evenly.
     """
 
     def __init__(self, keep: int | None = None):
@@ -78,39 +78,40 @@ class RunResult:
         self.calibration: Calibration | None = None
         self.seconds = 0.0
 
-    def add(self, trained: FitResult, places: Sequence[int]) -> None:
-        """Take in these starts of a pack; to be called on every rank."""
+    def add(self, trained: FitResult, indices: Sequence[int]) -> None:
+        """Add the starts at these indices of a pack; to be called on every rank."""
         rows, training = trained.rows, trained.training
-        new = [rows[place] for place in places]
+        new = [rows[index] for index in indices]
         self.rows += new
-        # A start that is here already was left by an interrupted run before it could note that its pack was done.
+        # A run that was interrupted before it wrote that a pack is done trains that pack again.
         again = {row.start for row in new}
         pool = [(row, k, -1) for k, row in enumerate(self.kept) if row.start not in again]
-        pool += [(rows[place], -1, place) for place in places if not rows[place].diverged]
+        pool += [(rows[index], -1, index) for index in indices if not rows[index].diverged]
         chosen = sorted(pool, key=lambda entry: standing(entry[0]))[: self.most]
-        stay, come = [k for _, k, _ in chosen if k >= 0], sorted(place for _, _, place in chosen if place >= 0)
+        stay = [k for _, k, _ in chosen if k >= 0]
+        come = sorted(index for _, _, index in chosen if index >= 0)
         fresh = training.best_of(come) if come else None
         if training.ranks.is_first and chosen:
             parts = [self.network.pick(stay)] if stay and self.network else []
             parts += [fresh] if fresh else []
-            order = [stay.index(k) if k >= 0 else len(stay) + come.index(place) for _, k, place in chosen]
+            order = [stay.index(k) if k >= 0 else len(stay) + come.index(index) for _, k, index in chosen]
             self.network = Network.join(parts).pick(order)
         self.kept, self.calibration = [row for row, _, _ in chosen], None
-        self.seconds += trained.seconds * len(places) / len(rows)
+        self.seconds += trained.seconds * len(indices) / len(rows)
 
     def keep_rows(self) -> None:
-        """Of `rows` the best, for a rank that holds no weights."""
+        """Choose the kept starts from `rows`, on a rank without weights."""
         self.kept = sorted((row for row in self.rows if not row.diverged), key=standing)[: self.most]
 
     def save(self, path: Path, data: PictureSet) -> None:
-        """Write the kept starts as a file for inference."""
+        """Write the kept starts as a model file."""
         if self.network is not None:
             origins = tuple(row.start for row in self.kept)
             about = (data.classes, data.preprocessing, self.calibration, data.trained_on, versions())
             model_file.save(path, Classifier(self.network, origins, *about))
 
     def load(self, path: Path) -> None:
-        """Take the kept starts back from what `save` wrote, as far as `rows` knows of them.
+        """Read the kept starts that `save` wrote; starts that are not among `rows` are dropped.
 
         Raises:
             InputError: there is no such file, or it is not whole.
@@ -122,14 +123,14 @@ class RunResult:
 
 
 def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.device) -> list[dict[str, Any]]:
-    """Fit the temperatures of each outcome on the validation pictures, and look at the test pictures, once.
+    """Fit the temperatures of each result on the validation pictures, and evaluate it once on the test pictures.
 
     Args:
         outcomes: with a network each, all of the same shape.
 
     Returns:
-        For each: accuracy of its best start, and of its vote; what its calibration does on validation and on test; the
-        share of saturated nodes of its starts.
+        For each: the test accuracy of its best start and of its vote, its calibration on validation and test pictures,
+        and the share of saturated nodes of its starts.
     """
     found: list[dict[str, Any]] = []
     for some in _within(OUTPUT_BYTES, outcomes, data):
@@ -150,7 +151,7 @@ def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.devi
 
 
 def _within(limit: int, outcomes: Sequence[RunResult], data: PictureSet) -> Iterator[list[RunResult]]:
-    """Some outcomes at a time, so that the outputs of all their starts on all pictures stay below so many bytes."""
+    """Split results into groups whose outputs on all pictures need at most so many bytes."""
     some, held = list[RunResult](), 0
     for outcome in outcomes:
         size = 4 * len(outcome.kept) * (len(data.val.y) + len(data.test.y)) * len(data.classes)

@@ -1,4 +1,4 @@
-"""The last words of a run: the ranked table, the settings, what was chosen, and how much of it is luck."""
+"""What a run shows on the terminal at its end: ranked starts, settings, the chosen start, and standard errors."""
 
 import logging
 import math
@@ -11,23 +11,24 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hillstart.engine.starts import StartResult, accuracy_interval, quantiles, standard_error, standing, varying
+from hillstart.engine.starts import StartResult, standing, varying
 from hillstart.runs.results import NOTABLE, RunResult, remark
 from hillstart.system.files import relative
+from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 
 log = logging.getLogger(__name__)
 
 SHOWN = 16
-"""How many rows of the ranked table the terminal shows."""
+"""The number of rows of a table that the terminal shows."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one start, to be put together with others of its setting.
+    """The result of one start, to be grouped with others of the same setting.
 
     Attributes:
         setting: the options in which starts differ besides their seeds, and their values.
-        pictures: which validation pictures it was measured on; the same text stands for the same pictures.
+        pictures: an id of the validation pictures.
         cost: the kind of its cost.
     """
 
@@ -40,7 +41,7 @@ class Result:
 
 
 def of_rows(rows: Sequence[StartResult]) -> list[Result]:
-    """The results of the starts of one run, whose settings are the points of its grid."""
+    """The results of the starts of one run, whose settings are the points of its grid of hyperparameters."""
     names = varying(row.start for row in rows)
     return [
         Result(
@@ -54,14 +55,14 @@ def of_rows(rows: Sequence[StartResult]) -> list[Result]:
 
 
 def settings(results: Iterable[Result]) -> tuple[list[dict[str, Any]], str | None]:
-    """The starts of each setting together, the best setting first: starts differ by luck, settings by more than that.
+    """Group starts by their setting, the best setting first.
 
-    Each has its spread over the starts that did not diverge; where there are several sets of validation pictures, say
-    splits by `data.seed`, its spread over these sets, each of which counts with the median over its starts.
+    A setting has the quantiles over its starts that did not diverge. If it has several sets of validation pictures, as
+    with splits by `data.seed`, it has the quantiles over these sets, each represented by the median over its starts.
 
     Returns:
-        The settings, and what they are ranked by: the median of `val_cost`; that of `val_accuracy` where their costs
-        are of different kinds; None where they were measured on different pictures: then they are in the order given.
+        The settings, and the column by whose median they are ranked: `val_cost`; `val_accuracy` if their costs are of
+        different kinds; None if they have different validation pictures and are therefore in the order given.
     """
     of: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
@@ -91,7 +92,7 @@ def settings(results: Iterable[Result]) -> tuple[list[dict[str, Any]], str | Non
 
 
 def show_settings(found: Sequence[Mapping[str, Any]], by: str | None) -> None:
-    """The table of what `settings` returns."""
+    """Print the table of what `settings` returns."""
     names = list(found[0]["setting"])
     splits = max(s["splits"] for s in found) > 1
     diverged = any(s["diverged"] for s in found)
@@ -112,12 +113,12 @@ def show_settings(found: Sequence[Mapping[str, Any]], by: str | None) -> None:
 
 
 def heading(key: str) -> str:
-    """As much of a key as a column has room for."""
+    """The heading of a column: the last part of a key."""
     return key.rpartition(".")[2].replace("_", " ")
 
 
 def short(value: str) -> str:
-    """A value as a cell has room for: a number that is no whole one with four digits."""
+    """The text of a cell: a number that is not an integer is rounded to four digits."""
     try:
         return value if value.lstrip("+-").isdigit() else f"{float(value):.4g}"
     except ValueError:
@@ -125,19 +126,19 @@ def short(value: str) -> str:
 
 
 def uncertain(accuracy: float, pictures: int) -> str:
-    """An interval of one standard error about an accuracy."""
+    """The interval of one standard error about an accuracy, as text."""
     low, high = accuracy_interval(accuracy, pictures)
     return f"{low:.4f} to {high:.4f}"
 
 
-def tells(calibration: Mapping[str, Any], accuracy: float, pictures: int) -> int:
-    """Tell whether a temperature makes the probabilities better on so many test pictures.
+def temperature_effect(calibration: Mapping[str, Any], accuracy: float, pictures: int) -> int:
+    """Whether a temperature improves the probabilities on the test pictures.
 
     Its effect counts where it changes the expected calibration error by more than two standard errors of the accuracy
     that this compares the probabilities with.
 
     Returns:
-        1: it makes them better; -1: worse; 0: this cannot be told.
+        1 if it improves them, -1 if it makes them worse, 0 if there are too few pictures to decide.
     """
     before, after = (calibration["test"][when]["expected_calibration_error"] for when in ("before", "after"))
     if abs(after - before) <= 2 * standard_error(accuracy, pictures):
@@ -146,40 +147,41 @@ def tells(calibration: Mapping[str, Any], accuracy: float, pictures: int) -> int
 
 
 def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: bool = True) -> None:
-    """The table on the terminal, the rest of it in the log as well.
+    """Print the ranked table of a run, and log its other results.
 
     Args:
         summary: what `experiment.summarise` returns.
-        table: show the table too.
+        table: print the tables too.
     """
     rows = sorted(outcome.rows, key=standing)
     differs = varying(row.start for row in rows)
     if table:
         title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
-        rolls_by = sorted({"eta", *differs})
-        headings = ("rank", "seed", *rolls_by, "epochs", "status", "train cost", "val cost", "val accuracy")
+        shown = sorted({"eta", *differs})
+        headings = ("rank", "seed", *shown, "epochs", "status", "train cost", "val cost", "val accuracy")
         lines = []
         for rank, row in enumerate(rows[:SHOWN], 1):
-            rolls = [f"{getattr(row.start.hyperparameters, name):g}" for name in rolls_by]
+            hyperparameters = [f"{getattr(row.start.hyperparameters, name):g}" for name in shown]
             costs = [f"{cost:.4f}" for cost in (row.train_cost, row.val_cost, row.val_accuracy)]
-            lines.append([str(rank), str(row.start.seed), *rolls, str(row.epochs), row.status, *costs])
+            lines.append([str(rank), str(row.start.seed), *hyperparameters, str(row.epochs), row.status, *costs])
         show(title, headings, lines)
     best = outcome.kept[0]
-    apart = "".join(f", {name} {getattr(best.start.hyperparameters, name):g}" for name in differs)
+    setting = "".join(f", {name} {getattr(best.start.hyperparameters, name):g}" for name in differs)
     _spread(summary, rows if table else [])
-    log.info(f"chosen by val cost: seed {best.start.seed}{apart}: val accuracy {best.val_accuracy:.4f}, "
+    log.info(f"chosen by val cost: seed {best.start.seed}{setting}: val accuracy {best.val_accuracy:.4f}, "
              f"test accuracy {summary['test_accuracy']:.4f}; vote of the {summary['kept']} kept: "
              f"{summary['vote_test_accuracy']:.4f}")  # fmt: skip
     test = summary["pictures"]["test"]
     chosen, vote = (uncertain(summary[name], test) for name in ("test_accuracy", "vote_test_accuracy"))
-    log.info(f"of that, luck: with {test} test pictures the two are uncertain: {chosen} and {vote} "
-             "(one standard error)")  # fmt: skip
+    log.info(f"one standard error on {test} test pictures: chosen start {chosen}, vote {vote}")
     of = summary["calibration"]
     before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
-    told = tells(of, summary["vote_test_accuracy"], test)
-    better = "" if told else f"; {test} test pictures are too few to tell which is better"
-    log.info(f"the vote's probabilities, by a temperature of {of['temperature']:.2f} fitted on val pictures, are off "
-             f"by {after:.3f} on test ({before:.3f} without it){better}")  # fmt: skip
+    effect = temperature_effect(of, summary["vote_test_accuracy"], test)
+    better = "" if effect else f"; {test} test pictures are too few to tell which is better"
+    log.info(
+        f"expected calibration error of the vote on test: {after:.3f} with the temperature {of['temperature']:.2f}, "
+        f"which was fitted on val, {before:.3f} without it{better}"
+    )
     if summary["saturated"] >= NOTABLE:
         log.warning(remark(summary["saturated"]))
     ended = [f"{summary[how]} {how}" for how in ("stopped", "diverged") if summary[how]]
@@ -188,14 +190,14 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: boo
         saved = f", {summary['epochs_saved']} of {whole} epochs saved" if summary["epochs_saved"] else ""
         log.info(f"{summary['finished']} starts finished, {', '.join(ended)}{saved}")
     where = summary["device"] + (f" on each of {summary['ranks']} ranks" if summary["ranks"] > 1 else "")
-    log.info(f"{summary['seconds']:.1f} s of training on {where}; the run lies in {relative(folder)}")
+    log.info(f"{summary['seconds']:.1f} s of training on {where}; results in {relative(folder)}")
 
 
 def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
-    """Tell the spread of the starts, and how much of it chance alone would show on so many pictures.
+    """Log the spread of the starts and the standard error of a single one.
 
     Args:
-        rows: what a table of the settings is shown of, where the starts are of several; none: it is not shown.
+        rows: if the starts have several settings, a table of these is printed; empty: no table.
     """
     of, val = summary["val_accuracy_of_starts"], summary["pictures"]["val"]
     if of["n"] == 1:
@@ -205,12 +207,11 @@ def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
         show_settings(*settings(of_rows(rows)))
     log.info(said_of(of, mixed=mixed))
     interval = uncertain(of["median"], val)
-    log.info(f"of that spread, luck: with {val} val pictures the accuracy of one start is uncertain: {interval} "
-             "(one standard error)")  # fmt: skip
+    log.info(f"one standard error of a single start on {val} val pictures: {interval}")
 
 
 def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False) -> str:
-    """The spread of the validation accuracy over starts, in one line; `mixed`: they are of several settings."""
+    """The spread of the validation accuracy over starts in one line; `mixed` if they have several settings."""
     return (
         f"val accuracy of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "
         f"{of['upper_quartile']:.4f}, from {of['min']:.4f} to {of['max']:.4f}" + ", all settings mixed" * mixed
@@ -218,7 +219,7 @@ def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False) -> st
 
 
 def show(title: str | None, headings: Iterable[str], lines: Iterable[Sequence[str]]) -> None:
-    """A table on the terminal."""
+    """Print a table on the terminal."""
     table = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in table.columns:
         column.justify = "left" if column.header == "status" else "right"

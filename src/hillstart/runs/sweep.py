@@ -1,46 +1,34 @@
-"""A multirun as a whole: one table over all its jobs' starts, and how the settings differ."""
+"""A multirun as a whole: one table over the starts of all jobs, and how the settings differ."""
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, STATUS, accuracy_interval, quantiles, standard_error
-from hillstart.runs.reader import stored_overrides
+from hillstart.engine.starts import HYPERPARAMETERS
+from hillstart.runs.reader import RunRecord
 from hillstart.runs.summary import SHOWN, Result, heading, said_of, settings, short, show, show_settings, uncertain
-from hillstart.runs.tables import STARTS
+from hillstart.runs.tables import COSTS, STARTS, StartRow, write_starts
 from hillstart.system.errors import InputError
-from hillstart.system.files import read_text, relative, replacing
+from hillstart.system.files import relative, replacing
+from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 
 log = logging.getLogger(__name__)
 
-
 MOST_NAMED = 20
-"""Jobs that a sentence names; the rest are counted."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job's folder, its options, the rows of its `starts.csv`, and its summary, empty where all starts diverged."""
-
-    name: str
-    options: dict[str, str]
-    rows: list[dict[str, str]]
-    summary: dict[str, Any]
+"""The number of jobs that a message names; the rest are counted."""
 
 
 class Objective:
-    """Guards what a sweeper minimises, the median validation cost of a job: in one sweep it must be the same figure."""
+    """Checks that the jobs of a sweeper, which minimises their median validation cost, have comparable costs."""
 
     def __init__(self) -> None:
         self._first: tuple[str, str, str] | None = None
 
     def check(self, cost: str, validated_on: Mapping[str, Any]) -> None:
-        """Compare a job, before it is trained, with the first one that came here.
+        """Compare a job, before it is trained, with the first one that was checked.
 
         Args:
             cost: the kind, `network.cost`.
@@ -66,43 +54,47 @@ class Objective:
 
 
 def close(folder: Path) -> None:
-    """Write `starts.csv` and `summary.json` over the jobs that are done, and show the best and the settings.
+    """Write `starts.csv` and `summary.json` of a multirun over its finished jobs, and show the best and the settings.
 
-    A row is ranked among those of all jobs, by validation cost; where the costs are of different kinds, by validation
-    accuracy, but the chosen start first: of each kind of cost the start with the lowest is taken, and of these the one
-    with the highest accuracy. Of jobs with different validation pictures none is the best, and a row is ranked among
-    those with the same pictures. In front stand the job and what else than seed and eta varied.
+    Starts are ranked over all jobs by validation cost. If the jobs have costs of different kinds, they are ranked by
+    validation accuracy, after the chosen start: the start with the highest accuracy among those with the lowest cost of
+    each kind. If the jobs have different validation pictures, no job is the best, and starts are ranked among those
+    with the same pictures. The first columns are the job and the options, besides seed and eta, in which jobs differ.
     """
-    jobs = _jobs(folder)
-    if not any(job.summary for job in jobs):
+    jobs = {job.folder.relative_to(folder).as_posix(): job for job in RunRecord(folder).jobs if job.folder != folder}
+    # A job whose starts all diverged has no summary, but counts in its setting.
+    jobs = {name: job for name, job in jobs.items() if job.summary or job.finished}
+    if not any(job.summary for job in jobs.values()):
         return
     swept = _swept(jobs)
-    pictures = _known(jobs, swept, _pictures(jobs))
-    costs = _known(jobs, swept, {job.name: str(job.summary.get("cost", "")) for job in jobs if job.summary})
+    pictures = _fill_in(jobs, swept, _pictures(jobs))
+    costs = _fill_in(jobs, swept, {name: str(job.summary.get("cost", "")) for name, job in jobs.items() if job.summary})
     kinds = sorted(set(costs.values()))
     rows = [
-        {"job": job.name} | {key: job.options.get(key, "") for key in swept} | row for job in jobs for row in job.rows
+        replace(row, cells={"job": name} | {key: job.overrides.get(key, "") for key in swept} | dict(row.cells))
+        for name, job in jobs.items()
+        for row in job.starts
     ]
-    sets = list(dict.fromkeys(pictures[job.name] for job in jobs))
-    ranked = [_ranked([row for row in rows if pictures[row["job"]] == these], costs) for these in sets]
-    for some in ranked:
-        for rank, row in enumerate(some, 1):
-            row["rank"] = str(rank)
-    rows = [row for some in ranked for row in some]
-    names = ["job", *swept, *STARTS, *sorted({name for row in rows for name in row} - {"job", *swept, *STARTS})]
-    with replacing(folder / "starts.csv") as new, new.open("w", newline="") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows(rows)
+    sets = list(dict.fromkeys(pictures[row.cells["job"]] for row in rows))
+    ranked = [_ranked([row for row in rows if pictures[row.cells["job"]] == these], costs) for these in sets]
+    rows = [
+        replace(row, rank=rank, cells={**row.cells, "rank": str(rank)})
+        for some in ranked
+        for rank, row in enumerate(some, 1)
+    ]
+    known = ["job", *swept, *STARTS]
+    names = [*known, *sorted({name for row in rows for name in row.cells} - {*known})]
+    write_starts(folder / "starts.csv", names, (row.cells for row in rows))
     found, by = settings(_results(rows, swept, pictures, costs))
-    of = quantiles([float(row["val_accuracy"]) for row in rows if row["status"] != STATUS[DIVERGED]])
+    spread = quantiles([row.result.val_accuracy for row in rows if not row.result.diverged])
     summary: dict[str, Any] = {"jobs": len(jobs), "starts": len(rows)}
-    best = next(job.summary for job in jobs if job.name == rows[0]["job"]) if len(sets) == 1 else {}
+    best_job, best_seed = rows[0].cells["job"], rows[0].result.start.seed
+    best = jobs[best_job].summary if len(sets) == 1 else {}
     if best:
         test = (best["test_accuracy"], best["pictures"]["test"])
         summary |= {
-            "best_job": rows[0]["job"],
-            "best_seed": int(rows[0]["seed"]),
+            "best_job": best_job,
+            "best_seed": best_seed,
             "test_accuracy": best["test_accuracy"],
             "test_standard_error": standard_error(*test),
             "test_interval": accuracy_interval(*test),
@@ -111,7 +103,7 @@ def close(folder: Path) -> None:
         "ranked_by": "val_cost" if len(kinds) == 1 else "val_accuracy",
         "costs": kinds,
         "validation_sets": len(sets),
-        "val_accuracy_of_starts": of,
+        "val_accuracy_of_starts": spread,
         "settings": found,
     }
     with replacing(folder / "summary.json") as new:
@@ -121,121 +113,103 @@ def close(folder: Path) -> None:
     if len(found) > 1 or len(sets) > 1:
         show_settings(found, by)
     if len(sets) == 1:
-        log.info(said_of(of, f" in {len(jobs)} jobs", mixed=len(found) > 1))
+        log.info(said_of(spread, f" in {len(jobs)} jobs", mixed=len(found) > 1))
     if len(kinds) > 1:
         log.info(f"ranked by val accuracy: costs of different kinds ({', '.join(kinds)}) cannot be compared")
     if len(sets) > 1:
         keys = [key for key in swept if key.split(".")[0] == "data"]
-        log.info(f"no job is called the best: the jobs have {len(sets)} different sets of validation pictures"
-                 + (f" ({', '.join(keys)})" if keys else "") + ", and the luck of these would choose")  # fmt: skip
+        differ = f" ({', '.join(keys)})" if keys else ""
+        log.info(f"no job is called the best: the jobs have {len(sets)} different sets of validation pictures{differ}")
     if best:
         how = "val cost" if len(kinds) == 1 else "val cost within a kind of cost, and by val accuracy among the kinds"
-        log.info(f"best by {how}: job {rows[0]['job']}, seed {rows[0]['seed']}: test accuracy {test[0]:.4f}, "
-                 f"uncertain: {uncertain(*test)} (one standard error)")  # fmt: skip
-    log.info(f"the sweep lies in {relative(folder)}")
+        log.info(
+            f"best by {how}: job {best_job}, seed {best_seed}: test accuracy {test[0]:.4f} "
+            f"(one standard error: {uncertain(*test)})"
+        )
+    log.info(f"results of all jobs in {relative(folder)}")
 
 
 def left(folder: Path, jobs: int) -> str:
-    """What there is of a multirun that a signal ended, and what to do with the rest."""
-    done = [summary.parent for summary in sorted(_summaries(folder), key=_natural)]
+    """The message on a multirun that was interrupted: which jobs are done, and what to do with the others."""
+    done = [job.folder for job in RunRecord(folder).jobs if job.folder != folder and job.summary]
     named = ", ".join(job.relative_to(folder).as_posix() for job in done[:MOST_NAMED])
     more = f" and {len(done) - MOST_NAMED} more" if len(done) > MOST_NAMED else ""
     there = f"done of {jobs} jobs: {len(done)}" + (f", in {relative(folder)}: {named}{more}" if done else "")
     return (
-        f"{there}; a multirun cannot be resumed: begin another one for the jobs that are left, or train many seeds as "
-        "one run (seed=0 starts=N), which can be."
+        f"{there}; a multirun cannot be resumed: start another one for the remaining jobs, or train many seeds as one "
+        "run (seed=0 starts=N), which can be."
     )
 
 
-def _summaries(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("**/summary.json") if path.parent != folder]
+def _pictures(jobs: Mapping[str, RunRecord]) -> dict[str, str]:
+    """An id of the validation pictures of each job for which it is known, by the job's name.
 
-
-def _jobs(folder: Path) -> list[Job]:
-    """Those that are done, and those that ended as all of their starts diverged: a setting must not lose these."""
-    done = {path.parent for path in _summaries(folder)}
-    ended = {path.parent for path in folder.glob("**/starts.csv") if path.parent not in (folder, *done)}
-    jobs = [_read(job, folder) for job in sorted(done | ended, key=lambda job: _natural(job / "summary.json"))]
-    return [job for job in jobs if job.summary or all(row["rank"] for row in job.rows)]
-
-
-def _pictures(jobs: Sequence[Job]) -> dict[str, str]:
-    """Which validation pictures each job had, by its name, where known: the same text for the same pictures.
-
-    At different sizes the same pictures have different pixels.
+    The same pictures at different sizes have different pixels, so jobs of several sizes are compared by labels.
     """
-    known = {job.name: job.summary["validated_on"] for job in jobs if "validated_on" in job.summary}
+    known = {name: job.summary["validated_on"] for name, job in jobs.items() if "validated_on" in job.summary}
     by = "sha256" if len({str(of["shape"]) for of in known.values()}) == 1 else "labels"
     return {name: str(of[by]) for name, of in known.items()}
 
 
-def _known(jobs: Sequence[Job], swept: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
-    """What is known of some jobs, of the others as of a job with the same options, or else as of the first.
+def _fill_in(jobs: Mapping[str, RunRecord], swept: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """A value for each job: its own if known, else that of a job with the same options, else that of the first job.
 
-    A job whose starts all diverged leaves no summary.
+    A job whose starts all diverged has no summary from which it could be known.
     """
-    options = {job.name: tuple(job.options.get(key) for key in swept) for job in jobs}
-    alike = {options[name]: value for name, value in known.items()}
+    options = {name: tuple(job.overrides.get(key) for key in swept) for name, job in jobs.items()}
+    of_options = {options[name]: value for name, value in known.items()}
     first = next(iter(known.values()), "")
-    return {job.name: known.get(job.name, alike.get(options[job.name], first)) for job in jobs}
+    return {name: known.get(name, of_options.get(options[name], first)) for name in jobs}
 
 
-def _ranked(rows: Sequence[dict[str, str]], costs: Mapping[str, str]) -> list[dict[str, str]]:
-    """Rows with the same validation pictures, the best first, those that diverged last.
+def _ranked(rows: Sequence[StartRow], costs: Mapping[str, str]) -> list[StartRow]:
+    """Sort rows with the same validation pictures, the best first, those that diverged last.
 
     Args:
         costs: the kind of cost of each job.
     """
-    cost, accuracy = (lambda row: float(row["val_cost"])), (lambda row: float(row["val_accuracy"]))
-    diverged = [row for row in rows if row["status"] == STATUS[DIVERGED]]
-    sound = [row for row in rows if row["status"] != STATUS[DIVERGED]]
-    sound.sort(key=lambda row: (cost(row), int(row["seed"])))
-    lowest = {costs[row["job"]]: row for row in reversed(sound)}  # of each kind
+    diverged = sorted((row for row in rows if row.result.diverged), key=_seed)
+    sound = sorted((row for row in rows if not row.result.diverged), key=lambda row: (row.result.val_cost, _seed(row)))
+    lowest = {costs[row.cells["job"]]: row for row in reversed(sound)}  # of each kind
     if len(lowest) > 1:
-        chosen = max(lowest.values(), key=accuracy)
-        sound.sort(key=lambda row: (row is not chosen, -accuracy(row), int(row["seed"])))
-    return [*sound, *sorted(diverged, key=lambda row: int(row["seed"]))]
+        chosen = max(lowest.values(), key=lambda row: row.result.val_accuracy)
+        sound.sort(key=lambda row: (row is not chosen, -row.result.val_accuracy, _seed(row)))
+    return [*sound, *diverged]
+
+
+def _seed(row: StartRow) -> int:
+    return row.result.start.seed
 
 
 def _results(
-    rows: Sequence[dict[str, str]], swept: Sequence[str], pictures: Mapping[str, str], costs: Mapping[str, str]
+    rows: Sequence[StartRow], swept: Sequence[str], pictures: Mapping[str, str], costs: Mapping[str, str]
 ) -> Iterator[Result]:
-    # A split is luck, as a seed is: what settings are compared over, and none itself.
+    # Splits are repetitions, as seeds are, over which settings are compared.
     keys = [key for key in swept if key != "data.seed" or len(set(pictures.values())) == 1]
-    per_start = [name for name in HYPERPARAMETERS if name != "eta" and any(name in row for row in rows)]
     for row in rows:
-        setting = {"descent.eta": row["eta"]} | {key: row[key] for key in keys}
-        setting |= {f"descent.{name}": row[name] for name in per_start if name in row}
-        figures = (float(row["val_cost"]), float(row["val_accuracy"]))
-        job = row["job"]
-        yield Result(setting, row["status"] == STATUS[DIVERGED], *figures, pictures[job], costs[job])
+        setting = {"descent.eta": row.cells["eta"]} | {key: row.cells[key] for key in keys}
+        setting |= {
+            f"descent.{name}": row.cells[name] for name in HYPERPARAMETERS if name != "eta" and name in row.cells
+        }
+        job, result = row.cells["job"], row.result
+        yield Result(setting, result.diverged, result.val_cost, result.val_accuracy, pictures[job], costs[job])
 
 
-def _read(job: Path, folder: Path) -> Job:
-    options = stored_overrides(job)
-    rows = list(csv.DictReader(io.StringIO(read_text(job / "starts.csv"), newline="")))
-    pairs = (option.lstrip("+").partition("=") for option in options)
-    path = job / "summary.json"
-    summary = json.loads(read_text(path)) if path.is_file() else {}
-    return Job(job.relative_to(folder).as_posix(), {key: value for key, _, value in pairs}, rows, summary)
-
-
-def _natural(path: Path) -> tuple[int, str]:
-    name = path.parent.name
-    return (int(name) if name.isdecimal() else -1), str(path)
-
-
-def _swept(jobs: Sequence[Job]) -> list[str]:
-    """The options in which jobs differ and that no column of `starts.csv` shows."""
-    keys = dict.fromkeys(key for job in jobs for key in job.options)
+def _swept(jobs: Mapping[str, RunRecord]) -> list[str]:
+    """The options in which jobs differ and that have no column in `starts.csv`."""
+    keys = dict.fromkeys(key for job in jobs.values() for key in job.overrides)
     return [
-        key for key in keys if key not in ("seed", "descent.eta") and len({job.options.get(key) for job in jobs}) > 1
+        key
+        for key in keys
+        if key not in ("seed", "descent.eta") and len({job.overrides.get(key) for job in jobs.values()}) > 1
     ]
 
 
-def _show(rows: Sequence[dict[str, str]], swept: Sequence[str]) -> None:
+def _show(rows: Sequence[StartRow], swept: Sequence[str]) -> None:
     title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
-    costs = ("train_cost", "val_cost", "val_accuracy")
     names = ("rank", "job", "seed", "eta", *swept, "epochs", "status")
-    lines = [[short(row[k]) for k in names] + [f"{float(row[k]):.4f}" for k in costs] for row in rows[:SHOWN]]
-    show(title, [heading(name) for name in (*names, *costs)], lines)
+    lines = [
+        [short(row.cells[name]) for name in names] + [f"{getattr(row.result, name):.4f}" for name in COSTS]
+        for row in rows[:SHOWN]
+    ]
+    show(title, [heading(name) for name in (*names, *COSTS)], lines)

@@ -14,20 +14,12 @@ from torch import Tensor
 from hillstart.data.batches import MiniBatches, Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.ensemble import StartEnsemble
-from hillstart.engine.starts import (
-    DIVERGED,
-    HYPERPARAMETERS,
-    VAL_ACCURACY,
-    VAL_COST,
-    History,
-    Hyperparameters,
-    Start,
-    quantiles,
-)
+from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, VAL_ACCURACY, VAL_COST, History, Hyperparameters, Start
 from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.system.private import count_steps, take_max_steps
+from hillstart.system.statistics import quantiles
 from hillstart.training.distributed import Ranks, ranks_of
 from hillstart.training.optimizer import SCHEDULES, ChunkOptimizer, Chunks, SGDConfig
 from hillstart.training.stopping import EarlyStopping
