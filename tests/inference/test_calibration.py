@@ -168,8 +168,6 @@ def test_a_folder_without_calibration_is_refused(
     if text:
         (tmp_path / "summary.json").write_text(text)
     monkeypatch.setattr("sys.argv", ["reliability.py", str(tmp_path)])
-    with pytest.raises(
-        SystemExit, match=r"^hillstart: .*summary\.json holds no calibration .*; give the folder of a run"
-    ):
+    with pytest.raises(SystemExit, match=r"^hillstart: .*summary\.json.*; give the folder of a run"):
         reliability_command()
     assert not (tmp_path / "reliability.svg").exists()

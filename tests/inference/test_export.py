@@ -171,7 +171,7 @@ def test_what_rounding_excuses_has_a_limit(tmp_path: Path) -> None:
             return [found + off, agreed]
 
         exporting.compare(told, classifier)
-        with pytest.raises(InputError, match="otherwise than hillstart"):
+        with pytest.raises(InputError, match="disagrees with hillstart"):
             exporting.compare(partial(told, off=off), classifier)
 
 
@@ -331,7 +331,7 @@ def test_a_program_that_answers_otherwise_is_refused(
     wrong = {"vote": lambda outputs: outputs[0], "agreement": lambda outputs: outputs[0, :, 0] * 0 + 1}
     monkeypatch.setattr(exporting, fault, wrong[fault])
     sentence = refused(monkeypatch, model, "--to", form)
-    assert "otherwise than hillstart" in sentence
+    assert "disagrees with hillstart" in sentence
     assert earlier.read_text() == "earlier" and files(tmp_path) == sorted([earlier.name, "network.safetensors"])
 
 

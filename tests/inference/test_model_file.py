@@ -1020,7 +1020,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     },
     "whole numbers too large for a float": (
         lambda h, s: h["rolls"][0].__setitem__(0, 10**400),
-        "the entry rolls is not a list of eta, momentum and lmbda of each start",
+        "the entry rolls is not a list of eta, momentum, lmbda of each start",
     ),
     "one of them nan": (lambda h, s: h["rolls"][0].__setitem__(1, math.nan), "the entry rolls is not a list of eta, "),
     "mean too large for a float": (

@@ -23,7 +23,7 @@ from hillstart.system.errors import InputError
 from hillstart.training.packs import RunSpec
 from hillstart.training.stopping import EarlyStopping
 from made import blobs
-from training.test_packs import Interrupt, people, run
+from training.test_packs import Interrupt, run, run_spec
 
 LAST = Path("checkpoints/last.ckpt")
 RESULTS = ("starts.csv", "history.csv", "network.safetensors")
@@ -72,17 +72,17 @@ def saving_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_that_holds_a_run_takes_no_other(tmp_path: Path) -> None:
-    run(tmp_path, people(4))
+    run(tmp_path, run_spec(4))
     before = contents(tmp_path)
     with pytest.raises(InputError, match=r"packs\.json"):
-        run(tmp_path, people(3, seed=5))
+        run(tmp_path, run_spec(3, seed=5))
     assert contents(tmp_path) == before
 
 
 def test_checkpoints_name_their_run(tmp_path: Path) -> None:
     ids = set()
     for name in ("a", "b"):
-        run(tmp_path / name, people(2))
+        run(tmp_path / name, run_spec(2))
         ids.add(notes(tmp_path / name)["run"])
         for file in ("last", "best"):
             stored = torch.load(tmp_path / name / f"checkpoints/{file}.ckpt", weights_only=True)
@@ -91,23 +91,23 @@ def test_checkpoints_name_their_run(tmp_path: Path) -> None:
 
 
 def test_no_run_goes_on_from_the_checkpoint_of_another(tmp_path: Path) -> None:
-    run(tmp_path / "a", people(3))
-    interrupted(tmp_path / "b", people(3), 2)
-    run(tmp_path / "whole", people(3))
+    run(tmp_path / "a", run_spec(3))
+    interrupted(tmp_path / "b", run_spec(3), 2)
+    run(tmp_path / "whole", run_spec(3))
     (tmp_path / "b" / LAST).write_bytes((tmp_path / "a" / LAST).read_bytes())
     before = contents(tmp_path / "b")
     with pytest.raises(InputError, match=r"last\.ckpt"):
-        go_on(tmp_path / "b", people(3))
+        go_on(tmp_path / "b", run_spec(3))
     assert contents(tmp_path / "b") == before
     (tmp_path / "b" / LAST).unlink()
-    go_on(tmp_path / "b", people(3))
+    go_on(tmp_path / "b", run_spec(3))
     assert same(tmp_path / "b", tmp_path / "whole")
 
 
 def test_a_run_begun_in_an_emptied_folder_and_killed_at_once_ends_as_itself(tmp_path: Path) -> None:
     """Before its first checkpoint: nothing of the earlier run may come back under its name."""
-    run(tmp_path / "run", people(4))
-    other = people(3, eta=0.1, batch_size=20)
+    run(tmp_path / "run", run_spec(4))
+    other = run_spec(3, eta=0.1, batch_size=20)
     run(tmp_path / "alone", other)
     with claim(tmp_path / "run", overwrite=True):
         RunFolder(tmp_path / "run", other, None, (4, -1)).begin([3])
@@ -121,7 +121,7 @@ def test_a_run_begun_in_an_emptied_folder_and_killed_at_once_ends_as_itself(tmp_
 
 def with_split(name: str, change: Callable[[Split], Split]) -> RunSpec:
     data = blobs()
-    return replace(people(), data=replace(data, **{name: change(getattr(data, name))}))
+    return replace(run_spec(), data=replace(data, **{name: change(getattr(data, name))}))
 
 
 def one_more(split: Split) -> Split:
@@ -145,7 +145,7 @@ def swapped(data: PictureSet) -> PictureSet:
 
 
 def begun_as(**of: str) -> RunSpec:
-    return replace(people(), begin=partial(Network.start, [36, 5, 3], **of))
+    return replace(run_spec(), begin=partial(Network.start, [36, 5, 3], **of))
 
 
 DATA = blobs()
@@ -153,25 +153,25 @@ OTHERS: dict[str, tuple[RunSpec, list[str]]] = {
     "activation": (begun_as(activation="tanh"), ["network.activation (sigmoid there, tanh here)"]),
     "cost": (begun_as(cost="cross_entropy"), ["network.cost (quadratic there, cross_entropy here)"]),
     "start": (begun_as(start="xavier"), ["network.start (unit_normal there, xavier here)"]),
-    "batch": (people(batch_size=20), ["descent.batch_size (10 there, 20 here)"]),
-    "schedule": (people(schedule="linear"), ["descent.schedule (constant there, linear here)"]),
-    "order": (replace(people(), descent=replace(people().descent, seed=9)), ["descent.seed (0 there, 9 here)"]),
-    "stop": (people(stopping=EarlyStopping(patience=1)), ["stop.patience (None there, 1 here)"]),
+    "batch": (run_spec(batch_size=20), ["descent.batch_size (10 there, 20 here)"]),
+    "schedule": (run_spec(schedule="linear"), ["descent.schedule (constant there, linear here)"]),
+    "order": (replace(run_spec(), descent=replace(run_spec().descent, seed=9)), ["descent.seed (0 there, 9 here)"]),
+    "stop": (run_spec(stopping=EarlyStopping(patience=1)), ["stop.patience (None there, 1 here)"]),
     "more of train": (with_split("train", one_more), ["train pictures (103, SHA-256", "104, SHA-256"]),
     "pixel of train": (with_split("train", one_pixel), ["train pictures (103, SHA-256"]),
     "label of train": (with_split("train", one_label), ["train pictures (103, SHA-256"]),
-    "order of train": (replace(people(), data=swapped(DATA)), ["train pictures (103, SHA-256"]),
+    "order of train": (replace(run_spec(), data=swapped(DATA)), ["train pictures (103, SHA-256"]),
     "pixel of val": (with_split("val", one_pixel), ["val pictures (40, SHA-256"]),
     "more of test": (with_split("test", one_more), ["test pictures (50, SHA-256", "51, SHA-256"]),
     "normalise": (
-        replace(people(), data=replace(DATA, preprocessing=DATA.preprocessing.fitted(DATA.train.x))),
+        replace(run_spec(), data=replace(DATA, preprocessing=DATA.preprocessing.fitted(DATA.train.x))),
         ["data.normalise"],
     ),
     "background": (
-        replace(people(), data=replace(DATA, preprocessing=replace(DATA.preprocessing, background=0))),
+        replace(run_spec(), data=replace(DATA, preprocessing=replace(DATA.preprocessing, background=0))),
         ["data.background (255 there, 0 here)"],
     ),
-    "augment": (replace(people(), data=replace(DATA, augment=Augment.preset("photo", 32))), ["data.augment"]),
+    "augment": (replace(run_spec(), data=replace(DATA, augment=Augment.preset("photo", 32))), ["data.augment"]),
     "all of it": (
         replace(with_split("train", one_more), data=replace(DATA, train=one_more(DATA.train), val=one_more(DATA.val))),
         ["train pictures", "val pictures"],
@@ -195,25 +195,25 @@ def test_a_run_does_not_go_on_with_anything_else(
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
-    """A run of `people()` that is finished, and one that was cut in its second pack."""
+    """A run of `run_spec()` that is finished, and one that was cut in its second pack."""
     folders = {finished: tmp_path_factory.mktemp("run") for finished in (True, False)}
-    run(folders[True], people())
+    run(folders[True], run_spec())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hillstart.training.callbacks.SHARE", float("inf"))
-        interrupted(folders[False], people(), 6, pack=4)
+        interrupted(folders[False], run_spec(), 6, pack=4)
     return folders.__getitem__
 
 
 def test_other_options_of_an_optimiser_are_refused(tmp_path: Path) -> None:
-    run(tmp_path, people(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
-    go_on(tmp_path, people(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
+    run(tmp_path, run_spec(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
+    go_on(tmp_path, run_spec(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
     with pytest.raises(InputError, match=r"descent\.optimiser"):
-        go_on(tmp_path, people(2, optimiser=partial(torch.optim.Adam, betas=(0.5, 0.99))))
+        go_on(tmp_path, run_spec(2, optimiser=partial(torch.optim.Adam, betas=(0.5, 0.99))))
 
 
 def test_the_same_pictures_may_come_from_elsewhere(tmp_path: Path) -> None:
-    run(tmp_path, people(2))
-    go_on(tmp_path, replace(people(2), data=replace(blobs(), source="moved", files=["elsewhere/1.png"])))
+    run(tmp_path, run_spec(2))
+    go_on(tmp_path, replace(run_spec(2), data=replace(blobs(), source="moved", files=["elsewhere/1.png"])))
 
 
 @pytest.mark.parametrize("options", [{"max_epochs": 3}, {"max_steps": 43}, {"max_epochs": 1, "max_steps": 44}], ids=str)
@@ -222,36 +222,36 @@ def test_the_same_pictures_may_come_from_elsewhere(tmp_path: Path) -> None:
 def test_less_than_what_is_done_is_refused(
     tmp_path: Path, pack: int | None, epochs: int | None, options: dict[str, int]
 ) -> None:
-    """`people` take 11 mini-batches an epoch, 4 epochs."""
+    """`run_spec` take 11 mini-batches an epoch, 4 epochs."""
     if epochs:
-        interrupted(tmp_path, people(), epochs, pack=pack)
+        interrupted(tmp_path, run_spec(), epochs, pack=pack)
     else:
-        run(tmp_path, people(), pack=pack)
+        run(tmp_path, run_spec(), pack=pack)
     before = contents(tmp_path)
     with pytest.raises(InputError, match=r"trainer\.max_(epochs|steps)"):
-        go_on(tmp_path, people(), **options)
+        go_on(tmp_path, run_spec(), **options)
     assert contents(tmp_path) == before
 
 
 def test_what_packs_that_are_done_were_trained_with_stays(tmp_path: Path) -> None:
-    interrupted(tmp_path, people(), 6, pack=4, keep=2)
+    interrupted(tmp_path, run_spec(), 6, pack=4, keep=2)
     for options, key in (({"max_epochs": 9}, "max_epochs"), ({"max_steps": 50}, "max_steps"), ({"keep": 3}, "keep")):
         with pytest.raises(InputError, match=key):
-            go_on(tmp_path, people(), **({"keep": 2} | options))
-    go_on(tmp_path, people(), keep=2)
+            go_on(tmp_path, run_spec(), **({"keep": 2} | options))
+    go_on(tmp_path, run_spec(), keep=2)
 
 
 def test_one_pack_may_keep_more_when_it_goes_on(tmp_path: Path) -> None:
-    run(tmp_path, people(), keep=2)
-    go_on(tmp_path, people(), keep=5)
+    run(tmp_path, run_spec(), keep=2)
+    go_on(tmp_path, run_spec(), keep=5)
     assert len(model_file.load(tmp_path / "network.safetensors").origins) == 5
 
 
 def test_other_packs_than_the_run_has_are_told_to_change_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    interrupted(tmp_path, people(), 6, pack=4)
-    go_on(tmp_path, people(), pack=2)
+    interrupted(tmp_path, run_spec(), 6, pack=4)
+    go_on(tmp_path, run_spec(), pack=2)
     assert "pack=2 changes nothing" in caplog.text
     assert notes(tmp_path)["packs"] == [4, 4, 2]
 
@@ -262,12 +262,12 @@ def test_a_longer_schedule_is_told_to_differ(
     tmp_path: Path, schedule: str, finished: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     if finished:
-        run(tmp_path, people(2, schedule=schedule))
+        run(tmp_path, run_spec(2, schedule=schedule))
     else:
-        interrupted(tmp_path, people(2, schedule=schedule), 2)
-    go_on(tmp_path, people(2, schedule=schedule))
+        interrupted(tmp_path, run_spec(2, schedule=schedule), 2)
+    go_on(tmp_path, run_spec(2, schedule=schedule))
     assert "descent.schedule" not in caplog.text
-    go_on(tmp_path, people(2, schedule=schedule), max_epochs=6)
+    go_on(tmp_path, run_spec(2, schedule=schedule), max_epochs=6)
     assert (f"descent.schedule={schedule}" in caplog.text) is (schedule != "constant")
 
 
@@ -276,14 +276,14 @@ def test_a_longer_schedule_is_told_to_differ(
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_a_finished_run_stays_one_until_it_has_its_further_epochs(tmp_path: Path, epochs: int) -> None:
-    run(tmp_path / "whole", people(4), max_epochs=8)
-    run(tmp_path / "run", people(4))
+    run(tmp_path / "whole", run_spec(4), max_epochs=8)
+    run(tmp_path / "run", run_spec(4))
     before = contents(tmp_path / "run")
     with pytest.raises(InterruptedError):
-        go_on(tmp_path / "run", people(4), max_epochs=8, more_callbacks=[Interrupt(epochs)])
+        go_on(tmp_path / "run", run_spec(4), max_epochs=8, more_callbacks=[Interrupt(epochs)])
     after = contents(tmp_path / "run")
     assert {name for name in after if after[name] != before[name]} <= {str(LAST), "checkpoints/best.ckpt"}
-    go_on(tmp_path / "run", people(4), max_epochs=8)
+    go_on(tmp_path / "run", run_spec(4), max_epochs=8)
     assert same(tmp_path / "run", tmp_path / "whole")
 
 
@@ -294,10 +294,10 @@ def test_a_signal_leaves_a_finished_run_as_it_was(tmp_path: Path, monkeypatch: p
             if self.left == 0:
                 raise interrupts.Interrupted(130)
 
-    run(tmp_path, people(4))
+    run(tmp_path, run_spec(4))
     before = contents(tmp_path)
     with pytest.raises(SystemExit):
-        go_on(tmp_path, people(4), max_epochs=8, more_callbacks=[Signal(2)])
+        go_on(tmp_path, run_spec(4), max_epochs=8, more_callbacks=[Signal(2)])
     after = contents(tmp_path)
     assert {name for name in after if after[name] != before[name]} <= {str(LAST), "checkpoints/best.ckpt"}
 
@@ -306,12 +306,12 @@ def test_a_signal_leaves_a_finished_run_as_it_was(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("epochs", [None, 2], ids=["finished", "cut"])
 def test_a_run_may_go_on_for_so_many_mini_batches(tmp_path: Path, epochs: int | None, steps: int) -> None:
     """33 are done, or 22; the limit lies within the fourth epoch, at its end and behind it."""
-    run(tmp_path / "whole", people(3), max_epochs=4, max_steps=steps)
+    run(tmp_path / "whole", run_spec(3), max_epochs=4, max_steps=steps)
     if epochs:
-        interrupted(tmp_path / "run", people(3), epochs)
+        interrupted(tmp_path / "run", run_spec(3), epochs)
     else:
-        run(tmp_path / "run", people(3), max_epochs=3)
-    go_on(tmp_path / "run", people(3), max_steps=steps)
+        run(tmp_path / "run", run_spec(3), max_epochs=3)
+    go_on(tmp_path / "run", run_spec(3), max_steps=steps)
     assert same(tmp_path / "run", tmp_path / "whole")
 
 
@@ -320,20 +320,20 @@ def test_a_run_may_go_on_for_so_many_mini_batches(tmp_path: Path, epochs: int | 
 
 def test_seconds_are_those_of_the_whole_training(tmp_path: Path) -> None:
     """Kept in the checkpoint over an interruption, and in packs.json from one end to the next."""
-    interrupted(tmp_path, people(3), 2)
+    interrupted(tmp_path, run_spec(3), 2)
     edit(tmp_path / LAST, lambda stored: stored.update(seconds=1000.0 + stored["seconds"]))
-    first = go_on(tmp_path, people(3))["seconds"]
+    first = go_on(tmp_path, run_spec(3))["seconds"]
     assert first >= 1000
     edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(seconds=5000.0 + state["seconds"]))
-    assert go_on(tmp_path, people(3), max_epochs=6)["seconds"] >= 6000
+    assert go_on(tmp_path, run_spec(3), max_epochs=6)["seconds"] >= 6000
     assert notes(tmp_path)["seconds"] >= 6000
 
 
 def test_seconds_of_packs_add_up_over_an_interruption(tmp_path: Path) -> None:
-    interrupted(tmp_path, people(), 6, pack=4)
+    interrupted(tmp_path, run_spec(), 6, pack=4)
     edit(tmp_path / LAST, lambda stored: stored.update(seconds=1000.0 + stored["seconds"]))
     edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(seconds=5000.0 + state["seconds"]))
-    assert 6000 <= go_on(tmp_path, people())["seconds"] < 7000  # not again for the pack after
+    assert 6000 <= go_on(tmp_path, run_spec())["seconds"] < 7000  # not again for the pack after
 
 
 # ---------------------------------------------------------------- runs of version 0.1, and damaged ones
@@ -357,19 +357,19 @@ def as_of_version_0_1(folder: Path) -> None:
 
 @pytest.mark.parametrize("pack", [None, 4], ids=["one pack", "packs"])
 def test_a_run_of_version_0_1_goes_on(tmp_path: Path, pack: int | None) -> None:
-    run(tmp_path / "whole", people(), pack=pack)
+    run(tmp_path / "whole", run_spec(), pack=pack)
     for cut in (2, 6) if pack else (2,):
         folder = tmp_path / str(cut)
-        interrupted(folder, people(), cut, pack=pack)
+        interrupted(folder, run_spec(), cut, pack=pack)
         as_of_version_0_1(folder)
         with pytest.raises(InputError, match=r"network\.activation"):
             go_on(folder, begun_as(activation="tanh"))
         if pack and cut > 4:
             with pytest.raises(InputError, match=r"trainer\.max_epochs"):
-                go_on(folder, people(), max_epochs=9)
+                go_on(folder, run_spec(), max_epochs=9)
         with pytest.raises(InterruptedError):
-            go_on(folder, people(), more_callbacks=[Interrupt(1)])
-        go_on(folder, people())
+            go_on(folder, run_spec(), more_callbacks=[Interrupt(1)])
+        go_on(folder, run_spec())
         assert same(folder, tmp_path / "whole")
 
 
@@ -382,23 +382,23 @@ def test_a_run_of_version_0_1_goes_on(tmp_path: Path, pack: int | None) -> None:
     ids=str,
 )
 def test_notes_that_do_not_fit_together_are_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
-    interrupted(tmp_path, people(), 6, pack=4)
+    interrupted(tmp_path, run_spec(), 6, pack=4)
     edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(damage))
     with pytest.raises(InputError):
-        go_on(tmp_path, people())
+        go_on(tmp_path, run_spec())
 
 
 def test_a_table_that_has_lost_rows_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, people(), pack=4)
+    run(tmp_path, run_spec(), pack=4)
     lines = (tmp_path / "starts.csv").read_text().splitlines(keepends=True)
     (tmp_path / "starts.csv").write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match=r"starts\.csv"):
-        go_on(tmp_path, people())
+        go_on(tmp_path, run_spec())
 
 
 def test_a_copy_made_of_hard_links_keeps_what_it_has(tmp_path: Path) -> None:
-    interrupted(tmp_path / "run", people(), 6, pack=4)
+    interrupted(tmp_path / "run", run_spec(), 6, pack=4)
     shutil.copytree(tmp_path / "run", tmp_path / "copy", copy_function=os.link)
     before = contents(tmp_path / "copy")
-    go_on(tmp_path / "run", people())
+    go_on(tmp_path / "run", run_spec())
     assert contents(tmp_path / "copy") == before

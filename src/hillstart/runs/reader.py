@@ -111,9 +111,9 @@ class RunRecord:
         except InputError:
             raise
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+            raise InputError(f"{path}: cannot be read ({briefly(error)}); give the folder of a run.") from error
         if not isinstance(found, dict):
-            raise InputError(f"{path} cannot be read: it is not a JSON object.")
+            raise InputError(f"{path}: is not a JSON object; give the folder of a run.")
         return found
 
     @cached_property
