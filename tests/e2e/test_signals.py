@@ -316,7 +316,7 @@ def test_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: 
         monkeypatch.setattr(interrupts, "asked", 15 if len(moments) == 4 + moment else None)
         check_interrupt()
 
-    monkeypatch.setattr(interrupts, "honour", counted)
+    monkeypatch.setattr(interrupts, "check_interrupt", counted)
     with pytest.raises(interrupts.Interrupted):
         fit(tmp_path / "cut", epochs=5, **of)
     monkeypatch.undo()
