@@ -163,7 +163,7 @@ def test_a_run_that_has_not_ended_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("summary.json", "[1]", "cannot be read"),
+        ("summary.json", "[1]", "summary.json"),
         ("summary.json", '{"best_seed": 3}', "summary.json"),
         ("starts.csv", "seed,eta\n1,2\n", "starts.csv"),
         ("history.csv", "seed,epoch\n99,1\n", "history.csv: row 1"),
