@@ -1,1 +1,1 @@
-"""What is measured, against the machine's own limit and against peers: `make bench`, `make results`."""
+"""Measurements against the machine's own limit and against peers: `make bench`, `make results`."""

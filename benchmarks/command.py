@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def machine(device: torch.device) -> str:
-    """What it is called, and on the CPU how many threads compute."""
+    """Name of the device, with the number of threads on the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {torch.get_num_threads()} threads"

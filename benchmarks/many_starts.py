@@ -1,4 +1,4 @@
-"""What a run adds to the engine, and how its time and its memory grow with the number of starts."""
+"""Time that a run adds to the engine, and growth of its time and memory with the number of starts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +20,7 @@ from hillstart.training.optimizer import SCHEDULES
 from hillstart.training.packs import RunSpec
 
 CHUNK_PICTURES = 20_000
-"""What the engine is given at once."""
+"""Pictures that the engine is given at once."""
 
 SIZES = [784, 30, 10]
 WARM = 64
@@ -29,7 +29,7 @@ WARM = 64
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained.
+    """The amount of training.
 
     Attributes:
         starts, epochs, repeats: of the run beside the engine.

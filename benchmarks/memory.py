@@ -14,7 +14,7 @@ SIZES = [784, 30, 10]
 
 
 def peak_bytes() -> int:
-    """Of this process so far.
+    """Peak memory of this process so far, in bytes.
 
     On Linux a process inherits ru_maxrss from the one that started it, however small it is itself; VmHWM is its own.
     """
@@ -26,7 +26,7 @@ def peak_bytes() -> int:
 
 
 def peak_bytes_of_run(starts: int, pictures: int, device: torch.device) -> int:
-    """Of a fresh process that trains so many starts for one epoch.
+    """Peak memory of a fresh process that trains `starts` starts for one epoch, in bytes.
 
     Raises:
         RuntimeError: it failed.

@@ -24,7 +24,7 @@ from hillstart.network import Network
 
 @dataclass(frozen=True)
 class Course:
-    """What is to be descended.
+    """The task of a contestant.
 
     Attributes:
         network: the starts.
@@ -181,7 +181,7 @@ def jax_vmap(course: Course) -> Contestant:
 
 @dataclass(frozen=True)
 class Peer:
-    """How a contestant is made, and what it needs.
+    """A way to make a contestant, and its limits.
 
     Attributes:
         single: it trains one start at a time.

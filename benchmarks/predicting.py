@@ -1,4 +1,4 @@
-"""How fast predictions are: one picture beside the import of torch and torchvision, many beside bare decoding.
+"""Speed of predictions: one picture beside the import of torch and torchvision, many beside bare decoding.
 
 `python -m benchmarks.predicting ours|bare|small FOLDER MODEL` times the pictures of a folder in a process of its
 own and prints a JSON of seconds and peak memory.
@@ -40,7 +40,7 @@ IMPORT = "import torch, torchvision"
 
 @dataclass(frozen=True)
 class Size:
-    """How many pictures, and how often each measurement is repeated; memory is compared with that of `few`."""
+    """The number of pictures and of repeats; memory is compared with that of `few` pictures."""
 
     pictures: int
     few: int
@@ -51,7 +51,7 @@ FULL, QUICK = Size(10_000, 1_000, 5), Size(1_000, 250, 2)
 
 
 def make_pictures(folder: Path, count: int) -> None:
-    """So many JPEGs of 128 x 128 in colour: soft blobs under a little noise, about as large as photos of that size."""
+    """Write `count` colour JPEGs of 128 x 128: soft blobs under a little noise, about as large as such photos."""
     rng = np.random.default_rng(0)
     for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
@@ -105,7 +105,7 @@ def in_a_process(what: str, folder: Path, model: Path) -> dict[str, float]:
 
 
 def process_seconds(command: list[str]) -> float:
-    """Of a fresh process from its start to its end."""
+    """Seconds of a fresh process from its start to its end."""
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - began

@@ -45,7 +45,7 @@ PHOTOS = """
 
 @dataclass(frozen=True)
 class Result:
-    """What a recipe gave: its network's sizes, its summary, and the seconds of the whole command."""
+    """The result of a recipe: its network's sizes, its summary, and the seconds of the whole command."""
 
     name: str
     sizes: list[int]

@@ -1,4 +1,4 @@
-"""What is measured, made: noise to train on, and whole runs from the options of `scripts/train.py`."""
+"""Makes what is measured: noise to train on, and whole runs from the options of `scripts/train.py`."""
 
 import gc
 import math
@@ -70,7 +70,7 @@ class Run:
         self.population: RunSpec = build_run_spec(self._options)
 
     def seconds(self, population: RunSpec | None = None) -> float:
-        """Of training, choosing, testing and writing it all, to a folder that is thrown away.
+        """Seconds of training, choosing, testing and writing all results, to a folder that is deleted.
 
         Args:
             population: to be trained in place of all starts.

@@ -36,7 +36,7 @@ BUSY = 1.5
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained, for one epoch.
+    """The amount of training, for one epoch.
 
     Attributes:
         starts: of ours, timed `repeats` times.

@@ -1,4 +1,4 @@
-"""How many pictures a second the server answers to 64 clients at once, beside bare decoding of the same pictures.
+"""Pictures a second that the server answers to 64 clients, beside bare decoding of the same pictures.
 
 `python -m benchmarks.serving URL FOLDER EXPECTED` is the clients, in a process of their own: over as many
 connections that stay open they send the pictures of a folder and compare the answers with those of a JSON file.
@@ -34,7 +34,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Size:
-    """How many pictures, and how often each measurement is repeated."""
+    """The number of pictures and of repeats."""
 
     pictures: int
     repeats: int
@@ -45,7 +45,7 @@ FULL, QUICK = Size(10_000, 3), Size(1_000, 2)
 
 @dataclass
 class Heard:
-    """What came back: how long each answer took, and how many were not the right one."""
+    """The answers of the server: seconds of each, and the number of wrong ones."""
 
     seconds: list[float] = field(default_factory=list)
     wrong: int = 0

@@ -1,4 +1,4 @@
-"""How fast the descent is: ours and every peer on the same data, beside the machine's matrix-product peak."""
+"""Speed of the descent: ours and every peer on the same data, beside the machine's matrix-product peak."""
 
 import itertools
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ STEPS, PICTURES = 800, 20_000
 FEWEST = 30
 OURS = ("hillstart", "hillstart-engine")
 TOLERANCE = 1e-4
-"""How far the cost of a contestant may be off after an epoch, relative to what it is by float64."""
+"""Allowed relative difference of a contestant's cost after an epoch from that in float64."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The sizes, batches, starts and repeats that are measured."""
 
     sizes: Sequence[list[int]]
     batches: Sequence[int]
@@ -81,7 +81,7 @@ def engine(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant
 
 
 def full_path(data: PictureSet, course: Course, epochs: int = EPOCHS) -> Contestant:
-    """What `scripts/train.py` does, but for measuring on validation, which no contestant does."""
+    """The training of `scripts/train.py` without validation, which no contestant does."""
     starts = [Start(s, Hyperparameters(course.eta)) for s in range(course.network.starts)]
     training = Training(lambda seeds: course.network.pick(seeds), data, SGDConfig(course.eta, course.batch), starts)
 
@@ -120,7 +120,7 @@ def peak_flops(device: torch.device, repeats: int = 3) -> float:
 
 
 def flops(sizes: Sequence[int]) -> int:
-    """Of one start for one picture: forward, gradient, and the errors of all layers but the first."""
+    """Operations of one start for one picture: forward, gradient, and the errors of all layers but the first."""
     products = [n_in * n_out for n_in, n_out in itertools.pairwise(sizes)]
     return 2 * (2 * sum(products) + sum(products[1:]))
 
@@ -162,7 +162,7 @@ class Match:
         return PEERS[name].make(course)
 
     def error(self, name: str, steps: int = 20, starts: int = 3) -> float:
-        """How far the costs of a contestant are off after so many steps from those of float64, relative to these."""
+        """Relative difference of a contestant's costs from those in float64 after `steps` steps."""
         starts = 1 if name in PEERS and PEERS[name].single else starts
         contestant = self.make(name, starts, steps * self.batch, epochs=1)
         contestant.run()

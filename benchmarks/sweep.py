@@ -1,4 +1,4 @@
-"""What Hydra itself takes of a multirun over seeds, by our sweeper and launcher and by its own."""
+"""Time that Hydra itself takes of a multirun over seeds, by our sweeper and launcher and by its own."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ FULL, QUICK = Size(1000, 50, 5), Size(200, 10, 2)
 
 
 def milliseconds_per_job(jobs: int, *options: str) -> float:
-    """Of a multirun that trains nothing, in a fresh process and a fresh folder.
+    """Milliseconds a job of a multirun that trains nothing, in a fresh process and a fresh folder.
 
     Raises:
         RuntimeError: it failed, or did not take every job exactly once.

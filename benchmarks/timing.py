@@ -1,4 +1,4 @@
-"""How things are timed: contestants in turns, and of each the median with its lowest and highest repeat."""
+"""Timing of contestants in turns, with the median and the lowest and highest repeat of each."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class Spread:
-    """What repeats of the same measurement gave."""
+    """The spread of repeats of one measurement."""
 
     median: float
     low: float
@@ -28,7 +28,7 @@ class Spread:
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """How long `run` takes, with what it has left to a CUDA device to do."""
+    """Seconds of `run`, including its pending work on a CUDA device."""
     began = time.perf_counter()
     result = run()
     if device.type == "cuda":
@@ -38,7 +38,7 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def in_turns(contestants: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each contestant measures of itself, repeat by repeat, so that a busy moment of the machine hits all."""
+    """Measure all contestants once in each repeat, so that a busy moment of the machine affects all of them."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, measure in contestants.items():
@@ -48,6 +48,6 @@ def in_turns(contestants: Mapping[str, Callable[[], float]], repeats: int) -> di
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Of a training, no table and no progress bar; of an error, everything."""
+    """Suppress the output of a training; errors are raised as usual."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -80,7 +80,7 @@ class Cost:
 
     @property
     def is_softmax(self) -> bool:
-        """Whether the outputs add up to 1, rather than being independent sigmoids."""
+        """True if the outputs add up to 1; False if they are independent sigmoids."""
         return self.output is softmax
 
 
@@ -225,7 +225,7 @@ class Network:
         return self.evaluate_onward(self.weighted_input(0, x), y)
 
     def evaluate_onward(self, z: First, y: Y) -> tuple[Float[Tensor, "S B"], Here]:
-        """What `evaluate` returns, from z^1, the weighted input of the first layer."""
+        """The same as `evaluate`, from z^1, the weighted input of the first layer."""
         z = self._last(z)
         return self._cost.value(z, y), self._cost.output(z)
 

@@ -317,7 +317,7 @@ TABLE = ",".join(HEADINGS)
         (f"{TABLE}\n0,0.1,3,lost,1,1,0.5,1\n", "status is 'lost'; it must be finished, stopped or diverged"),
         (f"{TABLE}\n0,0.1,3,diverged,nan,nan,nan,1\n", "bad: 0 of 1 starts"),
         (f"{TABLE}\n0,0.1,3,finished,1,1,0.5,1\n", "bad: 1 of 1 starts"),
-        (b"PK\x03\x04\xff\xfe\x00", "starts.csv cannot be read"),
+        (b"PK\x03\x04\xff\xfe\x00", "starts.csv: cannot be read"),
     ],
 )
 @pytest.mark.parametrize("side", ["A", "B"])

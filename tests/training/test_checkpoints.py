@@ -52,7 +52,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
     ran = trained(full, *SMALL, "trainer.max_epochs=20", most_bytes=10_000)
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr + ran.stdout
-    assert "no checkpoint for now, though training goes on and will try again: " in ran.stdout
+    assert "a checkpoint was not written; training continues and tries again: " in ran.stdout
     assert ran.stderr.startswith("hillstart: resume=full goes on with this run when that is mended: full/network.safe")
     assert not list(full.rglob("*.part"))
     again = trained(full, "resume=full")

@@ -1,4 +1,4 @@
-"""What a mistake in the options means: one sentence that names the key, what is wrong and the nearest right key."""
+"""Explains a mistake in the options in one sentence: the key, what is wrong and the nearest right key."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from hillstart.system.files import of_the_disk, reason, relative
 from hillstart.system.schema import nearest
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
-"""What a wrong option raises; anything else is a fault of the program."""
+"""The errors that a wrong option raises; any other is a fault of the program."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def wants_traceback() -> bool:
-    """Whether the user asked for tracebacks, by HYDRA_FULL_ERROR=1."""
+    """True if the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 

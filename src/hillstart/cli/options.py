@@ -1,4 +1,4 @@
-"""What is typed for a training: options that others imply, and the options of a run that is resumed."""
+"""The options typed for a training: those that others imply, and those of a run that is resumed."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -162,7 +162,7 @@ def _open_the_box(folder: Path, population: RunSpec | None = None) -> None:
 
 
 def _onward(folder: Path) -> str:
-    """How to resume the interrupted run in `folder`."""
+    """The advice that resumes the interrupted run in `folder`."""
     if (folder / "checkpoints" / "packs.json").is_file():
         return f"go on with it by: {interrupts.command('train', resuming(relative(folder)))}"
     return "nothing was trained yet."

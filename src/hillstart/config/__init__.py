@@ -1,1 +1,1 @@
-"""From conf to objects: the options of a run, checked and built."""
+"""The options of a run: checked, and turned from conf into objects."""

@@ -139,7 +139,7 @@ def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer
 
 
 def _was_started_as_one_of_many() -> bool:
-    """Whether torchrun or srun started several processes; trainer.devices and trainer.num_nodes must then agree."""
+    """True if torchrun or srun started several processes; trainer.devices and trainer.num_nodes must then agree."""
     tasks = os.environ.get("SLURM_NTASKS", "1") if SLURMEnvironment.detect() else os.environ.get("WORLD_SIZE", "1")
     return tasks != "1"
 

@@ -13,7 +13,7 @@ PRESETS = ("none", "light", "mirror", "doodle", "photo")
 
 @dataclass(frozen=True)
 class Augment:
-    """How far a picture may be changed.
+    """The largest changes that augmentation makes to a picture.
 
     `flip`: left and right exchanged in half of the pictures. `shift`: most pixels moved, each way; edge pixels fill
     the border. `brightness`: most added or taken, as a share of 255. `contrast`: most by which the distance of every

@@ -6,7 +6,7 @@ from hillstart.data.pen import Pen
 
 
 def duck(pen: Pen) -> None:
-    """From the side in parts or in one line, a rubber duck, a head alone, or from the front."""
+    """Draw a duck: from the side in parts or in one line, a rubber duck, a head alone, or from the front."""
     kind = pen.between(0, 1)
     if kind < 0.48:
         _duck_in_parts(pen)

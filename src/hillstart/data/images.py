@@ -135,7 +135,7 @@ def _decoded(
 
 
 def _is_deep(tile: Any) -> bool:
-    """Whether a part of a file has 16 bits: its mode is like `RGB;16B`, or the highest level of a PPM is over 255."""
+    """True if a part of a file has 16 bits: its mode is like `RGB;16B`, or the highest level of a PPM is over 255."""
     told = tile.args if isinstance(tile.args, tuple) else ()
     return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in told[1:]))
 
@@ -296,5 +296,5 @@ def find_pictures(
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a name is of a file or folder to skip: hidden, or left by an archive."""
+    """True if a file or folder of this name is skipped: hidden, or left by an archive."""
     return name.startswith(".") or name in NO_FOLDERS

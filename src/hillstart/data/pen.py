@@ -118,7 +118,7 @@ class Pen:
 
 
 def _bends(points: np.ndarray) -> np.ndarray:
-    """Where a path turns by more than 20 degrees, and so also where one stroke ends and the next begins."""
+    """Mask of the points where a path turns by more than 20 degrees, which includes the ends of strokes."""
     steps = np.diff(points, axis=0)
     ahead, behind = steps[1:], steps[:-1]
     straight = (ahead * behind).sum(1) > math.cos(math.radians(20)) * np.hypot(*ahead.T) * np.hypot(*behind.T)

@@ -48,7 +48,7 @@ def read_name(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def is_redundant(inner: str, outer: str) -> bool:
-    """Whether a folder is redundant in its parent: `train/train`, `seg_test/seg_test` and `train/images`."""
+    """True if a folder is redundant in its parent: `train/train`, `seg_test/seg_test` and `train/images`."""
     read = read_name(inner)
     if read is None:
         return all(word.casefold() in FILLERS for word in _WORD.findall(inner))

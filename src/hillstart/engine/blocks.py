@@ -174,7 +174,7 @@ def _left(decays: Sequence[PerStart]) -> list[Any]:
 
 
 def _moved(block: Block, k: int, left: Sequence[Any]) -> Float[Tensor, "B before"]:
-    """How far the steps before mini-batch k, as they are scaled, have moved its z.
+    """The factors by which the scaled steps before mini-batch k move its z.
 
     w_k = left_k w_0 + sum_(j<k) left_k / left_(j+1) x_j^T step_j, and b does not decay. Steps are stored times
     left_K / left_(j+1), as w_K needs them.

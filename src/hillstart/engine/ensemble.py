@@ -210,7 +210,7 @@ class StartEnsemble:
                     target[indices] = source[columns]
 
     def state(self) -> dict[str, list[Tensor]]:
-        """What a checkpoint needs, independent of the tiling: tensors whose first axis is the active starts."""
+        """The tensors of a checkpoint, independent of the tiling; their first axis is the active starts."""
         states = [tile.state() for tile in self.tiles]
         return {
             name: [

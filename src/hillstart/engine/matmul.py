@@ -82,7 +82,7 @@ def matmul_backend(like: Tensor, rounded: bool = True) -> MatmulBackend:
 
 @cache
 def _is_there() -> bool:
-    """Whether this torch has oneDNN and its operator gives the right numbers."""
+    """True if this torch has oneDNN and its operator gives the right numbers."""
     if not torch.backends.mkldnn.is_available():
         return False
     x, w, b = torch.rand(3, 4), torch.rand(4, 8), torch.rand(8)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, order=True)
 class Hyperparameters:
-    """What may differ from start to start besides the seed: learning rate, momentum and L2 strength.
+    """The settings that may differ between starts besides the seed: learning rate, momentum and L2 strength.
 
     These fields are the only list of hyperparameters per start: grids, tables, checkpoints and messages follow them. A
     field that is added must have a default, for runs that were made without it; its option is an argument of
@@ -30,7 +30,7 @@ TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
 
 FINISHED, STOPPED, DIVERGED = range(3)
 STATUS = ("finished", "stopped", "diverged")
-"""How a start ended: after the last epoch, earlier by `stop`, or with a cost that exploded."""
+"""The ways in which a start ends: after the last epoch, earlier by `stop`, or with a cost that exploded."""
 
 ACTIVE = "active"
 """Status in the tables of an interrupted run of a start that had not ended."""
@@ -81,7 +81,7 @@ class History:
 
     @property
     def active(self) -> Bool[Tensor, " S"]:
-        """Which starts have not been ended early."""
+        """Mask of the starts that have not been ended early."""
         return self.status == FINISHED
 
     def add(self, figures: Float[Tensor, "active 3"]) -> Bool[Tensor, " S"]:
@@ -107,7 +107,7 @@ class History:
         return torch.cat([torch.full((1, len(self.starts)), math.inf, dtype=torch.float64), costs]).amin(0)
 
     def epochs_since_lowest(self) -> Int64[Tensor, " S"]:
-        """How many epochs ago each start had its lowest validation cost."""
+        """Epochs since the lowest validation cost of each start."""
         return len(self.figures) - 1 - self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
 
     def ranking(self) -> list[int]:

@@ -25,7 +25,7 @@ COLUMNS = 32
 LANES = 4
 
 PADDING = 1.125
-"""How much more work tiles of a steady width may cost than tiles cut evenly."""
+"""Largest ratio of the work of tiles of a steady width to that of tiles cut evenly."""
 
 
 class Tiling:

@@ -17,7 +17,7 @@ SHOWN, ALL_SHOWN = 5, 6
 """Products that are written out if there are more than `ALL_SHOWN`."""
 
 LARGEST_EXPONENT = 10_000
-"""In thousandths: if the largest z of a softmax is not between 0 and this, it is subtracted from each."""
+"""A bound in thousandths: if the largest z of a softmax is not between 0 and this, it is subtracted from each."""
 
 
 def thousandths(x: float) -> int:
@@ -45,7 +45,7 @@ def activated(activation: str, z: int) -> int:
 
 
 def softmax(z: Sequence[int]) -> tuple[int, list[int], list[int]]:
-    """What is subtracted from each shown z, the exponentials of the differences, and the share of each in their sum."""
+    """The number subtracted from each shown z, the exponentials of the differences, and their shares of the sum."""
     away = 0 if 0 <= max(z) <= LARGEST_EXPONENT else max(z)
     powers = [thousandths(math.exp((zk - away) / 1000)) for zk in z]
     return away, powers, [thousandths(power / sum(powers)) for power in powers]

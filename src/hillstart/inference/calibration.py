@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from hillstart.inference.voting import Calibration, log_outputs, probabilities, vote
 
 BINS = 15
-"""Of equal width from 0 to 1, as in the paper."""
+"""Number of bins of equal width from 0 to 1, as in the paper."""
 
 # Bounds: a temperature beyond them means useless outputs or too few pictures to fit it on.
 COLDEST, HOTTEST = 1 / 64, 64.0

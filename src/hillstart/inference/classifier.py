@@ -83,12 +83,12 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks compute."""
+        """The device on which the networks compute."""
         return self.network.w[0].device
 
     @property
     def calibrated(self) -> bool:
-        """Whether temperatures were fitted, so that a probability means what it says."""
+        """True if temperatures were fitted, so that probabilities match frequencies."""
         return self.calibration is not None
 
     @property

@@ -25,7 +25,7 @@ from hillstart.system.files import replacing
 from hillstart.system.machine import versions
 
 TOLERANCE, MOST = 1e-5, 1e-3
-"""How far a program's probabilities may be from hillstart's, and how far at most where rounding alone takes them."""
+"""Allowed difference from hillstart's probabilities, and its upper limit where rounding alone exceeds it."""
 
 # What torch's own translations are written in, whatever its default: nothing is converted, and older runtimes read it.
 OPSET = 18

@@ -1,4 +1,4 @@
-"""Where the networks come from: a run's folder, a multirun's, a model file or a checkpoint, loaded as a classifier."""
+"""Loads a classifier from the folder of a run or multirun, from a model file or from a checkpoint."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ MOST_NAMED = 10
 """Runs that a message lists."""
 
 log = logging.getLogger(__name__)
-"""For what a user should know besides the answer; if logging is not set up, Python prints it to standard error."""
+"""Remarks besides the answer; if logging is not set up, Python prints them to standard error."""
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
@@ -60,7 +60,7 @@ def _networks_in(folder: Path) -> Path:
 
 
 def _is_multirun(folder: Path) -> bool:
-    """Whether a folder holds the jobs of a multirun; its own checkpoint then mixes the starts of all jobs."""
+    """True if a folder holds the jobs of a multirun; its own checkpoint then mixes the starts of all jobs."""
     if (folder / "network.safetensors").exists():
         return False
     return (folder / "multirun.yaml").is_file() or any(folder.glob("*/network.safetensors"))
@@ -91,7 +91,7 @@ def _best_job(folder: Path) -> str:
 
 
 def _one_of(folder: Path) -> str:
-    """What to give instead: the folder of a run, with the names of the runs that are in `folder`."""
+    """The advice to give the folder of a run, with the names of the runs that are in `folder`."""
     runs = sorted(path.parent.name for path in folder.glob("*/network.safetensors"))
     more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
     there = f"; {folder} holds {', '.join(runs[:MOST_NAMED])}{more}" if runs else ""

@@ -177,7 +177,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "trained_on": ("null or an object", _or_null(_dict_with())),
     "versions": ("null or an object of texts", _or_null(lambda v: isinstance(v, dict) and all(map(_text, v.values())))),
 }
-"""What the description must hold under each key, in words and as a predicate."""
+"""The value that the description must hold under each key, in words and as a predicate."""
 
 
 def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[str], Any]) -> Classifier:

@@ -85,7 +85,7 @@ def _write(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def _as_text(name: str) -> str:
-    """So that a spreadsheet shows it, and does not run it as a formula."""
+    """The name as a cell that a spreadsheet shows and does not run as a formula."""
     return f"'{name}" if name.lstrip().startswith(FORMULA_SIGNS) or name[:1].isspace() else name
 
 
@@ -94,7 +94,7 @@ def _colours(classifier: Classifier) -> tuple[str, ...]:
 
 
 def pictures(classifier: Classifier) -> str:
-    """What a network takes in."""
+    """The inputs of a network, in words."""
     p = classifier.preprocessing
     return (f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
             f"level {p.background} where transparent, cut to the centre square and resized to {p.size} x {p.size}"
@@ -103,7 +103,7 @@ def pictures(classifier: Classifier) -> str:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """As `files.replacing`, a folder of tables; of what stands there, only an earlier one is replaced.
+    """Replace a folder of tables as a whole, as `files.replacing` does a file; only earlier tables are replaced.
 
     Raises:
         InputError: it holds something else.

@@ -17,9 +17,9 @@ from hillstart.report.page import Section, data_bytes, floats
 from hillstart.system.errors import InputError
 
 PICTURES, PICTURE_BYTES = 100, 400_000
-"""How many test pictures are shown, as far as all of them together take no more than so many bytes."""
+"""Test pictures that are shown, at most; and bytes that they may take together."""
 IN_THE_PAGE = {"activation": ("sigmoid", "tanh", "relu"), "cost": ("quadratic", "cross_entropy", "log_likelihood")}
-"""What page/forward.js computes, a second time and in another language."""
+"""The activations and costs that page/forward.js computes too."""
 
 
 def sections(

@@ -93,7 +93,7 @@ def section(model: Classifier, paths: Paths | None, data: PictureSet, why_no_pat
 
 
 def _measured(model: Classifier, data: PictureSet) -> Hill:
-    """On as many pictures as a plane of points can be measured on in about a second."""
+    """The hill over as many pictures as allow a plane of points to be measured in about a second."""
     sizes = model.network.sizes
     products = sum(2 * n_in * n_out for n_in, n_out in itertools.pairwise(sizes[1:]))
     limit = int(WORK / (GRID**2 * (products + SIGMOID * sum(sizes[1:]))))
@@ -103,7 +103,7 @@ def _measured(model: Classifier, data: PictureSet) -> Hill:
 
 
 def _frames(paths: Paths, of: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Which recorded points are shown, close together at first, where most happens; and in which each start is best."""
+    """The recorded points that are shown, denser at first, where most happens; and the best one of each start."""
     end = max(paths.last[s] for s in of)  # others of their pack may have rolled on
     n = next((k for k, epoch in enumerate(paths.epochs, 1) if epoch >= end), len(paths.epochs))
     nearest = [min(range(n), key=lambda k: abs(paths.epochs[k] - paths.best[s])) for s in of]
@@ -163,7 +163,7 @@ def _views(
 
 
 def _mean(seen: dict[str, Any]) -> str:
-    """How far all the balls of a map lie beside it, on average over what is shown."""
+    """Mean distance of the balls from the plane of a map, over the shown points, as text."""
     beside = [distance for ball in seen["balls"] for distance in ball["beside"]]
     return f"{sum(beside) / len(beside):.2g}"
 
@@ -201,7 +201,7 @@ def _map(hill: Hill, plane: Plane, kept: Ends, way: Ways) -> dict[str, Any]:
 
 
 def _bounds(low: float, high: float) -> list[float]:
-    """Of a logarithmic scale, on which 0 has no place."""
+    """Bounds of a logarithmic scale, which cannot hold 0."""
     return [max(low, high / 1e6, 1e-12), max(high, 1e-11)]
 
 
@@ -209,7 +209,7 @@ def _bounds(low: float, high: float) -> list[float]:
 
 
 def _names(starts: Sequence[Start]) -> list[str]:
-    """By their seeds, and where these are not enough by what else they differ in."""
+    """Names of the starts: their seeds, and their varying hyperparameters if seeds repeat."""
     names = [f"seed {start.seed}" for start in starts]
     if len(set(names)) == len(names):
         return names

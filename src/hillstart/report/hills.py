@@ -22,7 +22,7 @@ from hillstart.network import ACTIVATIONS, COSTS, Network
 CHUNK_BYTES = 2 << 20
 
 HIGHEST = 1e30
-"""What stands for every cost above it, and for one that is no number."""
+"""Replaces every cost above it, and every nan."""
 
 Point = Float[Tensor, " P"]
 Points = Float[Tensor, "N P"]
@@ -35,7 +35,7 @@ def flat(network: Network) -> Float[Tensor, "S P"]:
 
 
 def place(sizes: Sequence[int], index: int) -> tuple[int, int | None, int]:
-    """What stands at `index` of a flat vector: layer l, 0 first; node i before it, None for a bias; node j."""
+    """Layer l (0 first), node i before it (None for a bias) and node j of `index` in a flat vector."""
     layers = list(itertools.pairwise(sizes))
     for l, (n_in, n_out) in enumerate(layers):
         if index < n_in * n_out:
@@ -157,11 +157,11 @@ class Plane:
     axes: Float[Tensor, "2 P"]
 
     def coordinates(self, points: Points) -> Float[Tensor, "N 2"]:
-        """Of the shadow of each point: the nearest place in the plane."""
+        """Coordinates of the point of the plane that is nearest to each point."""
         return ((points - self.origin).double() @ self.axes.double().T).float()
 
     def beside(self, points: Points) -> Float[Tensor, " N"]:
-        """How far each point is from its shadow."""
+        """Distance of each point from the plane."""
         return (points - self.origin - self.coordinates(points) @ self.axes).norm(dim=1)
 
     def grid(self, low: tuple[float, float], side: float, n: int) -> Float[Tensor, "N 2"]:

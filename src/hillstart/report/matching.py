@@ -86,7 +86,7 @@ class _Nodes:
         return found + aim.w[l + 1] @ self.w[l + 1].transpose(1, 2) if leaving else found
 
     def best(self, l: int, likeness: Float64[Tensor, "S n n"]) -> tuple[Int64[Tensor, "S n"], Float64[Tensor, "S n"]]:
-        """Which node here is to stand in place of each of the aim, and whether as it is, 1, or turned round, -1."""
+        """The node here that matches each node of the aim, and its sign: 1 as it is, -1 turned round."""
         gains = (likeness.abs() if self.turn else likeness).cpu().numpy()
         order = torch.from_numpy(np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains]))
         order = order.to(likeness.device)
@@ -101,7 +101,7 @@ class _Nodes:
         self.w[l + 1] = self.w[l + 1].take_along_dim(order.unsqueeze(2), 1) * sign.unsqueeze(2)
 
     def product(self, aim: "_Nodes") -> Float64[Tensor, " S"]:
-        """What grows as the squared distance from `aim` shrinks: renumbering changes no norm."""
+        """The inner product with `aim`. It grows as the distance shrinks, because renumbering changes no norm."""
         pairs = zip([*self.w, *self.b], [*aim.w, *aim.b], strict=True)
         return torch.stack([(here * there).flatten(1).sum(1) for here, there in pairs]).sum(0)
 

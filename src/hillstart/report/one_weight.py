@@ -77,5 +77,5 @@ def label(model: Classifier, index: int) -> str:
 
 
 def rounded(values: Tensor) -> list[float]:
-    """To five digits, which no drawing shows the end of."""
+    """The values to five digits, more than a drawing can show."""
     return [float(f"{value:.5g}") for value in values.reshape(-1).nan_to_num().tolist()]

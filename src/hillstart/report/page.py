@@ -101,7 +101,7 @@ def _part(name: str) -> str:
 
 
 def _apart(script: str) -> str:
-    """With names of its own."""
+    """Wrap a script in a function, so that its names are its own."""
     return f"(() => {{\n{script}\n}})();" if script else ""
 
 

@@ -24,7 +24,7 @@ PATH_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Paths:
-    """Where starts were before the first epoch and after each one.
+    """The points of some starts before the first epoch and after each one.
 
     Attributes:
         starts: whose paths these are.

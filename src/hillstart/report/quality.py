@@ -26,7 +26,7 @@ COLUMNS = 24
 
 
 def section(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> Section:
-    """How the vote of the kept starts answers to the test pictures.
+    """The section on the answers of the vote to the test pictures.
 
     Args:
         summary: what `summary.json` holds.
@@ -75,7 +75,7 @@ def section(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> Sec
 
 
 def probabilities_of(model: Classifier, data: PictureSet) -> Float[Tensor, "N n_out"]:
-    """What the vote says of each test picture, calibrated."""
+    """Calibrated probabilities of the vote for each test picture."""
     sample = Sample(data.test, len(data.classes), data.preprocessing, torch.device("cpu"))
     outputs = torch.cat([vote(model.network.forward(x)[-1]) for x, _ in sample.batches()])
     return probabilities(outputs, (model.calibration or Calibration(1.0, ())).vote)

@@ -33,7 +33,7 @@ AT_ONCE = 64
 
 
 def section(model: Classifier, val_costs: Sequence[float], diverged: int, data: PictureSet) -> Section:
-    """Where the starts ended.
+    """The section on the valleys in which the starts ended.
 
     Args:
         model: the kept starts, the chosen one first.
@@ -113,7 +113,7 @@ def short(value: float) -> str:
 
 
 def _named(starts: Sequence[Start]) -> list[str]:
-    """By their seeds, and by the hyperparameters in which they differ."""
+    """Names of the starts: their seeds, and the hyperparameters in which they differ."""
     differing = varying(starts)
     return [
         ", ".join([f"seed {start.seed}", *(f"{name} {getattr(start.hyperparameters, name):g}" for name in differing)])
@@ -122,12 +122,12 @@ def _named(starts: Sequence[Start]) -> list[str]:
 
 
 def _rounded(value: float) -> float | None:
-    """To 4 digits; None where JSON has no number for it."""
+    """The value to 4 digits; None if JSON has no number for it."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def _histogram(val_costs: Sequence[float]) -> Markup:
-    """How many starts ended with which validation cost; the chosen one, the first, is marked."""
+    """Histogram of the validation costs; the chosen start, the first, is marked."""
     costs, chosen = [cost for cost in val_costs if math.isfinite(cost)], val_costs[0]
     low, high = min(costs), max(costs)
     count = min(60, max(8, round(2 * math.sqrt(len(costs)))))

@@ -29,7 +29,7 @@ class Difference:
     high: float
 
     def shown(self) -> bool:
-        """Whether 0 is outside the interval."""
+        """True if 0 is outside the interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -94,7 +94,7 @@ MEASURED = ("val_accuracy", "val_cost", "train_cost")
 """Columns by which runs can be compared; the first is the default."""
 
 FEW = 10
-"""With fewer starts, a caution is printed."""
+"""Number of starts below which a caution is printed."""
 
 SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
 TESTS = ("test_accuracy", "vote_test_accuracy")

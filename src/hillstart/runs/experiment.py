@@ -172,7 +172,7 @@ def run_together(
 def summarise(
     outcome: RunResult, population: RunSpec, device: torch.device, ranks: Ranks, measured: dict[str, Any]
 ) -> Summary:
-    """What `summary.json` holds, of an outcome with a sound start.
+    """The content of `summary.json`, for an outcome with at least one start that did not diverge.
 
     Args:
         measured: what `evaluate` found; nothing on a rank that holds no weights.

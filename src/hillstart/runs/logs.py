@@ -1,4 +1,4 @@
-"""What a run writes beside its results, `train.log` and a logger's figures: a disk that refuses them ends no training.
+"""The files of a run beside its results, `train.log` and a logger's figures: failing to write them ends no training.
 
 The first error of each is told in one sentence; what can be written later is.
 """

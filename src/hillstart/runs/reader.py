@@ -126,12 +126,12 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether the starts are ranked."""
+        """True if the starts are ranked."""
         return all(row.rank for row in self.starts)
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """As `stored_options`; empty if the file is missing, as at the root of a multirun."""
+        """The result of `stored_options`; empty if the file is missing, as at the root of a multirun."""
         return stored_options(self.folder) if (self.folder / OPTIONS).is_file() else {}
 
     @cached_property

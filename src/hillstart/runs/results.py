@@ -30,7 +30,7 @@ NOTABLE = 0.05
 
 
 def saturated(network: Network, inputs: Iterable[Float[Tensor, "_ n_in"]]) -> Float[Tensor, " S"]:
-    """For each start, the share of its hidden nodes that are flat on every one of these pictures.
+    """The share of the hidden nodes of each start that are flat on every one of these pictures.
 
     0 without hidden nodes. A node that is flat on most pictures is normal: in networks that learned well three in four
     pairs of a node and a picture are flat, but each node still learns from some pictures.

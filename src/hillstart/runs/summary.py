@@ -1,4 +1,4 @@
-"""What a run shows on the terminal at its end: ranked starts, settings, the chosen start, and standard errors."""
+"""The terminal output at the end of a run: ranked starts, settings, the chosen start, and standard errors."""
 
 import logging
 import math
@@ -132,7 +132,7 @@ def uncertain(accuracy: float, pictures: int) -> str:
 
 
 def temperature_effect(calibration: Mapping[str, Any], accuracy: float, pictures: int) -> int:
-    """Whether a temperature improves the probabilities on the test pictures.
+    """The effect of a temperature on the probabilities of the test pictures.
 
     Its effect counts where it changes the expected calibration error by more than two standard errors of the accuracy
     that this compares the probabilities with.

@@ -65,7 +65,7 @@ def read_starts(path: Path, size: int | None = None, shared: Hyperparameters | N
     except InputError:
         raise
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+        raise InputError(f"{path}: cannot be read ({briefly(error)}); give the folder of a run.") from error
     required = ["seed", "eta", *(field.name for field in RESULT if field.default is MISSING), "rank"]
     if lines and (missing := [name for name in required if name not in lines[0]]):
         raise InputError(f"{path} lacks columns of a table of starts: {', '.join(missing)}.")
@@ -119,11 +119,13 @@ def read_history(path: Path) -> Iterator[tuple[dict[str, str], int, list[float]]
                 try:
                     yield cells, int(cells["epoch"]), [float(cells[name]) for name in COSTS]
                 except (KeyError, TypeError, ValueError) as error:
-                    raise InputError(f"{path}: row {number} cannot be read as an epoch of a start.") from error
+                    raise InputError(
+                        f"{path}: row {number} is not an epoch of a start; is the file damaged?"
+                    ) from error
     except InputError:
         raise
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+        raise InputError(f"{path}: cannot be read ({briefly(error)}); give the folder of a run.") from error
 
 
 class Tables:

@@ -223,7 +223,7 @@ class RunFolder:
 
 
 def _stored(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run, under names."""
+    """The entries of a checkpoint that describe its run."""
     try:
         with opened(checkpoint) as file:
             check_checkpoint(checkpoint, file)

@@ -127,7 +127,7 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
 
 
 def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:
-    """Whether a browser says that a page of another site sends this; other programs do not send these headers."""
+    """True if a browser says that a page of another site sends this; other programs do not send these headers."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None and ("*" in origins or origin.lower() in origins):
         return False

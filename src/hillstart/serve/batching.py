@@ -174,7 +174,7 @@ class Service:
                     del counts[client]
 
     def too_large(self) -> RefusedError:
-        """For a body of more than `max_bytes`."""
+        """The refusal of a body of more than `max_bytes`."""
         return RefusedError(413, f"the file is too large; send one of at most {self.max_bytes / 1e6:g} MB.", CLOSE)
 
     async def _answer(self, picture: bytes, client: str, gone: Callable[[], Awaitable[bool]]) -> str:

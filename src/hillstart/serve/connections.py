@@ -23,13 +23,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from hillstart.serve.batching import SHARE
 
 HEAD_SECONDS, IDLE_SECONDS, REQUEST_SECONDS = 10, 60, 120
-"""For a head to come whole, between an answer and the next head, and from a head to the end of its answer."""
+"""Timeouts: for a whole header, between an answer and the next header, from a header to the end of its answer."""
 STAY_SECONDS = 1
-"""For a silent client, once the server is to end."""
+"""Timeout for a silent client while the server shuts down."""
 HEAD_BYTES = 16 << 10
-"""Largest head of a request, or trailers of a body."""
+"""Largest header of a request, or trailers of a body."""
 PARTS, BYTES_PER_PART = 256, 512
-"""So many chunks are free in each body; those beyond them must hold so many bytes on average."""
+"""Chunks of any size allowed in a body; those beyond them must hold so many bytes on average."""
 CONNECTIONS = 1024
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -103,11 +103,11 @@ class Connection(H11Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether the server waits for the client: for a head, a body, or for an answer to be read."""
+        """True if the server waits for the client: for a header, a body, or for an answer to be read."""
         return not self.in_flight or self.cycle.more_body or self.flow.write_paused
 
     def overdue(self, now: float) -> bool:
-        """Whether the client has taken too long."""
+        """True if the client has taken too long."""
         return now > self._until or (self._ending and self.waits and now > self._heard + STAY_SECONDS)
 
     def connection_made(self, transport: Any) -> None:
@@ -193,7 +193,7 @@ class Server(uvicorn.Server):
             listening.listen(CONNECTIONS)  # the kernel may queue more than asyncio is to accept at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does, once the connections are accepted that the kernel has already made: it would reset them."""
+        """Shut down as uvicorn does, after accepting the connections that the kernel has made: it would reset them."""
         state, loop = self.server_state, asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             for listening in sockets or []:

@@ -53,7 +53,7 @@ def command() -> Iterator[None]:
 
 
 def outlive() -> None:
-    """From now on, continue the work even if its output cannot be written."""
+    """Continue the work from now on, even if its output cannot be written."""
     global _outlives
     _outlives = True
 

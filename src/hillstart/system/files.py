@@ -189,7 +189,7 @@ def relative(path: Path) -> Path:
 
 
 def of_the_disk(error: OSError) -> bool:
-    """Whether the cause is a disk or a folder rather than the program."""
+    """True if the cause is a disk or a folder rather than the program."""
     return error.errno in (*NO_ROOM, *NO_RIGHT, errno.EFBIG, errno.EIO)
 
 
@@ -208,7 +208,7 @@ def reason(error: OSError) -> str:
 
 
 def _is_running(process: int) -> bool:
-    """Whether another process with this number is running; this process has no unfinished file when it sweeps."""
+    """True if another process with this number is running; this process has no unfinished file when it sweeps."""
     if process == os.getpid():
         return False
     try:

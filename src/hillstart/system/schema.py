@@ -26,7 +26,7 @@ LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Says:
-    """What an option must be, in words that continue "it must be"."""
+    """The description of a valid option, in words that continue "it must be"."""
 
     what: str | Callable[[], str]
 

@@ -93,7 +93,7 @@ class Checkpoints(Checkpoint):
         if trainer.strategy.broadcast(failure is not None):  # all ranks must agree on which files there are
             self._seconds = max(self._seconds, seconds)  # a failure may take no time at all
             if failure and not self._is_failing:
-                log.warning(f"no checkpoint for now, though training goes on and will try again: {failure}")
+                log.warning(f"a checkpoint was not written; training continues and tries again: {failure}")
             self._is_failing = True
             return
         if self._is_failing:

@@ -135,7 +135,7 @@ def ranks_of(trainer: pl.Trainer) -> "Ranks":
 
 
 def on_first_rank() -> bool:
-    """Whether this process is rank 0 or alone, before or after any fit."""
+    """True if this process is rank 0 or alone, before or after any fit."""
     return not getattr(rank_zero_only, "rank", 0)  # set by Lightning from the environment
 
 
@@ -165,7 +165,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, n: int, unit: int = 1, rank: int | None = None) -> slice:
-        """Which of n starts belong to this (or another) rank: whole units, as even as possible, maybe none."""
+        """The slice of n starts that belongs to this (or another) rank: whole units, evenly shared, maybe none."""
         rank, units = self.rank if rank is None else rank, -(-n // unit)
         # The last ranks get the larger shares, because the first one writes the files.
         return slice(*(min(n, units * r // self.size * unit) for r in (rank, rank + 1)))
@@ -181,7 +181,7 @@ class Ranks:
         return joined.to(t.device)
 
     def gather_first(self, t: Tensor) -> Tensor | None:
-        """What `gather` returns, on rank 0; None on the others, without taking memory there."""
+        """The same as `gather` on rank 0; None on the other ranks, where it takes no memory."""
         if self.size == 1:
             return t
         if not self.is_first:
@@ -326,7 +326,7 @@ class Heartbeat:
             wait_for_children(self.interval if interrupts.asked else 2 * GRACE)
 
     def _accept(self) -> dict[Connection, int]:
-        """On rank 0: a connection from each other rank, with its number."""
+        """Connections from the other ranks, with their numbers; called on rank 0."""
         dual = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if dual else socket.AF_INET
         with socket.create_server(("", 0), family=family, dualstack_ipv6=dual, backlog=self.size) as server:
@@ -347,7 +347,7 @@ class Heartbeat:
         return peers
 
     def _connect(self, address: str) -> dict[Connection, int]:
-        """On the other ranks: a connection to rank 0."""
+        """A connection to rank 0; called on the other ranks."""
         port, token = broadcast(None, self.group)
         connection = Connection(socket.create_connection((address, port)).detach())
         connection.send_bytes(f"{token} {self.rank}".encode())

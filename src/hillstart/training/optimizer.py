@@ -33,7 +33,7 @@ _OF_MANY = ", or a list of such numbers, each once"
 
 @dataclass(frozen=True)
 class SGDConfig:
-    """How starts descend.
+    """The options of gradient descent.
 
     A list of values for a hyperparameter of `engine.starts.Hyperparameters` is a grid: each start is made once for
     every combination. A class of your own below this one may override `step`, to move the starts in another way.

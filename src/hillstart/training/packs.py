@@ -48,7 +48,7 @@ class RunSpec:
     starts: Sequence[Start]
 
     def described(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the run that it continues, in plain data.
+        """The properties that a resumed run must share with the run it continues, as plain data.
 
         A value that a conf key decides is stored under that key. Pictures and preprocessing are described by their
         content, which any option or file may have changed.

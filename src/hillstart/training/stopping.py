@@ -17,7 +17,7 @@ network give some 10^4), and such a cost is infinite within a few steps."""
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """What ends a start early. A start that has ended costs no more time and does not affect the others.
+    """The rules that end a start early. A start that has ended costs no more time and does not affect the others.
 
     Args:
         patience: end a start after this many epochs in a row without a new lowest validation cost; None: never.

@@ -1,4 +1,4 @@
-"""When the jobs of a group can be one pack: each must get the very config that Hydra would compose for it."""
+"""The conditions for packing a group of jobs: each must get the very config that Hydra would compose for it."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from hydra_plugins.hillstart_packs._groups import Group, Job, overlap
 
 
 class NotPackedError(Exception):
-    """Why the jobs of a group run one after another."""
+    """Raised with the reason why the jobs of a group run one after another."""
 
 
 def check_keys(group: Group, loader: ConfigLoader) -> None:

@@ -1,4 +1,4 @@
-"""Which values of a config depend on what differs between the jobs of a pack, by following its interpolations."""
+"""Finds the values of a config that differ between the jobs of a pack, by following its interpolations."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ JOB_KEYS = (
     "hydra.overrides",
     "hydra.runtime.output_dir",
 )
-"""What Hydra itself sets for each job."""
+"""Keys that Hydra itself sets for each job."""
 
 
 def obstacle(cfg: DictConfig, keys: Sequence[str], per_start: Sequence[str], per_pack: Sequence[str]) -> str | None:
-    """Why jobs with this config, each with its own values of `keys`, cannot be one pack; None where they can."""
+    """The reason why jobs of this config that differ in `keys` cannot be one pack; None if they can."""
     read = dict(_interpolations(OmegaConf.to_container(cfg), ""))
     by_job, by_start = _closure(read, JOB_KEYS), _closure(read, keys)
     for path in read:

@@ -66,12 +66,12 @@ def grouped(jobs: Mapping[int, Sequence[str]], per_start: Sequence[str]) -> list
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether one dotted key is the other, or lies within it."""
+    """True if one dotted key is the other, or lies within it."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 def _is_own(override: Override, per_start: Sequence[str]) -> bool:
-    """Whether an override sets a per-start key to a plain value; anything else counts as common to a group."""
+    """True if an override sets a per-start key to a plain value; anything else counts as common to a group."""
     value = override.value()
     return (
         override.key_or_group in per_start

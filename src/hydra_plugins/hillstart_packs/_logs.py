@@ -84,7 +84,7 @@ def _loggers() -> list[logging.Logger]:
 
 
 def _is_plain_file(handler: logging.Handler) -> bool:
-    """Whether another one of its class is made as a FileHandler is."""
+    """True if another handler of its class is made as a FileHandler is."""
     return isinstance(handler, logging.FileHandler) and type(handler).__init__ is logging.FileHandler.__init__
 
 

@@ -56,7 +56,7 @@ class Pack:
         return [results[index] for index in range(len(self._jobs))]
 
     def _finishes(self) -> Iterator[tuple[int, TaskFunction]]:
-        """What ends each job: exactly one function a job, whatever `together` does."""
+        """Yield the function that ends each job: exactly one for each, whatever `together` does."""
         left = set(range(len(self._jobs)))
         problem: Exception = HydraException("the task ended without a result for this job")
         try:
@@ -110,7 +110,7 @@ class Pack:
         return self._cfg, self._shown
 
     def _remade(self, job: Job, folder: Path) -> DictConfig:
-        """What HydraConfig showed to a job."""
+        """The config that HydraConfig showed to a job."""
         cfg = self._clones.whole(job)
         set_job(cfg, job.number, folder)
         return shown(cfg)
