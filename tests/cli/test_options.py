@@ -118,10 +118,17 @@ def test_a_resumed_run_may_be_given_another_file_of_a_group(run_folder: Path) ->
         resumed(run_folder, "experiment=photos")
 
 
-def test_a_multirun_is_not_resumed(run_folder: Path) -> None:
-    for words in (["-m", f"resume={run_folder}"], [f"+resume={run_folder}", "seed=0,1", "--multirun"]):
-        with pytest.raises(InputError, match="resume"):
-            with_resumed_folder(words)
+def test_a_run_is_not_resumed_as_a_multirun(run_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"^resume"):
+        with_resumed_folder(["-m", f"resume={run_folder}"])
+
+
+def test_a_multirun_is_resumed_with_its_own_options(tmp_path: Path) -> None:
+    overrides = "{task: [seed=1,2, starts=1], hydra: [hydra.mode=MULTIRUN, hydra.sweep.subdir=x]}"
+    (tmp_path / "multirun.yaml").write_text(f"hydra: {{overrides: {overrides}}}")
+    words = with_resumed_folder([f"resume={tmp_path}", "hydra/launcher=joblib"])
+    kept = ["-m", "seed=1,2", "starts=1", "hydra.sweep.subdir=x"]
+    assert words == [*kept, "hydra/launcher=joblib", f"hydra.sweep.dir='{tmp_path}'"]
 
 
 @pytest.mark.parametrize(

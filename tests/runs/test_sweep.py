@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hillstart.cli import train
 from hillstart.data import lion_duck
 from hillstart.runs import experiment
-from hillstart.runs.sweep import Objective, close
+from hillstart.runs.sweep import check_objective, close
 from hillstart.system.errors import InputError
 
 SMALL = [
@@ -239,16 +239,17 @@ def test_a_job_whose_starts_all_diverged_counts_in_its_setting() -> None:
 
 
 def test_what_a_sweeper_minimises_must_be_one_figure() -> None:
-    objective = Objective()
-    for _ in range(2):
-        objective.check("quadratic", SEEN)
-    objective.check("quadratic", SEEN | {"shape": [1, 14, 14], "sha256": "b"})  # the same at another size
+    root = Path("sweep")
+    check_objective(root, "cross_entropy", SEEN)  # the first job
+    job("0", "seed=1", "quadratic", (0.2, 0.8), seen=SEEN)
+    check_objective(root, "quadratic", SEEN)
+    check_objective(root, "quadratic", SEEN | {"shape": [1, 14, 14], "sha256": "b"})  # the same at another size
     with pytest.raises(InputError, match=r"^network\.cost"):
-        objective.check("cross_entropy", SEEN)
+        check_objective(root, "cross_entropy", SEEN)
     with pytest.raises(InputError, match=r"^data"):
-        objective.check("quadratic", SEEN | {"sha256": "b"})
+        check_objective(root, "quadratic", SEEN | {"sha256": "b"})
     with pytest.raises(InputError, match=r"^data"):
-        objective.check("quadratic", {"shape": [3, 28, 28], "sha256": "b", "labels": "m"})
+        check_objective(root, "quadratic", {"shape": [3, 28, 28], "sha256": "b", "labels": "m"})
 
 
 def test_which_pictures_validate_is_known_whatever_else_differs() -> None:

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -13,6 +14,7 @@ from hillstart.config.options import choices, groups
 from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_options, stored_overrides
 from hillstart.system.errors import InputError
 from hillstart.system.files import own_folder
+from hillstart.system.untrusted import briefly, yaml_text
 from hillstart.training.distributed import on_first_rank
 
 _RESUME = re.compile(r"\+{0,2}resume=")
@@ -44,13 +46,48 @@ def with_resumed_folder(arguments: list[str]) -> list[str]:
     named = [_unquoted(a.partition("=")[2]) for a in arguments if _RESUME.match(a)]
     if not named or named[-1] in ("", "null"):
         return arguments
+    others = [a for a in arguments if not _RESUME.match(a)]
+    if (root := Path(named[-1]).absolute()) and (root / "multirun.yaml").is_file():
+        resumed_sweeps.add(root)
+        return _sweep_again(root, others)
     if {"-m", "--multirun"} & set(arguments):
-        raise InputError(f"resume={named[-1]}: a multirun cannot be resumed; leave out -m, or leave out resume.")
+        raise InputError(f"resume={named[-1]}: is no multirun; give the folder of one, or leave out -m.")
     run = resumed_checkpoint(named[-1]).parent.parent
     if not (run / OPTIONS).is_file():
         raise InputError(f"resume={named[-1]}: {run / OPTIONS} is missing, so this is not the folder of a run.")
-    others = [a for a in arguments if not _RESUME.match(a)]
     return [*_chosen_groups(run), *others, f"resume={_quoted(Path(named[-1]))}", f"hydra.run.dir={_quoted(run)}"]
+
+
+resumed_sweeps: set[Path] = set()
+"""The root of the multirun that this command resumes."""
+
+
+def _sweep_again(root: Path, arguments: list[str]) -> list[str]:
+    """The command line of the multirun in `root`, so that it trains what is missing.
+
+    Args:
+        arguments: what is typed now: options of Hydra, such as another launcher.
+
+    Raises:
+        InputError: other options are typed, or those of the multirun are unreadable, name code or are references.
+    """
+    now = [a for a in arguments if a not in ("-m", "--multirun")]
+    if changed := [a for a in now if not re.match(r"[+~]*hydra[./]", a)]:
+        raise InputError(
+            f"{changed[0]}: a resumed multirun keeps its options; give those of Hydra alone, or begin anew."
+        )
+    try:
+        typed = yaml.safe_load(yaml_text(root / "multirun.yaml"))["hydra"]["overrides"]
+        before = [str(option) for option in typed["task"]]
+        before += [str(option) for option in typed["hydra"] if str(option).startswith("hydra.sweep.subdir=")]
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{root / 'multirun.yaml'}: cannot be read ({briefly(error)}).") from error
+    for option in before:
+        if "_target_" in option or "${" in option:  # the folder may come from a stranger
+            raise InputError(
+                f"{root / 'multirun.yaml'}: {briefly(option)} names code or a reference; it is not resumed."
+            )
+    return ["-m", *before, *now, f"hydra.sweep.dir={_quoted(root)}"]
 
 
 def _chosen_groups(run: Path) -> list[str]:
@@ -115,11 +152,14 @@ def _key(option: str) -> str:
     return option.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
+@cache  # Hydra may resolve it many times, also in copies of its options
+def _own_folder(wanted: str) -> str:
+    return str(own_folder(Path(wanted)))
+
+
 def give_own_folders() -> None:
     """Register the resolver `own_folder:NAME` for conf: runs that begin in the same second get different folders."""
-    # Hydra may resolve it many times, also in copies of its options.
-    of_this_process = cache(lambda wanted: str(own_folder(Path(wanted))))
-    OmegaConf.register_new_resolver("own_folder", of_this_process, replace=True)
+    OmegaConf.register_new_resolver("own_folder", _own_folder, replace=True)
 
 
 def with_one_start_a_seed(arguments: list[str]) -> list[str]:

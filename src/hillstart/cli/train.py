@@ -5,8 +5,8 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hillstart.cli.options import (
     give_own_folders,
     resumed_checkpoint,
     resumed_options,
+    resumed_sweeps,
     resuming,
     with_one_start_a_seed,
     with_quiet_rank,
@@ -43,6 +44,9 @@ from hillstart.training.packs import RunSpec
 
 log = logging.getLogger(__name__)
 
+STARTS_A_WORKER = 64
+"""The number of starts in a pack of a multirun that another launcher distributes, unless `pack` gives it."""
+
 EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
     "Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder ...
@@ -56,8 +60,6 @@ class TrainingTask:
 
     Attributes:
         mistakes: wrong options of a single job, in one sentence each; in a multirun they are raised to its launcher.
-        sweep: the root of a multirun.
-        report: whether the multirun gets a page.
     """
 
     per_start = PER_START
@@ -65,11 +67,7 @@ class TrainingTask:
 
     def __init__(self, traceback: bool):
         self.mistakes: list[str] = []
-        self.sweep: Path | None = None
-        self.report = True
         self._traceback = traceback
-        self._objective = sweep.Objective()
-        self._jobs: list[int] = []
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Train one job; return the median over its starts of the lowest validation cost, for sweepers."""
@@ -83,10 +81,12 @@ class TrainingTask:
             self.mistakes.append(explain(error))
             return None
 
-    def together(self, cfgs: Sequence[DictConfig]) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
-        """Train the starts of all jobs in one ensemble; each job writes its result in its own Hydra context."""
+    def together(
+        self, cfgs: Iterable[DictConfig], done: Collection[int]
+    ) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
+        """Train the starts of all jobs that are not done as they would be trained with these; each job writes its own
+        result, in its own Hydra context."""
         _silence_libraries()
-        folder = _output_folder()
         jobs: dict[int, RunOptions] = {}
         for index, cfg in enumerate(cfgs):
             try:
@@ -97,42 +97,47 @@ class TrainingTask:
                 yield index, partial(_raise, error)
         if not jobs:
             return
-        first = next(iter(jobs.values()))
-        self.report = first.report
-        starts, trainer, population = [of.population for of in jobs.values()], trainer_maker(first, folder), None
+        numbers, first = list(jobs), next(iter(jobs.values()))
+        trainer = trainer_maker(first, _output_folder(), checkpoints=False)
         try:
-            population = build_run_spec(first)
-            self._check_objective(first, population)
+            spec = build_run_spec(first)
+            _check_objective(first, spec)
         except USER_ERRORS as error:
-            yield from ((index, partial(_raise, error)) for index in jobs)
+            yield from ((index, partial(_raise, error)) for index in jobs if index not in done)
             return
-        for done in experiment.run_together(population, starts, trainer, first.keep, first.pack):
-            yield list(jobs)[done.job], partial(_write_job, done)
+        starts, trained = [of.population for of in jobs.values()], {numbers.index(index) for index in done}
+        for result in experiment.run_together(spec, starts, trainer, first.keep, first.pack, trained):
+            yield numbers[result.job], partial(_write_job, result)
 
-    def opening(self, folder: Path, jobs: Sequence[int]) -> None:
-        """Called before a batch of jobs, given by their numbers."""
-        self._jobs += jobs
-        interrupts.say(lambda: sweep.left(folder, len(self._jobs)))
+    def jobs_per_pack(self, cfg: DictConfig, distributed: bool) -> int | None:
+        """The number of jobs whose starts `pack` allows to train together."""
+        most = cfg.pack or (STARTS_A_WORKER if distributed else None)
+        return max(1, most // cfg.starts) if isinstance(most, int) and isinstance(cfg.starts, int) else None
 
-    def closing(self, folder: Path) -> None:
-        """Called after a batch of jobs; a sweeper may launch many."""
-        self.sweep = folder
+    def finished(self, folder: Path, overrides: Sequence[str]) -> float | None:
+        """The result of a job that an interrupted multirun has finished in this folder."""
+        return sweep.finished(folder, overrides)
+
+    def holding(self, folder: Path) -> AbstractContextManager[None]:
+        """Keep other processes from training the same pack."""
+        return claim(folder, resume=True)
 
     def _train(self, cfg: DictConfig) -> float:
         folder, options = _output_folder(), composed_options(cfg)
-        self.report = options.report
         alone = HydraConfig.get().mode is not RunMode.MULTIRUN
         if alone:
             interrupts.say(partial(_onward, folder))
         else:
             _check_multirun(options)
         checkpoint = None if options.resume is None else resumed_checkpoint(options.resume)
+        if not alone and (folder / "checkpoints" / "packs.json").is_file():  # of a multirun that was interrupted
+            checkpoint = resumed_checkpoint(str(folder))
         if options.report:
             check_shown(options.network.activation, options.network.cost)  # not only when all is trained
         make_trainer = trainer_maker(options, folder)
         population = build_run_spec(options)
         if not alone:
-            self._check_objective(options, population)
+            _check_objective(options, population)
         accepted = partial(_store_options, folder, cfg) if on_first_rank() else None
         try:
             summary = experiment.run(population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted)
@@ -144,10 +149,12 @@ class TrainingTask:
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
 
-    def _check_objective(self, options: RunOptions, population: RunSpec) -> None:
-        """Refuse objectives that a sweeper cannot compare; Hydra's own sweepers try all jobs and compare nothing."""
-        if HydraConfig.get().runtime.choices.get("hydra/sweeper") not in ("hillstart", "basic"):
-            self._objective.check(options.network.cost, population.data.validated_on)
+
+def _check_objective(options: RunOptions, spec: RunSpec) -> None:
+    """Refuse objectives that a sweeper cannot compare; Hydra's own sweepers try all jobs and compare nothing."""
+    hydra = HydraConfig.get()
+    if hydra.runtime.choices.get("hydra/sweeper") not in ("hillstart", "basic"):
+        sweep.check_objective(Path(str(hydra.sweep.dir)), options.network.cost, spec.data.validated_on)
 
 
 def _write_job(done: experiment.JobResult, cfg: DictConfig) -> float:
@@ -183,8 +190,6 @@ def _check_multirun(options: RunOptions) -> None:
             f"trainer.devices={of.devices} trainer.num_nodes={of.num_nodes}: the jobs of a multirun are trained on one "
             "device; without -m, starts=N shares N starts among many."
         )
-    if options.resume is not None:
-        raise InputError(f"resume={options.resume}: a multirun cannot be resumed; leave out -m, or leave out resume.")
 
 
 def _store_options(folder: Path, cfg: DictConfig) -> None:
@@ -224,8 +229,21 @@ class BeforeTraining(Callback):
         outlive()
         with _exit_with_sentence():
             _check_subfolder(config)
-            overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in config.hydra.overrides.task)
-            _claim(config.hydra.sweep.dir, overwrite=overwrite, sweep=True)
+            root, typed = Path(str(config.hydra.sweep.dir)).absolute(), config.hydra.overrides.task
+            overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in typed)
+            _claim(root, overwrite=overwrite, sweep=True, resume=root in resumed_sweeps)
+            interrupts.say(lambda: sweep.left(root, interrupts.command("train", resuming(relative(root)))))
+            _claims.callback(_close, root, report=bool(config.report))
+
+
+def _close(root: Path, report: bool) -> None:
+    """Write the table and the page of a multirun, however it ended."""
+    sweep.close(root)
+    if report and sys.exception() is None and (root / "summary.json").is_file():
+        try:
+            _open_the_box(root)
+        except InputError as error:  # for example data that conf does not name; the results are complete
+            log.warning(f"the page is left out: {error}")
 
 
 _claims = ExitStack()
@@ -272,16 +290,7 @@ def train() -> None:
     with one_sentence(), _claims:
         check_words(sys.argv[1:])
         sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_folder(sys.argv[1:])))
-        try:
-            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
-        finally:
-            if task.sweep:
-                sweep.close(task.sweep)
-        if task.sweep and task.report and (task.sweep / "summary.json").is_file():
-            try:
-                _open_the_box(task.sweep)
-            except InputError as error:  # for example data that conf does not name; the results are complete
-                log.warning(f"the page is left out: {error}")
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
     leave()

@@ -82,7 +82,7 @@ def build_run_spec(options: RunOptions) -> RunSpec:
     return RunSpec(begin, sizes, data, options.descent, options.stop, options.population)
 
 
-def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer]:
+def trainer_maker(options: RunOptions, folder: Path, checkpoints: bool = True) -> Callable[..., pl.Trainer]:
     """Return a function that makes a Lightning trainer for each pack from the options `trainer` and `logger`.
 
     The function takes the number of packs that are left, including this one. They share the rest of `max_time` evenly,
@@ -101,10 +101,10 @@ def trainer_maker(options: RunOptions, folder: Path) -> Callable[..., pl.Trainer
         there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
         raise InputError(f"trainer.devices is {of.devices}, but there {there_are} here.")
     shared = of.devices * of.num_nodes > 1 or _was_started_as_one_of_many()
-    checkpoints = Checkpoints(folder / "checkpoints")
+    writes: list[pl.Callback] = [Checkpoints(folder / "checkpoints")] if checkpoints else []
 
     def make(packs_left: int = 1) -> pl.Trainer:
-        callbacks: list[pl.Callback] = [checkpoints]
+        callbacks = writes[:]
         if of.enable_progress_bar:
             callbacks.append(TrainingBar())
         if of.seconds is not None:

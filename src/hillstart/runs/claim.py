@@ -20,7 +20,7 @@ from hillstart.system.errors import InputError
 from hillstart.system.files import check_links, open_regular, relative, writing
 
 RESULTS = (
-    *("checkpoints/packs.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt"),
+    *("checkpoints/packs.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "pack.json"),
     *("summary.json", "starts.csv", "history.csv", "network.safetensors", "report.html"),
     *("network.onnx", "network-start*.onnx", "network.pt2", "network-start*.pt2"),
     *(f"network{of}-csv/{table}.csv" for of in ("", "-start*") for table in ("about", "start*-seed*-layer*")),
@@ -59,8 +59,8 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False, sweep:
         if overwrite and not resume:
             # Hydra numbers the jobs of a sweep; of a folder with another name nothing tells whose it is.
             jobs = [path for path in folder.iterdir() if path.name.isdecimal()] if sweep else []
-            for place in (*jobs, folder):
-                _remove_run(place)
+            for place in (*jobs, *folder.glob("packs/*"), folder):
+                remove_run(place)
         if not resume:
             check_free(folder)
         if sweep and not resume:
@@ -96,7 +96,7 @@ def _check_no_jobs(folder: Path) -> None:
             )
 
 
-def _remove_run(folder: Path) -> None:
+def remove_run(folder: Path) -> None:
     """Remove the files of the run in a folder, if it holds one, and folders that are empty then.
 
     Its options go first, without which it cannot be resumed, and its results last, by which the folder is known to hold

@@ -1,8 +1,9 @@
 """One experiment from starts to summary: train, choose by validation, look at the test pictures once."""
 
+import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,14 +122,17 @@ def run_together(
     make_trainer: Callable[..., pl.Trainer],
     keep: int | None = None,
     pack: int | None = None,
+    done: Set[int] = frozenset(),
 ) -> Iterator[JobResult]:
-    """Train the starts of many jobs as one population, and hand over each job when its last start is done.
+    """Train the starts of many jobs as one population, and yield each job when its last start is trained.
 
-    In which order jobs were given changes nothing: they are trained by the way they roll and their seeds.
+    The order in which jobs are given changes nothing: they are trained by their hyperparameters and seeds.
 
     Args:
         population: what the jobs share; its starts do not count.
         jobs: the starts of each job.
+        done: indices of jobs that are not yielded. They are trained again only beside jobs that are not done, so that
+            these get the same bits.
 
     Raises:
         InputError: a start that is in two jobs.
@@ -139,14 +143,22 @@ def run_together(
     trainer = make_trainer()
     device = trainer.strategy.root_device
     packs = whole.packs(device, most=pack)
-    _announce(whole, device, Ranks(), packs, None)
-    left = [(j, len(jobs[j])) for j in order]
+    ends = list(itertools.accumulate(len(jobs[j]) for j in order))
+    skipped = first = 0
+    while skipped < len(packs) and all(
+        j in done for j, end in zip(order, ends, strict=True) if first < end < first + packs[skipped] + len(jobs[j])
+    ):
+        first, skipped = first + packs[skipped], skipped + 1
+    if skipped == len(packs):
+        return
+    left = [(j, min(end - first, len(jobs[j]))) for j, end in zip(order, ends, strict=True) if end > first]
+    _announce(whole, device, Ranks(), packs[skipped:], None)
     outcome, histories = RunResult(keep), list[tuple[History, Sequence[int]]]()
     with interrupts.deferred():
-        for trained in train(whole, make_trainer, packs):
+        for trained in train(whole, make_trainer, packs, skipped):
             if not trained.whole:  # none of its jobs is done
                 continue
-            done: list[tuple[int, RunResult, list[tuple[History, Sequence[int]]]]] = []
+            ended: list[tuple[int, RunResult, list[tuple[History, Sequence[int]]]]] = []
             at, size = 0, len(trained.rows)
             while at < size:
                 job, starts = left[0]
@@ -157,16 +169,19 @@ def run_together(
                 left[0] = (job, starts - len(places))
                 if len(places) == starts:
                     left.pop(0)
-                    done.append((job, outcome, histories))
+                    ended.append((job, outcome, histories))
                     outcome, histories = RunResult(keep), []
-            measured = iter(evaluate([o for _, o, _ in done if o.network is not None], whole.data, device))
-            for job, ended, of in done:
+            measured = iter(
+                evaluate([result for _, result, _ in ended if result.network is not None], whole.data, device)
+            )
+            for job, result, of in ended:
                 own = replace(population, starts=jobs[job])
                 summary = None
-                if ended.network is not None:
-                    summary = summarise(ended, own, device, Ranks(), next(measured))
+                if result.network is not None:
+                    summary = summarise(result, own, device, Ranks(), next(measured))
                 interrupts.check_interrupt()
-                yield JobResult(job, ended, of, summary, own)
+                if job not in done:  # those were evaluated too, for how many are evaluated together decides last bits
+                    yield JobResult(job, result, of, summary, own)
 
 
 def summarise(

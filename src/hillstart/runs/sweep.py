@@ -8,49 +8,65 @@ from pathlib import Path
 from typing import Any
 
 from hillstart.engine.starts import HYPERPARAMETERS
-from hillstart.runs.reader import RunRecord
+from hillstart.runs.claim import remove_run
+from hillstart.runs.reader import RunRecord, stored_overrides
 from hillstart.runs.summary import SHOWN, Result, heading, said_of, settings, short, show, show_settings, uncertain
 from hillstart.runs.tables import COSTS, STARTS, StartRow, write_starts
 from hillstart.system.errors import InputError
-from hillstart.system.files import relative, replacing
+from hillstart.system.files import read_text, relative, replacing
 from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 
 log = logging.getLogger(__name__)
 
-MOST_NAMED = 20
-"""The number of jobs that a message names; the rest are counted."""
+
+def check_objective(root: Path, cost: str, validated_on: Mapping[str, Any]) -> None:
+    """Refuse a job whose validation cost a sweeper, which minimises it, cannot compare with that of an earlier job.
+
+    Args:
+        root: the folder of the multirun.
+        cost: the kind, `network.cost`.
+        validated_on: as `PictureSet.validated_on`.
+
+    Raises:
+        InputError: an earlier job had a cost of another kind, or measured it on other validation pictures.
+    """
+    earlier = next((job.summary for job in RunRecord(root).jobs if job.folder != root and job.summary), {})
+    advice = "; a sweeper that looks for the lowest cost needs one of them in all jobs, and without hydra/sweeper="
+    if earlier and earlier["cost"] != cost:
+        raise InputError(
+            f"network.cost={cost}: an earlier job had {earlier['cost']}, whose costs are of another kind{advice} "
+            "... a multirun ranks by validation accuracy."
+        )
+    before = earlier.get("validated_on", validated_on)
+    # The same pictures at different sizes have different pixels, so jobs of several sizes are compared by labels.
+    by = ("labels", "sha256") if str(before["shape"]) == str(validated_on["shape"]) else ("labels",)
+    if any(before[key] != validated_on[key] for key in by):
+        raise InputError(
+            "data: an earlier job had other validation pictures (data.seed, data.root ...), whose costs cannot be "
+            f"compared with these{advice} ... a multirun shows the spread over splits."
+        )
 
 
-class Objective:
-    """Checks that the jobs of a sweeper, which minimises their median validation cost, have comparable costs."""
+def finished(folder: Path, overrides: Sequence[str]) -> float | None:
+    """The result of a job that an interrupted multirun has finished: the median validation cost of its starts.
 
-    def __init__(self) -> None:
-        self._first: tuple[str, str, str] | None = None
+    What is left of a job that was being written is removed, so that it can be written again.
 
-    def check(self, cost: str, validated_on: Mapping[str, Any]) -> None:
-        """Compare a job, before it is trained, with the first one that was checked.
-
-        Args:
-            cost: the kind, `network.cost`.
-            validated_on: as `PictureSet.validated_on`.
-
-        Raises:
-            InputError: its costs are of another kind, or measured on other validation pictures.
-        """
-        here = (cost, str(validated_on["labels"]), f"{validated_on['shape']} {validated_on['sha256']}")
-        first = self._first = self._first or here
-        advice = "; a sweeper that looks for the lowest cost needs one of them in all jobs, and without hydra/sweeper="
-        if first[0] != cost:
-            raise InputError(
-                f"network.cost={cost}: an earlier job had {first[0]}, whose costs are of another kind{advice} "
-                "... a multirun ranks by validation accuracy."
-            )
-        shape, _, sha256 = first[2].rpartition(" ")
-        if first[1] != here[1] or (shape == str(validated_on["shape"]) and sha256 != validated_on["sha256"]):
-            raise InputError(
-                "data: an earlier job had other validation pictures (data.seed, data.root ...), whose costs cannot be "
-                f"compared with these{advice} ... a multirun shows the spread over splits."
-            )
+    Args:
+        folder: of the job.
+        overrides: the job's options, as typed; a folder of other options is no result of this job.
+    """
+    try:
+        if [*overrides] != stored_overrides(folder):
+            return None
+        summary = RunRecord(folder).summary
+    except InputError:
+        return None
+    if summary:
+        return float(summary["val_cost_of_starts"]["median"])
+    if not (folder / "checkpoints" / "packs.json").is_file():  # with it, a job that trains alone goes on
+        remove_run(folder)
+    return None
 
 
 def close(folder: Path) -> None:
@@ -129,16 +145,11 @@ def close(folder: Path) -> None:
     log.info(f"results of all jobs in {relative(folder)}")
 
 
-def left(folder: Path, jobs: int) -> str:
-    """The message on a multirun that was interrupted: which jobs are done, and what to do with the others."""
-    done = [job.folder for job in RunRecord(folder).jobs if job.folder != folder and job.summary]
-    named = ", ".join(job.relative_to(folder).as_posix() for job in done[:MOST_NAMED])
-    more = f" and {len(done) - MOST_NAMED} more" if len(done) > MOST_NAMED else ""
-    there = f"done of {jobs} jobs: {len(done)}" + (f", in {relative(folder)}: {named}{more}" if done else "")
-    return (
-        f"{there}; a multirun cannot be resumed: start another one for the remaining jobs, or train many seeds as one "
-        "run (seed=0 starts=N), which can be."
-    )
+def left(folder: Path, onward: str) -> str:
+    """The message on a multirun that was interrupted: how many jobs are done, and the command that goes on."""
+    done = sum(job.folder != folder and bool(job.summary) for job in RunRecord(folder).jobs)
+    packs = [json.loads(read_text(path)) for path in folder.glob("packs/*/pack.json")]
+    return f"done of {sum(map(len, packs))} jobs: {done}; go on with the others by: {onward}"
 
 
 def _pictures(jobs: Mapping[str, RunRecord]) -> dict[str, str]:

@@ -1,15 +1,15 @@
-"""The launcher: jobs that differ only in per-start values are composed once and run as one pack."""
+"""The launcher: hands packs of jobs to another launcher, or runs them in this process."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, run_job, setup_globals
-from omegaconf import open_dict
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, read_write
 
 log = logging.getLogger(__name__)
 
@@ -22,83 +22,82 @@ class PackLauncherConf:
 ConfigStore.instance().store(group="hydra/launcher", name="hillstart", node=PackLauncherConf, provider="hillstart")
 
 
-class PackLauncher(BasicLauncher):
-    """Hydra's own launcher, but for tasks that take jobs together, and for what becomes of a broken job."""
+class PackLauncher(Launcher):
+    """Packs the jobs of a task that takes them together (see the package); runs those of any other task one by one.
+
+    Args:
+        inner: the launcher that runs each pack as a job; None: this process.
+    """
+
+    def __init__(self, inner: Launcher | None = None) -> None:
+        self._inner, self._distributed = inner or InProcess(), inner is not None
+        self._launched = 0
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+        if hasattr(task_function, "together"):
+            # Imported here, so that other apps, which import this module too, are spared the rest.
+            from hydra_plugins.hillstart_packs._packs import PackTask
+
+            task_function = PackTask(task_function, hydra_context, config)
+        self._inner.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; one that cannot be composed, or whose task raises, has its error as result."""
-        assert self.config is not None
-        task: Any = self.task_function
         setup_globals()
-        self._log_as_hydra()
-        sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        jobs = dict(enumerate(job_overrides, initial_job_idx))
-        if hasattr(task, "opening"):
-            task.opening(sweep_dir, list(jobs))
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         try:
-            if hasattr(task, "together"):
-                results = self._launch_packs(jobs, sweep_dir)
-            else:
-                log.info(f"Launching {len(jobs)} jobs locally")
-                results = {number: self._run_alone(number, overrides) for number, overrides in jobs.items()}
+            if not hasattr(self._task, "together"):
+                return self._inner.launch(job_overrides, initial_job_idx)
+            return self._launch_packs(dict(enumerate(job_overrides, initial_job_idx)))
         finally:
-            self._log_as_hydra()
-            if hasattr(task, "closing"):
-                task.closing(sweep_dir)
+            configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+
+    def _launch_packs(self, jobs: dict[int, Sequence[str]]) -> list[JobReturn]:
+        from hydra_plugins.hillstart_packs._packs import Packing
+
+        packing = Packing(self._task, self._context.config_loader, self._config, self._distributed)
+        results, packs, lines = packing.failures, [], []
+        for number, pack in enumerate(packing.packs(jobs), self._launched):
+            is_new = pack.write(Path(str(self._config.hydra.sweep.dir), "packs", str(number)))
+            done = {} if is_new else pack.finished(self._task)
+            results |= pack.results(done)
+            if len(done) < len(pack.jobs):
+                log.info(f"Launching {pack}")
+                packs.append(pack)
+                lines.append([*pack.jobs[0].common, f"hydra.sweep.subdir=packs/{number}", "hydra.output_subdir=null"])
+            self._launched += 1
+        try:
+            returns = self._inner.launch(lines, 0) if packs else ()
+            values = [done._return_value for done in returns]
+        except Exception as error:  # a worker was lost, say; jobs that are done have their results on the disk
+            values = [error] * len(packs)
+        for pack, value in zip(packs, values, strict=True):
+            results |= pack.results(pack.finished(self._task), value) if isinstance(value, Exception) else value
         return [results[number] for number in jobs]
 
-    def _launch_packs(self, jobs: dict[int, Sequence[str]], sweep_dir: Path) -> dict[int, JobReturn]:
-        # Imported here, so that other apps, which import this module too, are spared the rest.
-        from hydra_plugins.hillstart_packs._conditions import NotPackedError
-        from hydra_plugins.hillstart_packs._groups import grouped
-        from hydra_plugins.hillstart_packs._launch import launched_as_pack
 
-        assert self.hydra_context is not None and self.config is not None and self.task_function is not None
-        results: dict[int, JobReturn] = {}
-        per_start = tuple(getattr(self.task_function, "per_start", ()))
-        for group in grouped(jobs, per_start):
-            if len(group.jobs) == 1:  # has no company, so it can have all that a run by itself has
-                results[group.jobs[0].number] = self._run_alone(group.jobs[0].number, group.jobs[0].lines)
-                continue
-            try:
-                results |= launched_as_pack(group, self.hydra_context, self.config, self.task_function, sweep_dir)
-            except NotPackedError as reason:
-                log.info(f"Launching {group}, one after another: {reason}")
-                results |= {job.number: self._run_alone(job.number, job.lines) for job in group.jobs}
-            self._log_as_hydra()
-        return results
+class InProcess(Launcher):
+    """Runs jobs in this process, as Hydra's basic launcher; one that cannot be composed has its error as result."""
 
-    def _run_alone(self, number: int, overrides: Sequence[str]) -> JobReturn:
-        """One job as Hydra runs it, its error as result where it fails before its task begins."""
-        assert self.hydra_context is not None and self.config is not None and self.task_function is not None
-        log.info(f"\t#{number} : {' '.join(filter_overrides(overrides))}")
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        return [self._run(number, lines) for number, lines in enumerate(job_overrides, initial_job_idx)]
+
+    def _run(self, number: int, lines: Sequence[str]) -> JobReturn:
         try:
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id = number
-                config.hydra.job.num = number
-            return run_job(
-                hydra_context=self.hydra_context,
-                task_function=self.task_function,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
+            config = self._context.config_loader.load_sweep_config(self._config, list(lines))
+            with read_write(config.hydra):
+                config.hydra.job.id = config.hydra.job.num = number
+            return run_job(self._task, config, "hydra.sweep.dir", "hydra.sweep.subdir", self._context)
         except Exception as error:
-            return failed(overrides, error)
-        finally:
-            self._log_as_hydra()
-
-    def _log_as_hydra(self) -> None:
-        assert self.config is not None
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+            return returned(lines, error)
 
 
-def failed(overrides: Sequence[str], error: Exception) -> JobReturn:
-    """The result of a job that could not start."""
-    result = JobReturn(
-        filter_overrides(overrides), status=JobStatus.FAILED, task_name=JobRuntime.instance().get("name")
-    )
-    result.return_value = error
-    return result
+def returned(lines: Sequence[str], value: object) -> JobReturn:
+    """The result of a job that Hydra did not run: an error as its value means that it failed."""
+    status = JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED
+    name = JobRuntime.instance().get("name")
+    return JobReturn(filter_overrides(lines), status=status, task_name=name, _return_value=value)

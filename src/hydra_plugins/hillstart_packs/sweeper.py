@@ -1,26 +1,30 @@
-"""The sweeper: no job is composed merely to be checked, and a job that fails does not stop the others."""
+"""The sweeper: packs jobs for any launcher; a job that fails does not stop the others."""
 
-import logging
+import itertools
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, read_write
 
-log = logging.getLogger(__name__)
-
-NAMED = 5
-"""Failed jobs that a message names; the rest are counted."""
+from hydra_plugins.hillstart_packs.launcher import PackLauncher, PackLauncherConf
 
 
 @dataclass
-class PackSweeperConf(BasicSweeperConf):
+class PackSweeperConf:
     _target_: str = "hydra_plugins.hillstart_packs.sweeper.PackSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="hillstart", node=PackSweeperConf, provider="hillstart")
@@ -31,21 +35,41 @@ class JobsFailed(HydraException):
 
     def __init__(self, failures: Sequence[tuple[int, JobReturn]], jobs: int) -> None:
         self.failures = failures
-        named = [
-            f"#{number} {' '.join([*(job.overrides or [])])}: {_reason(job._return_value)}"
-            for number, job in failures[:NAMED]
-        ]
-        more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
-        super().__init__(f"{len(failures)} of {jobs} jobs failed: {'; '.join(named + more)}")
-        self.add_note("".join(traceback.format_exception(failures[0][1]._return_value)))
+        (number, first), *others = failures
+        error = first._return_value
+        more = f"; so did {', '.join(f'#{other}' for other, _ in others)}" if others else ""
+        # Python's own errors say little without their name: KeyError('seed') reads 'seed'.
+        kind = f"{type(error).__name__}: " if type(error).__module__ == "builtins" else ""
+        lines = " ".join(first.overrides or [])
+        super().__init__(f"{len(failures)} of {jobs} jobs failed: #{number} {lines}: {kind}{error}{more}")
+        self.add_note("".join(traceback.format_exception(error)))
 
 
-class PackSweeper(BasicSweeper):
-    """Hydra's own sweeper, but for what becomes of a broken job."""
+class PackSweeper(Sweeper):
+    """All combinations of the given values, as Hydra's basic sweeper; jobs are composed only where they are launched.
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Left to the launcher, which composes each job anyway and can let a broken one fail alone."""
-        log.debug("%d jobs are checked as they are launched", len(batch))
+    Args:
+        max_batch_size: the largest number of jobs in one call of the launcher.
+        params: values to sweep over, by key, beside those of the command line.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
+        self._batch, self._params = max_batch_size, dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.folder = Path(str(config.hydra.sweep.dir)).absolute()
+        quoted = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
+        with read_write(config.hydra):  # resolved once: a job in another process must not choose another folder
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+            config.hydra.sweep.dir = str(self.folder)
+        self.config, self.hydra_context = config, hydra_context
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        if config.hydra.launcher._target_ != PackLauncherConf._target_:  # a class of its name: Hydra imports it twice
+            launcher = PackLauncher(launcher)
+            launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.launcher = launcher
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch all jobs.
@@ -53,41 +77,32 @@ class PackSweeper(BasicSweeper):
         Raises:
             JobsFailed: jobs failed; raised when all the others are done.
         """
-        assert self.launcher is not None
-        gathered = _Gathered(self.launcher)
-        self.launcher = gathered
-        returns = super().sweep(arguments)
-        failures = [(number, job) for number, job in enumerate(gathered.jobs) if job.status is JobStatus.FAILED]
+        assert self.config is not None and self.hydra_context is not None and self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = [f"{key}={values}" for key, values in self._params.items()]
+        jobs = _combinations(parser.parse_overrides([*given, *arguments]))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        size = self._batch or len(jobs)
+        batches = [
+            self.launcher.launch(jobs[first : first + size], initial_job_idx=first)
+            for first in range(0, len(jobs), size)
+        ]
+        returns = enumerate(job for batch in batches for job in batch)
+        failures = [(number, job) for number, job in returns if job.status is JobStatus.FAILED]
         if failures:
-            raise JobsFailed(failures, len(gathered.jobs))
-        return returns
+            raise JobsFailed(failures, len(jobs))
+        return batches
 
 
-class _Gathered(Launcher):
-    """A launcher that keeps failed jobs back: Hydra's sweeper would stop at the first it is shown."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
-        self.jobs: list[JobReturn] = []
-
-    def setup(self, **of_launcher: Any) -> None:
-        self._launcher.setup(**of_launcher)
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        jobs = self._launcher.launch(job_overrides, initial_job_idx)
-        self.jobs += jobs
-        return [job for job in jobs if job.status is not JobStatus.FAILED]
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error and of what caused it, without repeating itself."""
-    return ": ".join(dict.fromkeys(_lines(error)))
-
-
-def _lines(error: BaseException | None) -> Iterator[str]:
-    while error is not None:
-        text, kind = str(error).strip(), type(error)
-        line = text.splitlines()[0] if text else ""
-        # Python's own errors say little without their name: KeyError('seed') reads 'seed'.
-        yield f"{kind.__name__}: {line}" if kind.__module__ == "builtins" and line else line or kind.__name__
-        error = error.__cause__
+def _combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise HydraException(f"{override.input_line}: gives no list of values; use a, b, range or choice.")
+    return [list(lines) for lines in itertools.product(*values.values())]
