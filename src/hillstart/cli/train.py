@@ -1,6 +1,7 @@
 """Train the starts that the options ask for: `hillstart-train` and `scripts/train.py`, by Hydra."""
 
 import logging
+import math
 import re
 import sys
 import traceback
@@ -39,7 +40,7 @@ from hillstart.system import interrupts
 from hillstart.system.console import outlive
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, relative, replacing
-from hillstart.training.distributed import leave, on_first_rank
+from hillstart.training.distributed import connect, launch, on_first_rank
 from hillstart.training.packs import RunSpec
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
     "Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder ...
     "The dirpath has changed",  # ... which may have been moved
-    "It is recommended to use .*sync_dist=True",  # every rank logs the figures of all
+    "It is recommended to use .*sync_dist=True",  # ranks log nothing together
 )
 
 
@@ -134,17 +135,22 @@ class TrainingTask:
             checkpoint = resumed_checkpoint(str(folder))
         if options.report:
             check_shown(options.network.activation, options.network.cost)  # not only when all is trained
-        make_trainer = trainer_maker(options, folder)
+        ranks = connect(options.trainer.devices, options.trainer.num_nodes)
+        make_trainer = trainer_maker(options, folder, ranks=ranks)
         population = build_run_spec(options)
         if not alone:
             _check_objective(options, population)
-        accepted = partial(_store_options, folder, cfg) if on_first_rank() else None
+        accepted = partial(_store_options, folder, cfg)
         try:
-            summary = experiment.run(population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted)
+            summary = experiment.run(
+                population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted, ranks
+            )
         except WritingError as error:
             onward = f"resume={relative(folder)} goes on with this run when that is mended"
             raise InputError(f"{onward}: {error}") from error
-        if options.report and alone and on_first_rank():
+        if summary is None:
+            return math.nan
+        if options.report and alone:
             interrupts.say(lambda: f"only its page is missing: {interrupts.command('report', str(relative(folder)))}")
             _open_the_box(folder, population)
         return float(summary["val_cost_of_starts"]["median"])
@@ -211,12 +217,14 @@ class BeforeTraining(Callback):
             options = plain(config)
             trusted = set(targets(options))
             if options["resume"] is None:
-                overwrite = read_options(options, trusted).overwrite
-                _claim(config.hydra.run.dir, overwrite=overwrite)
+                checked = read_options(options, trusted)
+                launch(checked.trainer.devices, checked.trainer.num_nodes)
+                _claim(config.hydra.run.dir, overwrite=checked.overwrite)
                 return
             folder, typed = Path(str(config.hydra.run.dir)), list(config.hydra.overrides.task)
             options, typed = resumed_options(folder, options, typed)
-            read_options(options, trusted)
+            checked = read_options(options, trusted)
+            launch(checked.trainer.devices, checked.trainer.num_nodes)
             _claim(folder, resume=True)
             with read_write(config), open_dict(config), read_write(config.hydra), open_dict(config.hydra):
                 for key, value in options.items():
@@ -293,4 +301,3 @@ def train() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
-    leave()

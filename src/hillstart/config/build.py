@@ -12,7 +12,7 @@ import hydra
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,11 +26,8 @@ from hillstart.runs.reader import Plain
 from hillstart.system.errors import InputError
 from hillstart.system.untrusted import briefly
 from hillstart.training.callbacks import Checkpoints, TrainingBar, WholeCheckpoints
-from hillstart.training.distributed import AcrossRanks
+from hillstart.training.distributed import Ranks
 from hillstart.training.packs import RunSpec
-
-ADVICE = "the packs that are done are kept, and the same command with resume=RUN, the run's folder, goes on from there."
-"""Advice when a rank is lost."""
 
 PER_START = ("seed", *(f"descent.{name}" for name in HYPERPARAMETERS))
 """Options in which jobs of a multirun may differ and still be trained together."""
@@ -82,15 +79,19 @@ def build_run_spec(options: RunOptions) -> RunSpec:
     return RunSpec(begin, sizes, data, options.descent, options.stop, options.population)
 
 
-def trainer_maker(options: RunOptions, folder: Path, checkpoints: bool = True) -> Callable[..., pl.Trainer]:
+def trainer_maker(
+    options: RunOptions,
+    folder: Path,
+    checkpoints: bool = True,
+    ranks: Ranks = Ranks(),  # noqa: B008 - a constant
+) -> Callable[..., pl.Trainer]:
     """Return a function that makes a Lightning trainer for each pack from the options `trainer` and `logger`.
 
     The function takes the number of packs that are left, including this one. They share the rest of `max_time` evenly,
     so that all starts train about equally long. At least one epoch is trained, so that each start is evaluated.
 
     Raises:
-        InputError: a device that is not there; of what it returns, a value that Lightning refuses or a logger whose
-            package is not installed.
+        InputError: a device that is not there; of what it returns, a logger whose package is not installed.
     """
     of, began = options.trainer, cache(time.monotonic)
     accelerator = _accelerator(of.accelerator)
@@ -100,48 +101,36 @@ def trainer_maker(options: RunOptions, folder: Path, checkpoints: bool = True) -
     if of.devices > there:
         there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
         raise InputError(f"trainer.devices is {of.devices}, but there {there_are} here.")
-    shared = of.devices * of.num_nodes > 1 or _was_started_as_one_of_many()
-    writes: list[pl.Callback] = [Checkpoints(folder / "checkpoints")] if checkpoints else []
+    writes: list[pl.Callback] = [Checkpoints(folder / "checkpoints")] if checkpoints and ranks.size == 1 else []
+    bar = of.enable_progress_bar and ranks.is_first
 
     def make(packs_left: int = 1) -> pl.Trainer:
         callbacks = writes[:]
-        if of.enable_progress_bar:
+        if bar:
             callbacks.append(TrainingBar())
         if of.seconds is not None:
             left = max(0.0, of.seconds + began() - time.monotonic())
             callbacks.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
-        try:
-            return pl.Trainer(
-                accelerator=accelerator,
-                devices=of.devices,
-                num_nodes=of.num_nodes,
-                max_epochs=of.max_epochs,
-                max_steps=of.max_steps,
-                min_epochs=1,
-                strategy=AcrossRanks(ADVICE) if shared else "auto",
-                use_distributed_sampler=False,
-                logger=build_logger(options.logger, folder),
-                plugins=[WholeCheckpoints()],
-                callbacks=callbacks,
-                enable_progress_bar=of.enable_progress_bar,
-                default_root_dir=folder,
-                num_sanity_val_steps=0,
-                log_every_n_steps=1,
-                enable_model_summary=False,
-                reload_dataloaders_every_n_epochs=0,
-            )
-        except ValueError as error:  # the launcher counts other devices or hosts
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"trainer: {briefly(error)}.") from error
+        return pl.Trainer(
+            accelerator=accelerator,
+            devices=[ranks.local] if cuda else 1,
+            max_epochs=of.max_epochs,
+            max_steps=of.max_steps,
+            min_epochs=1,
+            use_distributed_sampler=False,
+            logger=build_logger(options.logger, folder) if ranks.is_first else False,
+            plugins=[WholeCheckpoints(), LightningEnvironment()],  # each process fits by itself, whoever started it
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            enable_checkpointing=bool(writes),
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            enable_model_summary=False,
+            reload_dataloaders_every_n_epochs=0,
+        )
 
     return make
-
-
-def _was_started_as_one_of_many() -> bool:
-    """True if torchrun or srun started several processes; trainer.devices and trainer.num_nodes must then agree."""
-    tasks = os.environ.get("SLURM_NTASKS", "1") if SLURMEnvironment.detect() else os.environ.get("WORLD_SIZE", "1")
-    return tasks != "1"
 
 
 def _accelerator(asked: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, order=True)
@@ -78,6 +78,16 @@ class History:
         self.figures = torch.empty(0, S, 3, dtype=torch.float64)
         self.epochs: Int64[Tensor, " S"] = torch.zeros(S, dtype=torch.long)
         self.status: Int64[Tensor, " S"] = torch.full((S,), FINISHED)
+
+    @classmethod
+    def join(cls, parts: Sequence["History"]) -> "History":
+        """The starts of several histories in one; those that ended early have nan in the epochs of the others."""
+        joined = cls([start for part in parts for start in part.starts])
+        epochs = max(len(part.figures) for part in parts)
+        padded = [nn.functional.pad(p.figures, (0, 0, 0, 0, 0, epochs - len(p.figures)), value=math.nan) for p in parts]
+        joined.figures = torch.cat(padded, 1)
+        joined.epochs, joined.status = (torch.cat([getattr(p, name) for p in parts]) for name in ("epochs", "status"))
+        return joined
 
     @property
     def active(self) -> Bool[Tensor, " S"]:

@@ -22,7 +22,7 @@ from hillstart.system.errors import InputError
 from hillstart.system.files import relative, replacing
 from hillstart.system.machine import commit, device_name, versions
 from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
-from hillstart.training.distributed import Ranks, ranks_of
+from hillstart.training.distributed import Ranks
 from hillstart.training.packs import RunSpec, train
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ def run(
     pack: int | None = None,
     checkpoint: Path | None = None,
     accepted: Callable[[], None] | None = None,
-) -> Summary:
+    ranks: Ranks = Ranks(),  # noqa: B008 - it cannot be changed
+) -> Summary | None:
     """Train, choose the best start by validation cost, test it once, and write all of it to `folder`.
 
     Args:
@@ -47,43 +48,52 @@ def run(
         pack: how many starts are trained side by side at most; None: as many as fit the memory.
         checkpoint: where an earlier run in this folder stopped, to go on from there.
         accepted: called when it is known that the run can go on from there.
+        ranks: of this process; the first writes, and has the results of all.
 
     Returns:
-        What `summary.json` holds; on ranks other than the first without the accuracies on the test pictures.
+        What `summary.json` holds; None on ranks other than the first.
 
     Raises:
         InputError: `checkpoint` is not of this run and population, or there is none and the folder holds a run already,
-            or every start diverged.
+            every start diverged, or another process is lost.
     """
     trainer = make_trainer()
-    ranks, device = ranks_of(trainer), trainer.strategy.root_device
-    run_folder = RunFolder(folder, population, keep, (trainer.max_epochs or -1, trainer.max_steps), ranks.is_first)
+    device, most = trainer.strategy.root_device, RunResult(keep).most
+    if not ranks.is_first:
+        packs, done = ranks.from_first(None)
+        for trained in train(population, make_trainer, packs, done, ranks=ranks):
+            trained.gathered(ranks, most)
+        ranks.end()
+        return None
+    run_folder = RunFolder(folder, population, keep, (trainer.max_epochs or -1, trainer.max_steps))
     if checkpoint:
         run_folder.go_on(checkpoint)
         if accepted:
             accepted()
-        if pack is not None and (most := max(run_folder.packs)) > pack:
-            log.warning(f"resume: pack={pack} changes nothing, for a run keeps its packs: up to {most} starts in each.")
+        if pack is not None and (largest := max(run_folder.packs)) > pack:
+            log.warning(f"resume: pack={pack} changes nothing, for a run keeps its packs: up to {largest} starts each.")
     else:
-        run_folder.begin(ranks.from_first(population.packs(device, ranks.size, pack)))
-    _announce(population, device, ranks, run_folder.packs, run_folder.checkpoint or checkpoint)
+        run_folder.begin(population.packs(device, ranks.size, pack))
+    onward = run_folder.checkpoint if ranks.size == 1 else None  # a checkpoint holds whole packs, not shares
+    _announce(population, device, ranks, run_folder.packs, onward or checkpoint)
+    ranks.from_first((run_folder.packs, run_folder.done))
     with interrupts.deferred():
-        left = (run_folder.packs, run_folder.done, run_folder.checkpoint, run_folder.run, run_folder.seconds)
-        for trained in train(population, make_trainer, *left):
+        where = (run_folder.packs, run_folder.done, onward, run_folder.run, run_folder.seconds)
+        for trained in train(population, make_trainer, *where, ranks):
             if trained.whole:
-                run_folder.add(trained)
-            else:
+                run_folder.add(trained if ranks.size == 1 else trained.gathered(ranks, most) or trained)
+            elif ranks.size == 1:
                 run_folder.leave(trained)
+        ranks.end()
         run_folder.end()
     outcome = run_folder.outcome
     _check_sound(outcome, population, folder)
-    measured = evaluate([outcome], population.data, device)[0] if outcome.network else {}
+    measured = evaluate([outcome], population.data, device)[0]
     summary = summarise(outcome, population, device, ranks, measured)
     summary["packs"] = len(run_folder.packs)
-    if ranks.is_first:
-        outcome.save(run_folder.model, population.data)
-        _write(summary, folder)
-        report(outcome, summary, folder)
+    outcome.save(run_folder.model, population.data)
+    _write(summary, folder)
+    report(outcome, summary, folder)
     return summary
 
 
@@ -164,7 +174,7 @@ def run_together(
                 job, starts = left[0]
                 places = range(at, min(size, at + starts))
                 outcome.add(trained, places)
-                histories.append((trained.training.history, places))
+                histories.append((trained.history, places))
                 at = places.stop
                 left[0] = (job, starts - len(places))
                 if len(places) == starts:
@@ -190,20 +200,19 @@ def summarise(
     """The content of `summary.json`, for an outcome with at least one start that did not diverge.
 
     Args:
-        measured: what `evaluate` found; nothing on a rank that holds no weights.
+        measured: what `evaluate` found.
     """
     rows, best, data = outcome.rows, outcome.kept[0], population.data
     sound = [row for row in rows if not row.diverged]
     stopped = sum(row.status == STATUS[STOPPED] for row in rows)
     longest = max(row.epochs for row in rows)
     pictures = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
-    if measured:
-        test, vote = measured["test_accuracy"], measured["vote_test_accuracy"]
-        measured = measured | {
-            "test_standard_error": standard_error(test, pictures["test"]),
-            "test_interval": list(accuracy_interval(test, pictures["test"])),
-            "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
-        }
+    test, vote = measured["test_accuracy"], measured["vote_test_accuracy"]
+    measured = measured | {
+        "test_standard_error": standard_error(test, pictures["test"]),
+        "test_interval": list(accuracy_interval(test, pictures["test"])),
+        "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
+    }
     of_starts = quantiles([row.val_accuracy for row in sound])
     grid = {"settings": settings(of_rows(rows))[0]} if varying(row.start for row in rows) else {}
     return {

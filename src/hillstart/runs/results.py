@@ -64,8 +64,7 @@ class RunResult:
     Attributes:
         rows: the result of each start, in the order of training.
         kept: results of the best starts that did not diverge, best first.
-        network: the kept starts in their best epochs, on the CPU; None before there are any, and on all ranks but the
-            first.
+        network: the kept starts in their best epochs, on the CPU; None before there are any.
         calibration: of the kept starts; None before `evaluate`.
         seconds: of training; jobs that were trained together share them evenly.
     """
@@ -79,8 +78,8 @@ class RunResult:
         self.seconds = 0.0
 
     def add(self, trained: FitResult, indices: Sequence[int]) -> None:
-        """Add the starts at these indices of a pack; to be called on every rank."""
-        rows, training = trained.rows, trained.training
+        """Add the starts at these indices of a pack."""
+        rows = trained.rows
         new = [rows[index] for index in indices]
         self.rows += new
         # A run that was interrupted before it wrote that a pack is done trains that pack again.
@@ -90,18 +89,13 @@ class RunResult:
         chosen = sorted(pool, key=lambda entry: standing(entry[0]))[: self.most]
         stay = [k for _, k, _ in chosen if k >= 0]
         come = sorted(index for _, _, index in chosen if index >= 0)
-        fresh = training.best_of(come) if come else None
-        if training.ranks.is_first and chosen:
+        if chosen:
             parts = [self.network.pick(stay)] if stay and self.network else []
-            parts += [fresh] if fresh else []
+            parts += [trained.best_of(come)] if come else []
             order = [stay.index(k) if k >= 0 else len(stay) + come.index(index) for _, k, index in chosen]
             self.network = Network.join(parts).pick(order)
         self.kept, self.calibration = [row for row, _, _ in chosen], None
         self.seconds += trained.seconds * len(indices) / len(rows)
-
-    def keep_rows(self) -> None:
-        """Choose the kept starts from `rows`, on a rank without weights."""
-        self.kept = sorted((row for row in self.rows if not row.diverged), key=standing)[: self.most]
 
     def save(self, path: Path, data: PictureSet) -> None:
         """Write the kept starts as a model file."""

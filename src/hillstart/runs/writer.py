@@ -30,7 +30,6 @@ class RunFolder:
     Written in this order, so that a stop in between is noticed: rows are appended to the tables, the kept starts
     replace those of before, and then `checkpoints/packs.json` says that the pack is done and how long the tables are.
     What cannot be written stays in memory and is tried again with the next pack; only at the end it is an error.
-    The first rank writes; the others only keep count.
 
     A finished run that goes on for more epochs stays as it is until these are done: till then they are in its
     checkpoint alone.
@@ -47,10 +46,8 @@ class RunFolder:
         seconds: for how long that pack was trained, as far as the folder knows.
     """
 
-    def __init__(
-        self, folder: Path, population: RunSpec, keep: int | None, length: tuple[int, int], writes: bool = True
-    ):
-        self.folder, self.population, self.writes = folder, population, writes
+    def __init__(self, folder: Path, population: RunSpec, keep: int | None, length: tuple[int, int]):
+        self.folder, self.population = folder, population
         # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
         self._alike = {"trainer.max_epochs": length[0], "trainer.max_steps": length[1], "keep": keep}
         self.outcome = RunResult(keep)
@@ -62,9 +59,8 @@ class RunFolder:
         self.checkpoint: Path | None = None
         self._was_finished = False
         self._unwritten: list[tuple[Sequence[StartResult], History]] = []
-        if self.writes:
-            for place in (folder, folder / "checkpoints"):
-                sweep_up(place)
+        for place in (folder, folder / "checkpoints"):
+            sweep_up(place)
 
     def begin(self, packs: Sequence[int]) -> None:
         """A new run.
@@ -74,10 +70,9 @@ class RunFolder:
             WritingError: the folder cannot be written to.
         """
         self.packs = list(packs)
-        if self.writes:
-            check_free(self.folder)
-            self.run = uuid.uuid4().hex
-            self._note()
+        check_free(self.folder)
+        self.run = uuid.uuid4().hex
+        self._note()
 
     def go_on(self, checkpoint: Path) -> None:
         """An earlier run, which left `checkpoint` in this folder's `checkpoints`, or had not come to write it.
@@ -93,7 +88,7 @@ class RunFolder:
         elif self.done:
             self._check_alike(state, self._alike, f"{sum(self.packs[: self.done])} starts are done in the folder, and ")
             unfinished = self.done < len(self.packs)
-            if self.writes and unfinished:
+            if unfinished:
                 self.tables.cut((state["starts"], state["history"]))
             rows = self.tables.read(state["starts"] if unfinished else None)
             if len(rows) != sum(self.packs[: self.done]):
@@ -102,10 +97,8 @@ class RunFolder:
                     "that are done; put the file back, or begin a new run."
                 )
             self.outcome.rows, self.outcome.seconds = rows, state["seconds"]
-            if self.writes and not all(row.diverged for row in rows):  # else there is no such file
+            if not all(row.diverged for row in rows):  # else there is no such file
                 self.outcome.load(self.model)
-            else:
-                self.outcome.keep_rows()
         if self.done < len(self.packs) and there:
             stored = _stored(checkpoint)
             if stored.get("run") != self.run:
@@ -117,26 +110,24 @@ class RunFolder:
                 self.checkpoint = checkpoint
 
     def add(self, trained: FitResult) -> None:
-        """A pack is done; to be called on every rank."""
+        """A pack is done."""
         self.outcome.add(trained, range(len(trained.rows)))
         self.done += 1
-        if self.writes:
-            self._unwritten.append((trained.rows, trained.training.history))
-            try:
-                self._write()
-            except WritingError as error:
-                if self.done < len(self.packs):
-                    log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
+        self._unwritten.append((trained.rows, trained.history))
+        try:
+            self._write()
+        except WritingError as error:
+            if self.done < len(self.packs):
+                log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
 
     def leave(self, trained: FitResult) -> None:
         """A signal met this pack: write down how its starts stand, for whoever looks; to go on needs none of it."""
-        if not self.writes or self._was_finished:
+        if self._was_finished:
             return
-        so_far, history = RunResult(2 * self.outcome.most), trained.training.history
+        so_far, history = RunResult(2 * self.outcome.most), trained.history
         rows = [replace(r, status=ACTIVE) if r.status == STATUS[FINISHED] else r for r in trained.rows]
         self.tables.add(rows, history, range(len(rows)))
-        # Where no pack is done yet, the checkpoint is the model; and other ranks would have to send their weights.
-        if self.done and trained.training.ranks.size == 1:
+        if self.done:  # else the checkpoint is the model
             so_far.kept, so_far.network = self.outcome.kept, self.outcome.network
             so_far.add(trained, sorted(history.ranking()[: self.outcome.most]))
             so_far.save(self.model, self.population.data)
@@ -147,10 +138,9 @@ class RunFolder:
         Raises:
             WritingError: what is done cannot be written.
         """
-        if self.writes:
-            if self._unwritten:
-                self._write()
-            self.tables.end(self.outcome.rows)
+        if self._unwritten:
+            self._write()
+        self.tables.end(self.outcome.rows)
 
     def _write(self) -> None:
         before = self.tables.sizes

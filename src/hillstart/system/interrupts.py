@@ -24,6 +24,8 @@ PATIENCE = 4.0  # seconds for the main thread to react, in case it waits in a li
 TWICE = 1.0  # seconds in which a second signal counts as the same one: the terminal and a launcher may both send it
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # variables in which launchers number their processes
 
+OWN_LAUNCH = "hillstart"  # the TORCHELASTIC_RUN_ID of processes that this project starts itself
+
 T = TypeVar("T")
 
 asked: int | None = None  # the signal that asked this process to end
@@ -31,7 +33,6 @@ _deferring = 0  # nesting depth of `deferred`
 _noticed = threading.Event()
 _is_heard = False
 _speaking = threading.Lock()
-_at_once: list[Callable[[], object]] = []
 _onward: Callable[[], str] = "nothing was trained yet.".__str__
 
 
@@ -104,20 +105,16 @@ def say(onward: Callable[[], str]) -> None:
     _onward = onward
 
 
-def when_ended_at_once(call: Callable[[], object]) -> None:
-    """Register a function to call, from another thread, before the process ends without its main thread."""
-    _at_once.append(call)
-
-
-def pass_on(number: int) -> None:
-    """Handle a signal that came to another process of the same training as if it had come to this one."""
-    _ask(number)
-    os.kill(os.getpid(), number)
+def hand_over() -> None:
+    """Leave signals to the processes that this one supervises: they end in good order, and say how to resume."""
+    _noticed.set()
+    _speaking.acquire()
 
 
 def command(name: str, argument: str) -> str:
     """The command line that passes one argument to `train` or `report`, in the way that this command was started."""
-    if name == "train" and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"}.isdisjoint(os.environ):
+    by_others = os.environ.get("TORCHELASTIC_RUN_ID", OWN_LAUNCH) != OWN_LAUNCH or "SLURM_PROCID" in os.environ
+    if name == "train" and by_others:
         return f"the same command with {shlex.quote(argument)}"
     program = Path(sys.argv[0])
     program = program.with_name(program.name.replace("train", name))
@@ -169,8 +166,6 @@ def _lose_patience() -> None:
 
 def _end_at_once() -> None:
     _say_last_words()
-    for call in _at_once:
-        call()
     os._exit(128 + (asked or 0))
 
 

@@ -12,15 +12,9 @@ fit_loop.epoch_loop.manual_optimization   a chunk counts as many steps, so that 
 fit_loop.epoch_loop.max_steps             with max_steps, Lightning would take a       a run with trainer.max_steps may
                                           checkpoint for one within an epoch, and      skip an epoch when it is resumed
                                           skip the next epoch
-_SubprocessScriptLauncher, with           its observer kills this process without a    training on several ranks ends
-  _call_children_scripts;                 word when a rank is lost; and ranks must     with an ImportError; one rank
-  Strategy._launcher and                  be launched before the first fit             trains as before
-  _configure_launcher (distributed.py)
 ========================================  ===========================================  ================================
 """
 
-import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,26 +62,3 @@ def count_steps(trainer: "pl.Trainer", optimiser: Any, steps: int) -> None:
     for counter in counters:
         counter.ready += steps
         counter.completed += steps
-
-
-def subprocess_launcher(environment: Any, devices: int, nodes: int, on_launch: Callable[[list[Any]], None]) -> Any:
-    """Lightning's launcher of the other ranks on this host, without the observer of their processes.
-
-    Args:
-        environment, devices, nodes: cluster environment, ranks on each host, hosts.
-        on_launch: called with the processes (`subprocess.Popen`), unless torchrun or srun started them.
-    """
-    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-
-    class Launcher(_SubprocessScriptLauncher):
-        def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
-            if not environment.creates_processes_externally:
-                self._call_children_scripts()
-                on_launch(self.procs)
-            if "OMP_NUM_THREADS" not in os.environ:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                torch.set_num_threads(max(1, cores // devices))
-                os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-            return function(*args, **kwargs)
-
-    return Launcher(environment, devices, nodes)

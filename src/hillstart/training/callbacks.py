@@ -53,8 +53,7 @@ class Checkpoints(Checkpoint):
         cost = float(trainer.callback_metrics["val_cost"])
         if cost < self.lowest:
             self.lowest, self._best_is_due = cost, True
-        due = self._spent + self._seconds <= SHARE * (time.monotonic() - self._began)
-        if trainer.strategy.broadcast(due):  # all ranks take part in a checkpoint, and their clocks differ
+        if self._spent + self._seconds <= SHARE * (time.monotonic() - self._began):
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -64,8 +63,8 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # In the middle of a chunk some tiles are further than others, and so are some ranks.
-        if isinstance(pl_module, Training) and pl_module.between_chunks and trainer.world_size == 1:
+        # In the middle of a chunk some tiles are further than others.
+        if isinstance(pl_module, Training) and pl_module.between_chunks:
             self._save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,19 +79,15 @@ class Checkpoints(Checkpoint):
         last, best = self.folder / "last.ckpt", self.folder / "best.ckpt"
         try:
             trainer.save_checkpoint(last)
-        except WritingError as error:  # on the rank that writes, before the barrier at which the others wait
-            failure = error
-            trainer.strategy.barrier("Trainer.save_checkpoint")
-        if trainer.is_global_zero and not failure and self._best_is_due:
-            try:
+            if self._best_is_due:
                 _link(last, best)
-            except WritingError as error:
-                failure = error
+        except WritingError as error:
+            failure = error
         seconds = time.monotonic() - began
         self._spent += seconds
-        if trainer.strategy.broadcast(failure is not None):  # all ranks must agree on which files there are
+        if failure:
             self._seconds = max(self._seconds, seconds)  # a failure may take no time at all
-            if failure and not self._is_failing:
+            if not self._is_failing:
                 log.warning(f"a checkpoint was not written; training continues and tries again: {failure}")
             self._is_failing = True
             return
@@ -141,7 +136,7 @@ class TrainingBar(pl.callbacks.ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Training)
-        if self._enabled and trainer.is_global_zero:
+        if self._enabled:
             self._bar = ProgressBar("training", pl_module.total_steps, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:

@@ -20,7 +20,6 @@ from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.system.private import count_steps, take_max_steps
 from hillstart.system.statistics import quantiles
-from hillstart.training.distributed import Ranks, ranks_of
 from hillstart.training.optimizer import SCHEDULES, ChunkOptimizer, Chunks, SGDConfig
 from hillstart.training.stopping import EarlyStopping
 
@@ -43,8 +42,7 @@ class Training(pl.LightningModule):
 
     `global_step` counts mini-batches, not chunks: `max_steps` and the x axis of every logger mean the same whatever
     the pack. After each epoch every start is evaluated on the validation pictures and on as many training pictures;
-    `best` holds each start as it was in its best epoch. With several ranks, each trains its share of the starts on all
-    the pictures, and the history on every rank is that of all starts.
+    `best` holds each start as it was in its best epoch.
 
     Args:
         begin: makes starts from seeds.
@@ -60,7 +58,6 @@ class Training(pl.LightningModule):
     best: Network
     pack: StartEnsemble
     batches: MiniBatches
-    ranks: Ranks
 
     def __init__(
         self,
@@ -91,9 +88,7 @@ class Training(pl.LightningModule):
         device, data, descent = self.trainer.strategy.root_device, self.data, self.descent
         classes = len(data.classes)
         self._max_steps = take_max_steps(self.trainer)
-        self.ranks = ranks_of(self.trainer)
-        self._mine = self.ranks.share(len(self.history.starts))
-        starts = self.history.starts[self._mine]
+        starts = self.history.starts
         self.best = self.begin([start.seed for start in starts]).to(device)
         self.batches = MiniBatches(
             data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
@@ -103,7 +98,7 @@ class Training(pl.LightningModule):
             [start.hyperparameters for start in starts],
             len(data.train.y),
             descent.batch_size,
-            descent.step(start.hyperparameters for start in self.history.starts),  # the same on every rank
+            descent.step(start.hyperparameters for start in starts),
             descent.optimiser,
             descent.fuse,
         )
@@ -140,10 +135,10 @@ class Training(pl.LightningModule):
     def validation_step(self, batch: int, index: int) -> None:
         train_cost, _ = self.pack.evaluate(interrupts.interruptible(self._train.batches()))
         val_cost, val_accuracy = self.pack.evaluate(interrupts.interruptible(self._val.batches()))
-        figures = self.ranks.gather(torch.stack([train_cost, val_cost, val_accuracy], 1))
+        figures = torch.stack([train_cost, val_cost, val_accuracy], 1)
         evaluated = self.history.active
         lower = self.history.add(figures)
-        self.pack.copy_into(self.best, lower[self._mine])
+        self.pack.copy_into(self.best, lower)
         self.stopping.after_epoch(self.history, last=self.global_step >= self.total_steps)
         self._retain_active()
         best = self.history.rows()[self.history.ranking()[0]]
@@ -198,7 +193,7 @@ class Training(pl.LightningModule):
     def _retain_active(self) -> None:
         """Keep only the active starts in the pack; end the fit if there are none, or if all epochs are done."""
         active = self.history.active
-        self.pack.retain(active[self._mine].nonzero().flatten().tolist())
+        self.pack.retain(active.nonzero().flatten().tolist())
         # A run that was interrupted after its last chunk has not evaluated its last epoch yet.
         is_evaluated = len(self.history.figures) * self.batches.per_epoch >= self.global_step
         is_over = not bool(active.any()) or (self.global_step >= self.total_steps and is_evaluated)
@@ -216,17 +211,9 @@ class Training(pl.LightningModule):
         per_start = sum(t[0].numel() * t.element_size() for t in (*changing, *self.best.parameters))
         return per_start * len(self.history.starts)
 
-    def best_of(self, indices: Sequence[int]) -> Network | None:
-        """These starts, as they were in their best epochs, on the CPU of the first rank; None on the others.
-
-        Args:
-            indices: those of starts of the pack, ascending, so that the shares of the ranks are in the same order.
-        """
-        first, last = self._mine.start, self._mine.stop
-        mine = self.best.pick([index - first for index in indices if first <= index < last]).to("cpu")
-        tensors = [t for t in map(self.ranks.gather_first, mine.parameters) if t is not None]
-        layers = len(mine.w)
-        return Network(tensors[:layers], tensors[layers:], mine.activation, mine.cost) if tensors else None
+    def best_of(self, indices: Sequence[int]) -> Network:
+        """These starts of the pack, as they were in their best epochs, on the CPU."""
+        return self.best.pick(indices).to("cpu")
 
     def _rest_of_epoch(self) -> tuple[int, int]:
         in_epoch = self.batches.per_epoch - self.global_step % self.batches.per_epoch
@@ -237,28 +224,23 @@ class Training(pl.LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Weights and biases, what moves them, and the best epochs: `weights.w1`, `velocity.b2`, `best.w1` ...
 
-        `best` has all starts, the others the active ones; on the first rank those of all ranks, else empty.
+        `best` has all starts, the others the active ones.
         """
         state = self.pack.state() | {"best": self.best.parameters}
         names = self._names()
-        mine = {f"{part}.{name}": t for part, ts in state.items() for name, t in zip(names, ts, strict=True)}
-        gathered = {key: self.ranks.gather_first(t) if t.dim() else t for key, t in mine.items()}
-        return {key: t for key, t in gathered.items() if t is not None}
+        return {f"{part}.{name}": t for part, ts in state.items() for name, t in zip(names, ts, strict=True)}
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:  # type: ignore[override]
         state: dict[str, list[Tensor]] = {}
         for part in dict.fromkeys(key.split(".")[0] for key in state_dict):
             state[part] = [state_dict[f"{part}.{name}"] for name in self._names()]
         for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
-            target.copy_(source[self._mine])
+            target.copy_(source)
         # End starts epoch by epoch as they ended before: the tiling, and so the bits, depends on that order.
         for epoch in range(1, len(self.history.figures) + 1):
             stay = self.history.active | (self.history.epochs > epoch)
-            self.pack.retain(stay[self._mine].nonzero().flatten().tolist())
-        active = self.history.active
-        first = int(active[: self._mine.start].sum())
-        mine = slice(first, first + len(self.pack.active))
-        self.pack.load({name: [t[mine] if t.dim() else t for t in ts] for name, ts in state.items()})
+            self.pack.retain(stay.nonzero().flatten().tolist())
+        self.pack.load(state)
 
     def _names(self) -> list[str]:
         return [f"{kind}{l}" for kind in "wb" for l in range(1, len(self.pack.sizes))]

@@ -13,10 +13,11 @@ import lightning.pytorch as pl
 import torch
 
 from hillstart.data.dataset import PictureSet
-from hillstart.engine.starts import HYPERPARAMETERS, Start, StartResult
+from hillstart.engine.starts import HYPERPARAMETERS, History, Start, StartResult
+from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
-from hillstart.training.distributed import ranks_of
+from hillstart.training.distributed import Ranks
 from hillstart.training.module import Begin, Training
 from hillstart.training.optimizer import SGDConfig
 from hillstart.training.stopping import EarlyStopping
@@ -128,16 +129,47 @@ def memory_bytes() -> int:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A trained pack and the result of each of its starts.
+    """The results of a pack's starts.
 
     Attributes:
+        best_of: returns the starts at these indices as they were in their best epochs, on the CPU.
+        seconds: duration of the training.
         whole: False if a signal ended it early.
     """
 
-    training: Training
+    history: History
     rows: Sequence[StartResult]
+    best_of: Callable[[Sequence[int]], Network]
     seconds: float
     whole: bool = True
+
+    @classmethod
+    def of(cls, training: Training, whole: bool = True) -> "FitResult":
+        return cls(training.history, training.history.rows(), training.best_of, training.seconds, whole)
+
+    def gathered(self, ranks: Ranks, most: int) -> "FitResult | None":
+        """The results of all ranks as those of one fit, with the weights of the `most` best starts of each.
+
+        Returns:
+            None on all ranks but the first.
+
+        Raises:
+            InputError: another process is lost.
+        """
+        best = sorted(self.history.ranking()[:most])
+        network = self.best_of(best) if best else None
+        plain = network and (network.w, network.b, network.activation, network.cost)
+        parts = ranks.gather((self.history, best, plain, self.seconds))
+        if not parts:
+            return None
+        histories, bests, networks, seconds = zip(*parts, strict=True)
+        history = History.join(histories)
+        firsts = itertools.accumulate((len(its.starts) for its in histories), initial=0)
+        indices = [first + index for first, some in zip(firsts, bests, strict=False) for index in some]
+        joined = Network.join([Network(*plain) for plain in networks if plain])
+        return FitResult(
+            history, history.rows(), lambda some: joined.pick([indices.index(i) for i in some]), max(seconds)
+        )
 
 
 def train(
@@ -148,8 +180,9 @@ def train(
     checkpoint: Path | None = None,
     run: str | None = None,
     seconds: float = 0.0,
+    ranks: Ranks = Ranks(),  # noqa: B008 - it cannot be changed
 ) -> Iterator[FitResult]:
-    """Fit pack after pack.
+    """Fit this rank's share of pack after pack.
 
     Args:
         make_trainer: makes a trainer for a pack, given the number of packs left including this one.
@@ -158,6 +191,7 @@ def train(
         checkpoint: checkpoint of the first pack that is not.
         run: the id of the run, for its checkpoints.
         seconds: duration of the training of the pack in `checkpoint`, at least.
+        ranks: of this process.
 
     Raises:
         InputError: `checkpoint` is not one of such a training.
@@ -166,7 +200,11 @@ def train(
     while done < len(packs):
         interrupts.check_interrupt()
         first = sum(packs[:done])
-        starts = population.starts[first : first + packs[done]]
+        starts = population.starts[first : first + packs[done]][ranks.share(packs[done])]
+        if not starts:
+            yield FitResult(History([]), [], lambda _: population.begin([]), 0.0)
+            done += 1
+            continue
         training = Training(
             population.begin,
             population.data,
@@ -182,7 +220,7 @@ def train(
         try:
             _fit(training, trainer, checkpoint)
         except torch.OutOfMemoryError:
-            if len(starts) == 1 or ranks_of(trainer).size > 1:
+            if len(starts) == 1 or ranks.size > 1:
                 raise
             half = len(starts) // 2
             packs[done : done + 1] = [len(starts) - half, half]
@@ -192,11 +230,11 @@ def train(
             continue
         except interrupts.Interrupted:
             if training.history.figures.numel():
-                yield FitResult(training, training.history.rows(), training.seconds, whole=False)
+                yield FitResult.of(training, whole=False)
             raise
         finally:
             checkpoint, seconds = None, 0.0
-        yield FitResult(training, training.history.rows(), training.seconds)
+        yield FitResult.of(training)
         done += 1
         training.release()
 

@@ -1,4 +1,4 @@
-"""Training over ranks for real: the rows of one process, on one host and on two, and what a lost rank leaves behind."""
+"""Runs over several processes: the rows of one process, on one host and on two, and what a lost process leaves."""
 
 import json
 import os
@@ -13,8 +13,6 @@ import pytest
 
 from launching import BOUND, PATIENT, TORCHRUN, alone, children, wait_for, waiting_in
 
-pytestmark = pytest.mark.slow  # starts processes
-
 SMALL = [
     "data.train=400",
     "data.test=40",
@@ -23,7 +21,7 @@ SMALL = [
     "descent.momentum=0.9",
     "report=false",
 ]
-MANY = [*SMALL, "starts=30", "pack=2", "keep=3", "stop.race=1"]
+MANY = [*SMALL, "starts=30", "pack=2", "keep=3", "stop.patience=1"]
 IN_THE_FIFTH_PACK = waiting_in("hillstart.training.module:Training.training_step", "args[0].number == 5")
 
 
@@ -82,25 +80,52 @@ def test_two_ranks_end_with_the_rows_of_one(runs: Path, launcher: list[str] | No
     assert not [path.name for path in (runs / run).rglob("*rank*")] + list(runs.glob("outputs"))
 
 
-def test_a_killed_rank_ends_the_run_and_resume_completes_it(runs: Path) -> None:
-    command = [sys.executable, PATIENT, *MANY, "trainer.devices=2", "hydra.run.dir=cut"]
+@pytest.mark.parametrize(
+    ("number", "code", "why"),
+    [(signal.SIGKILL, 1, "ended by SIGKILL"), (signal.SIGSTOP, os.EX_TEMPFAIL, "no sign of it")],
+    ids=["killed", "hung"],
+)
+def test_a_lost_rank_ends_the_run_and_resume_completes_it(
+    runs: Path, number: signal.Signals, code: int, why: str
+) -> None:
+    folder = f"cut{number}"
+    (runs / "waiting").unlink(missing_ok=True)
+    command = [sys.executable, PATIENT, *MANY, "trainer.devices=2", f"hydra.run.dir={folder}"]
     pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     run = subprocess.Popen(command, cwd=runs, env=IN_THE_FIFTH_PACK, text=True, **pipes)
     wait_for(run, (runs / "waiting").is_file)
-    (child,) = children(run.pid)
-    os.kill(child, signal.SIGKILL)
-    said = run.communicate(timeout=BOUND)[1]
-    assert run.returncode == os.EX_TEMPFAIL
-    assert "Traceback" not in said
-    (sentence,) = [line for line in said.splitlines() if "was lost" in line]
-    assert sentence.startswith("hillstart: rank 1 of 2, on ")
-    assert "resume=RUN" in sentence
-    kept = json.loads((runs / "cut/checkpoints/packs.json").read_text())["done"]
+    (second,) = [child for child in children(run.pid) if "RANK=1" in variables(child)]
+    os.kill(second, number)
+    printed = run.communicate(timeout=BOUND)[1]
+    assert run.returncode == code, printed
+    assert "Traceback" not in printed
+    (sentence,) = [line for line in printed.splitlines() if "was lost" in line]
+    assert sentence.startswith("hillstart: rank 1 of 2 was lost") and why in sentence and "resume=RUN" in sentence
+    kept = json.loads((runs / folder / "checkpoints/packs.json").read_text())["done"]
     assert 3 <= kept < 15
-    done = train(runs, "resume=cut")
+    done = train(runs, f"resume={folder}")
     assert done.returncode == 0, done.stderr
-    assert same(runs, "many-by-two", "cut")
-    assert rows(runs / "many") == rows(runs / "cut")
+    assert same(runs, "many-by-two", folder)
+    assert rows(runs / "many") == rows(runs / folder)
+
+
+def variables(process: int) -> list[str]:
+    return Path(f"/proc/{process}/environ").read_text().split("\0")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_that_slurm_started(runs: Path, size: int) -> None:
+    """One that has no start, of two packs of two, too."""
+    task = {"SLURM_NTASKS": f"{size}", "SLURM_JOB_NAME": "toy", "SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_ID": "77"}
+    options = [*SMALL, "starts=5", "pack=3", f"trainer.devices={size}", f"hydra.run.dir=slurm{size}"]
+    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    tasks = []
+    for rank in range(size):
+        env = alone() | task | {"SLURM_PROCID": f"{rank}", "SLURM_LOCALID": f"{rank}", "SLURM_NODEID": "0"}
+        tasks.append(subprocess.Popen([sys.executable, PATIENT, *options], cwd=runs, env=env, **pipes))
+    printed = [task.communicate(timeout=BOUND)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0] * size, printed
+    assert len(rows(runs / f"slurm{size}")) == 6
 
 
 def test_two_hosts_one_killed_and_resumed(runs: Path, hosts: list[str]) -> None:
@@ -116,7 +141,7 @@ def test_two_hosts_one_killed_and_resumed(runs: Path, hosts: list[str]) -> None:
         for node in nodes:
             node.kill()
     assert all(node.returncode for node in nodes)
-    assert sum("hillstart: rank 1 of 2, on " in line for line in said[0].splitlines()) == 1
+    assert sum("was lost" in line for line in said[0].splitlines()) == 1, said
     assert json.loads((runs / "hosts/checkpoints/packs.json").read_text())["done"] >= 3
     nodes = _on_hosts(runs, hosts, "resume=hosts")
     said = [node.communicate(timeout=BOUND)[1] for node in nodes]
