@@ -27,7 +27,7 @@ from hillstart.cli.options import check_words
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder, read_stored_options
 from hillstart.data import cache as decoded
-from hillstart.data import idx, quickdraw, strokes
+from hillstart.data import idx, quickdraw
 from hillstart.data.batches import MiniBatches
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
@@ -187,7 +187,7 @@ def _cached(folder: Path, data: bytes | None = None) -> Path:
     picture = folder / "a.png"
     picture.write_bytes(pictures()[0])
     with patch.dict(os.environ, {"XDG_CACHE_HOME": str(folder)}):
-        place = decoded._place("set", SMALL)
+        place = decoded._cache_file("set", SMALL)
         assert place
         place.unlink(missing_ok=True)
         if data is not None:
@@ -258,7 +258,7 @@ READERS = {
     "idx": Reader("train", lambda path: idx.read_idx(path, 3), idx_files),
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),
     "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),
-    "ndjson": Reader("a.ndjson", lambda path: strokes.read_drawings(path, 100, 28), drawings),
+    "ndjson": Reader("a.ndjson", lambda path: quickdraw.read_drawings(path, 100), drawings),
     "kept": Reader("kept", lambda path: _cached(path.parent, path.read_bytes()), kept),
     "table": Reader("starts.csv", lambda path: Tables(path.parent, [Start(0, Hyperparameters(0.1))]).read(), tables),
     "options": Reader("options.txt", _options, options),

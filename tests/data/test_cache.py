@@ -111,7 +111,7 @@ def test_a_damaged_cache_is_noticed_and_made_anew(
     place.write_bytes({"flipped": flipped, "cut": whole[:-9], "empty": b"", "no header": b"x" * 99}[damage])
     assert torch.equal(decode(paths, SMALL, "set").x, expected(paths))
     (message,) = caplog.messages
-    assert "the kept pictures are damaged" in message
+    assert "the cached pictures are damaged" in message
     decode(paths, SMALL, "set")
     assert len(caplog.messages) == 1
 
@@ -138,7 +138,7 @@ def test_a_cache_that_lies_is_noticed_and_made_anew(
     sha256 = hashlib.sha256(entries.encode() + x.view(torch.uint8).numpy().tobytes()).hexdigest()
     save_file({"x": x}, place, {"entries": entries, "sha256": sha256})
     assert torch.equal(decode(paths[:1], SMALL, "set").x, expected(paths[:1]))
-    assert "the kept pictures are damaged" in caplog.text
+    assert "the cached pictures are damaged" in caplog.text
 
 
 def test_bad_files_are_told_again_and_never_kept(paths: list[Path]) -> None:
@@ -156,7 +156,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     (tmp_path / "cache").write_text("a file in the way")
     with caplog.at_level(logging.INFO):
         assert torch.equal(decode(paths, SMALL, "set").x, expected(paths))
-    assert "not kept for the next run" in caplog.text
+    assert "not cached for the next run" in caplog.text
 
 
 def test_what_was_not_used_for_longest_goes_first(
@@ -210,7 +210,7 @@ def test_a_pipe_in_the_cache_is_replaced(paths: list[Path], cache: Path, caplog:
     place.unlink()
     os.mkfifo(place)
     assert torch.equal(decode(paths, SMALL, "set").x, expected(paths))
-    assert "the kept pictures are damaged" in caplog.text and place.is_file()
+    assert "the cached pictures are damaged" in caplog.text and place.is_file()
 
 
 @pytest.mark.parametrize("below", ["hillstart", "hillstart/pictures"])

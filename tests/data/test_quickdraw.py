@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hillstart.data import quickdraw
-from hillstart.data.strokes import LONGEST_LINE, rasterised, read_drawings
+from hillstart.data.quickdraw import LONGEST_LINE, rasterised, read_drawings
 from hillstart.system.errors import InputError
 
 REAL = Path(__file__).parent / "quickdraw"
@@ -59,7 +59,7 @@ def test_both_forms_come_out_alike(bitmaps: Path) -> None:
 
 
 def test_strokes_are_centred_and_as_thick_as_in_the_bitmaps() -> None:
-    across = rasterised([np.array([[0.0, 0.0], [255.0, 0.0]])], 28)  # a stroke along the upper edge of the plane
+    across = rasterised([np.array([[0.0, 0.0], [255.0, 0.0]])])  # a stroke along the upper edge of the plane
     ink = 1 - across / 255
     assert np.abs(ink - ink[::-1]).max() < 0.3 and np.abs(ink - ink[:, ::-1]).max() < 0.3
     # 16 of 304 units thick, 255 + 16 long, on 28 pixels; Pillow's pen is whole pixels of a quarter
@@ -88,25 +88,25 @@ def test_a_damaged_line_is_named(tmp_path: Path, wrong: str) -> None:
     path = tmp_path / "cat.ndjson"
     path.write_text(f"{line([[0, 9], [0, 9]])}\n\n{wrong}\n")
     with pytest.raises(InputError, match=r"cat\.ndjson, line 3: holds no drawing"):
-        read_drawings(path, 10, 28)
-    assert read_drawings(path, 1, 28).shape == (1, 28, 28)
+        read_drawings(path, 10)
+    assert read_drawings(path, 1).shape == (1, 28, 28)
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cat.ndjson"
     path.write_text(f"{line([[0, 9], [0, 9]])}\n{{{' ' * LONGEST_LINE}")
     with pytest.raises(InputError, match=r"cat\.ndjson, line 2: is longer than any drawing; give JSON"):
-        read_drawings(path, 10, 28)
+        read_drawings(path, 10)
 
 
 def test_strokes_beyond_the_plane_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "cat.ndjson"
     path.write_text(line([[0, 256], [0, 9]]))
     with pytest.raises(InputError, match="line 1: reaches beyond its plane"):
-        read_drawings(path, 10, 28)
+        read_drawings(path, 10)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"cat\.ndjson: cannot be read"):
-        read_drawings(path, 10, 28)
+        read_drawings(path, 10)
 
 
 def test_damaged_bitmaps(bitmaps: Path) -> None:
