@@ -1,4 +1,4 @@
-"""Copies, names and counts that spoil a measurement."""
+"""Findings that spoil a measurement, and how they are listed."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_copies_by_where_they_lie(second: tuple[str, str], kinds: list[str]) -> 
     assert [finding.kind for finding in found] == kinds
     assert {path.name for finding in found for path in finding.paths} == {"0", "2"}
     if second[0] != "train":
-        assert found[0].said == "0 = 2", "what is learned comes first"
+        assert found[0].text == "0 = 2", "the picture that is learned comes first"
     x[2, 0, 0, 0] += 1
     assert not list(audit.copies(x, pictures))
 
@@ -47,22 +47,12 @@ def test_a_copy_in_another_format_without_loss_is_one(tmp_path: Path) -> None:
 
 
 def test_class_names_that_look_alike() -> None:
-    named = [Path("root", name) for name in ("Lion", "lion", "duck", "caf\u00e9", "cafe\u0301", "cafe")]
-    assert [finding.said for finding in audit.alike(named)] == [
-        "root/Lion and root/lion",
-        "root/caf\u00e9 and root/cafe\u0301",
-    ]
+    folders = [Path("root", name) for name in ("Lion", "lion", "duck", "caf\u00e9", "cafe\u0301", "cafe")]
+    assert [list(finding.paths) for finding in audit.similar_names(folders)] == [folders[:2], folders[3:5]]
 
 
-def test_a_handful() -> None:
-    assert [finding.said for finding in audit.few([(Path("a"), 4), (Path("b"), 5), (Path("c"), 0)])] == ["a: 4", "c: 0"]
-
-
-def test_a_line_a_kind_the_leak_first_and_no_control_characters() -> None:
-    def finding(kind: str, name: str) -> audit.Finding:
-        return audit.Finding(kind, (Path(name),), name)
-
-    found = [finding("copies", "x"), finding("copies", "y"), finding("hidden", "h"), finding("leak", "a\nb\udcff")]
-    lines = list(audit.summary(found, Path("photos"), [audit.SPOILS]))
-    assert lines[0].startswith("LEAK: ") and lines[0].endswith(": 1 (first: a\\nb\\xff)")
-    assert lines[1].endswith(": 2 (first: x; python scripts/audit.py photos lists them)") and len(lines) == 2
+def test_the_summary_names_the_leak_first_without_control_characters() -> None:
+    found = [audit.Finding(kind, (Path(name),)) for kind, name in (("copies", "x"), ("copies", "y"), ("leak", "a\nb"))]
+    leak, copies = audit.summary([*found, audit.Finding("leak", (Path("\udcff"),))], Path("photos"))
+    assert leak.startswith("LEAK: ") and ": 2 (first: a\\nb; python scripts/audit.py photos lists them)" in leak
+    assert copies.endswith(": 2 (first: x; python scripts/audit.py photos lists them)")
