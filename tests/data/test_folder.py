@@ -128,7 +128,7 @@ def test_bad_files_are_refused_or_skipped_in_every_run(pets: Path, caplog: pytes
         assert not {"ant/003.png", "dog/001.png"} & set(made.files)
         assert "left out 2 files of 30" in caplog.messages[0] and "ant/003.png" in caplog.messages[0]
     spoil(*(pets / "ant").iterdir())
-    with pytest.raises(InputError, match="ant: holds no picture that can be used"):
+    with pytest.raises(InputError, match="ant: holds no usable picture"):
         folder.load(root=pets, size=4, bad_files="skip")
     with pytest.raises(InputError, match=r"^data\.bad_files is 'drop'"):
         folder.load(root=pets, bad_files="drop")

@@ -125,8 +125,6 @@ def _without(layout: Layout, decoded: Decoded, bad_files: str) -> Layout:
     for split, counts in usable.counts().items():
         for name, count in counts.items():
             if not count:
-                _raise(
-                    usable.folders[split] / name, "holds no picture that can be used; add some, or remove the folder."
-                )
+                _raise(usable.folders[split] / name, "holds no usable picture; add some, or remove the folder.")
     check_enough(usable, _raise)
     return usable

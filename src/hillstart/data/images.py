@@ -151,12 +151,9 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     zero_is_white = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     planar = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and not grey
     uncompressed = image.mode == "YCbCr" and image.info.get("compression") == "raw"
-    shared = uncompressed and tuple(tags.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))) != (
-        1,
-        1,
-    )  # several pixels' colour
+    subsampled = uncompressed and list(tags.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))) != [1, 1]
     shallow_palette = image.mode in ("P", "PA") and 0 < max(tags.get(TiffImagePlugin.COLORMAP, (0,))) < 256
-    if signed or shared or shallow_palette or (deep and (zero_is_white or planar)):
+    if signed or subsampled or shallow_palette or (deep and (zero_is_white or planar)):
         raise PictureError(f"{name}: is a TIFF of a kind that is not read ({bits} bit {image.mode}); save it as PNG.")
 
 
