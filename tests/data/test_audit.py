@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from hillstart.data import audit
-from hillstart.data.audit import Labelled
+from hillstart.data.audit import LabelledPicture
 from hillstart.data.cache import decode
 from hillstart.data.preprocessing import Preprocessing
 
@@ -26,7 +26,11 @@ from hillstart.data.preprocessing import Preprocessing
 def test_copies_by_where_they_lie(second: tuple[str, str], kinds: list[str]) -> None:
     x = torch.arange(3 * 48, dtype=torch.uint8).reshape(3, 3, 4, 4)
     x[2] = x[0]
-    pictures = [Labelled(Path("2"), *second), Labelled(Path("1"), "train", "a"), Labelled(Path("0"), "train", "a")]
+    pictures = [
+        LabelledPicture(Path("2"), *second),
+        LabelledPicture(Path("1"), "train", "a"),
+        LabelledPicture(Path("0"), "train", "a"),
+    ]
     found = list(audit.copies(x, pictures))
     assert [finding.kind for finding in found] == kinds
     assert {path.name for finding in found for path in finding.paths} == {"0", "2"}
@@ -42,7 +46,7 @@ def test_a_copy_in_another_format_without_loss_is_one(tmp_path: Path) -> None:
     for path in paths:
         picture.save(path)
     read = decode(paths, Preprocessing(16, 3))
-    (found,) = audit.copies(read.x, [Labelled(path, "train", "a") for path in paths])
+    (found,) = audit.copies(read.x, [LabelledPicture(path, "train", "a") for path in paths])
     assert [path.name for path in found.paths] == ["a.png", "a.bmp"]
 
 

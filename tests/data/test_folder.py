@@ -76,6 +76,8 @@ def test_other_files_hidden_folders_and_links_are_skipped(pets: Path, caplog: py
         fill(pets, name, 1)
     for name in ("a.txt", "b.MOV"):
         (pets / "cat" / name).touch()
+    (pets / "cat/.hidden.png").touch()
+    (pets / "cat/000.png").rename(pets / "cat/000.PNG")
     (pets / "cat/loop").symlink_to(pets / "cat")
     (pets / "cat/up").symlink_to(pets)
     check_labels(folder.load(root=pets, size=4), 30)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from hillstart.data.images import MAX_PIXELS, PictureError, PictureSource, find_pictures, read_picture
+from hillstart.data.images import MAX_PIXELS, PictureError, PictureSource, read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 
@@ -295,7 +295,7 @@ def test_few_bits_in_sixteen_are_refused(bits: int, tmp_path: Path) -> None:
     assert error.abs().max() <= 1, "the header of this one states its highest level"
 
 
-# ---------------------------------------------------------------- preprocessing, folders
+# ---------------------------------------------------------------- preprocessing
 
 
 def test_normalise_against_numpy() -> None:
@@ -335,15 +335,3 @@ def test_unusable_preprocessing_is_named(key: str, wrong: object) -> None:
     plain = Preprocessing(size=8, channels=1).as_dict() | {key: wrong}
     with pytest.raises(InputError, match=rf"^preprocessing.*{key}"):
         Preprocessing.from_dict(plain)
-
-
-def test_find_pictures_skips_hidden_files_and_links_out_of_the_folder(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "deep/c.webp", ".hidden.png", "__MACOSX/a.png", ".ipynb_checkpoints/a.png", "x.txt"):
-        (tmp_path / "cat" / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / "cat" / name).touch()
-    (tmp_path / "d.png").touch()
-    (tmp_path / "cat/deep/loop").symlink_to(tmp_path / "cat")
-    (tmp_path / "cat/up").symlink_to(tmp_path)
-    pictures, others = find_pictures(tmp_path / "cat")
-    assert [str(p.relative_to(tmp_path / "cat")) for p in pictures] == ["a.png", "b.JPG", "deep/c.webp"]
-    assert [p.name for p in others] == ["x.txt"]

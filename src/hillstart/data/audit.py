@@ -63,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledPicture:
     """A picture file, and the split and the class that it belongs to."""
 
     path: Path
@@ -71,18 +71,18 @@ class Labelled:
     label: str
 
 
-def conversions(pictures: Sequence[Labelled], traits: Sequence[frozenset[str]]) -> Iterator[Finding]:
+def conversions(pictures: Sequence[LabelledPicture], traits: Sequence[frozenset[str]]) -> Iterator[Finding]:
     """A finding for each conversion beyond resizing, as `cache.Decoded` names it."""
     for picture, found in zip(pictures, traits, strict=True):
         yield from (Finding(trait, (picture.path,)) for trait in found)
 
 
-def copies(x: UInt8[Tensor, "N C H W"], pictures: Sequence[Labelled]) -> Iterator[Finding]:
+def copies(x: UInt8[Tensor, "N C H W"], pictures: Sequence[LabelledPicture]) -> Iterator[Finding]:
     """Pictures that are the same to the network: equal in every pixel at its size, whatever their files are.
 
     A lossless copy in another format or with other metadata is found; a copy that was compressed again is not.
     """
-    groups: dict[bytes, list[Labelled]] = defaultdict(list)
+    groups: dict[bytes, list[LabelledPicture]] = defaultdict(list)
     for pixels, picture in zip(x, pictures, strict=True):
         groups[hashlib.sha256(pixels.contiguous().numpy()).digest()].append(picture)
     for group in (group for group in groups.values() if len(group) > 1):

@@ -40,12 +40,7 @@ _reading_header = threading.Lock()
 
 
 class PictureError(InputError):
-    """A picture that cannot be used.
-
-    Attributes:
-        reason: `missing`, `unreadable`, `no picture`, `damaged`, `too large`, or `unsupported` for a kind of pixels
-            that cannot be read.
-    """
+    """A picture that cannot be used; `reason`: missing, unreadable, no picture, damaged, too large or unsupported."""
 
     def __init__(self, message: str, reason: str = "unsupported"):
         super().__init__(message)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from hillstart.data.audit import MIN_PICTURES, Finding, Labelled
+from hillstart.data.audit import MIN_PICTURES, Finding, LabelledPicture
 from hillstart.data.dataset import pick_classes
 from hillstart.data.images import PICTURE_SUFFIXES, find_pictures, is_skipped
 from hillstart.data.split_names import UNLABELLED, is_redundant, named_like_splits
@@ -33,7 +33,7 @@ class Layout:
     root: Path
     folders: dict[str, Path]
     classes: tuple[str, ...]
-    pictures: list[Labelled]
+    pictures: list[LabelledPicture]
     skipped: list[Finding]
 
     @property
@@ -79,7 +79,7 @@ def read_layout(root: str | Path | None, classes: Sequence[str] | None, refuse: 
         _check_same_classes(folder, train, known, refuse)
     skipped = list(_outside_classes(root, folders))
     pictures = [
-        Labelled(path, split, name)
+        LabelledPicture(path, split, name)
         for split, folder in folders.items()
         for name in names
         if (folder / name).is_dir()

@@ -136,12 +136,8 @@ def _between_points(n: int) -> np.ndarray:
 def _spline(n: int, closed: bool) -> np.ndarray:
     """Weights (m, n) of a Catmull-Rom spline: a curve through n points, six steps from each to the next."""
     pieces = n if closed else n - 1
-    rows = []
-    for i in range(pieces):
-        for t in np.arange(6) / 6:
-            rows.append(_catmull_rom(n, i, t, closed))
-    rows.append(_catmull_rom(n, pieces - 1, 1.0, closed))
-    return np.array(rows)
+    rows = [_catmull_rom(n, i, t, closed) for i in range(pieces) for t in np.arange(6) / 6]
+    return np.array([*rows, _catmull_rom(n, pieces - 1, 1.0, closed)])
 
 
 def _catmull_rom(n: int, i: int, t: float, closed: bool) -> np.ndarray:
