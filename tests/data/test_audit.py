@@ -23,7 +23,7 @@ from hillstart.data.preprocessing import Preprocessing
         (("test", "b"), ["leak", "copies across classes"]),
     ],
 )
-def test_copies_by_where_they_lie(second: tuple[str, str], kinds: list[str]) -> None:
+def test_copies_by_split_and_class(second: tuple[str, str], kinds: list[str]) -> None:
     x = torch.arange(3 * 48, dtype=torch.uint8).reshape(3, 3, 4, 4)
     x[2] = x[0]
     pictures = [
@@ -40,7 +40,7 @@ def test_copies_by_where_they_lie(second: tuple[str, str], kinds: list[str]) -> 
     assert not list(audit.copies(x, pictures))
 
 
-def test_a_copy_in_another_format_without_loss_is_one(tmp_path: Path) -> None:
+def test_a_lossless_copy_in_another_format_is_found(tmp_path: Path) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
     paths = [tmp_path / name for name in ("a.png", "a.bmp", "a.jpg")]
     for path in paths:

@@ -69,7 +69,7 @@ def test_a_bomb_is_refused_and_does_not_go_off(tmp_path: Path, reader: str, make
 
 @pytest.mark.parametrize("make", [pickle.dumps, checkpoint, legacy])
 def test_a_bomb_in_the_cache_of_pictures_does_not_go_off(tmp_path: Path, make: Callable[[Bomb], bytes]) -> None:
-    assert outcome("cache", make(Bomb(tmp_path / "went off")), tmp_path) is None  # and the picture is decoded anew
+    assert outcome("cache", make(Bomb(tmp_path / "went off")), tmp_path) is None  # and the picture is decoded again
     assert not (tmp_path / "went off").exists()
 
 
@@ -83,7 +83,7 @@ def cifar10_of_bombs(folder: Path) -> Path:
 
 
 def test_a_bomb_in_cifar10_does_not_go_off(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not hold CIFAR-10 whole"):
+    with pytest.raises(InputError, match="does not hold all files of CIFAR-10"):
         cifar10.load(root=cifar10_of_bombs(tmp_path))
     assert not (tmp_path / "went off").exists()
 

@@ -35,7 +35,7 @@ def test_official_splits_colour_order_and_classes(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("error", [RuntimeError("no\nroute."), ConnectionError("no route")])
 def test_offline_or_with_a_wrong_root(monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"^data\.root: {tmp_path} does not hold CIFAR-10 whole; give"):
+    with pytest.raises(InputError, match=rf"^data\.root: {tmp_path} does not hold all files of CIFAR-10; give"):
         cifar10.load(root=tmp_path)
 
     def fail(*_: object, **__: object) -> None:

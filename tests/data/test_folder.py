@@ -208,7 +208,7 @@ def test_the_usual_names_of_splits(train: str, val: str | None, test: str | None
         (both("train/train", "train/val"), "D/train/val: is named like a split"),
         (both("train", "val", "valid"), "D/valid: is a second folder for val, beside .*D/val;"),
         (both("Train", "train"), "D/train: is a second folder for train"),
-        ([*both("train", "test"), "docs"], "D/docs: lies beside folders of splits"),
+        ([*both("train", "test"), "docs"], "D/docs: is beside folders of splits"),
         (["train/cat", "train/dog", "test/cat"], "D/test: there is no folder for the class 'dog'"),
         (["train/cat", "train/dog", "test/cat", "test/fox"], "D/test/fox: there is no class 'fox'"),
         (["cat/train", "cat/test", "dog/train", "dog/test"], "D/cat: holds folders named like splits"),

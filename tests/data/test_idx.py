@@ -101,7 +101,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     for data, wrong in (
         *((data, "does not hold the 18 bytes") for data in (whole[:-1], whole + b"x")),
         *((data, "is no idx file") for data in (b"", whole[:9], whole[:2] + b"\x0d" + whole[3:], whole[:3] + b"\1")),
-        *((whole[:4] + size * 12, "says that it holds") for size in (b"\0", b"\xff")),
+        *((whole[:4] + size * 12, "states that it holds") for size in (b"\0", b"\xff")),
     ):
         for path, written in ((tmp_path / "a", data), (tmp_path / "a.gz", gzip.compress(data))):
             path.write_bytes(written)

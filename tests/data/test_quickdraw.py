@@ -107,7 +107,7 @@ def test_damaged_files_are_named(bitmaps: Path) -> None:
         ),
     ):
         path.write_bytes(data)
-        with pytest.raises(InputError, match=r"lion\.npy: (is not a whole|holds) [^\n]{1,300}$"):
+        with pytest.raises(InputError, match=r"lion\.npy: (is not a complete|holds) [^\n]{1,300}$"):
             quickdraw.load(root=bitmaps)
     for array in (
         np.zeros((5, 784)),

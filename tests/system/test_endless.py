@@ -139,7 +139,7 @@ for path in sorted(files.iterdir()):
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process's memory")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the peak of a process's memory")
 def test_small_files_that_would_be_large_or_endless(tmp_path: Path) -> None:
     for folder in (tmp_path / "files", tmp_path / "read"):
         folder.mkdir()

@@ -180,7 +180,7 @@ def test_pickles(folder: Path, data: st.DataObject) -> None:
     (sound,) = READERS["pickle"].sound()
     odd = b"".join(data.draw(st.lists(st.sampled_from(OPCODES), max_size=20)))
     if data.draw(st.booleans()):
-        at = data.draw(st.sampled_from([place for _, _, place in pickletools.genops(sound)]))
+        at = data.draw(st.sampled_from([position for _, _, position in pickletools.genops(sound)]))
         read("pickle", sound[:at] + odd + sound[at:], folder)
     else:
         read("pickle", b"\x80\2" + odd + b".", folder)
@@ -230,5 +230,5 @@ VALUES = st.sampled_from(
 
 @examples(40)
 @given(st.lists(st.tuples(st.sampled_from(OPTIONS), VALUES), min_size=1, max_size=3))
-def test_options(folder: Path, said: list[tuple[str, str]]) -> None:
-    read("options", "\n".join(f"{key}={value}" for key, value in said).encode(errors="replace"), folder)
+def test_options(folder: Path, words: list[tuple[str, str]]) -> None:
+    read("options", "\n".join(f"{key}={value}" for key, value in words).encode(errors="replace"), folder)

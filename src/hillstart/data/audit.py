@@ -33,14 +33,14 @@ KINDS = {
     "few": (SPOILS, f"classes with fewer than {MIN_PICTURES} pictures"),
     "split": (NOTED, "folders read as those of a split, by their names"),
     "extension": (NOTED, "files skipped, as their extension is not that of a picture"),
-    "no class": (NOTED, "pictures skipped, as they lie in no class folder"),
+    "no class": (NOTED, "pictures skipped, as they are in no class folder"),
     "hidden": (NOTED, "hidden files and folders, and __MACOSX, skipped"),
     "linked twice": (NOTED, "links to folders that are read already, circles among them, skipped"),
     "animated": (NOTED, "animations and files of several pages: the first picture counts"),
     "deep": (NOTED, "pictures of more than 8 bit a channel, scaled to 8 bit"),
     "dark": (NOTED, "of these, pictures that use a quarter of their range at most, so that they are dark"),
     "transparent": (NOTED, "transparent pictures, laid on the background"),
-    "turned": (NOTED, "pictures turned upright, as their EXIF orientation says"),
+    "turned": (NOTED, "pictures turned upright by their EXIF orientation"),
     "colours": (NOTED, "pictures in other colours (such as CMYK), converted to red, green and blue"),
 }
 """Weight (training refuses it, it spoils the measurement, or it is good to know) and heading of each kind."""
@@ -78,7 +78,7 @@ def conversions(pictures: Sequence[LabelledPicture], traits: Sequence[frozenset[
 
 
 def copies(x: UInt8[Tensor, "N C H W"], pictures: Sequence[LabelledPicture]) -> Iterator[Finding]:
-    """Pictures that are the same to the network: equal in every pixel at its size, whatever their files are.
+    """Pictures that are the same to the network: equal in every pixel at its size, in any files.
 
     A lossless copy in another format or with other metadata is found; a copy that was compressed again is not.
     """

@@ -42,7 +42,7 @@ class MiniBatches:
         self.pictures = len(split.y)
         if not 1 <= batch_size <= self.pictures:
             raise InputError(
-                f"descent.batch_size is {batch_size}; it must lie between 1 and the {self.pictures} training pictures."
+                f"descent.batch_size is {batch_size}; it must be between 1 and the {self.pictures} training pictures."
             )
         self.batch_size, self.per_epoch = batch_size, -(-self.pictures // batch_size)
         self._x, self._y = split.x.to(device), one_hot(split, classes, device)

@@ -184,7 +184,7 @@ def _load(path: Path, shape: tuple[int, int, int]) -> _Cached:
     except FileNotFoundError:
         pass
     except Exception as error:  # safetensors, numpy and json raise many classes for damaged files
-        log.warning("%s: the cached pictures are damaged (%s); all are decoded anew", path, briefly(error))
+        log.warning("%s: the cached pictures are damaged (%s); all are decoded again", path, briefly(error))
     return _Cached(torch.empty(0, *shape, dtype=torch.uint8), {})
 
 

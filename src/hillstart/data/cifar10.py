@@ -54,7 +54,7 @@ def _official(root: str | Path | None, train: bool) -> Split:
     try:
         part = torchvision.datasets.CIFAR10(str(HOME if root is None else root), train=train, download=root is None)
     except (OSError, RuntimeError) as error:
-        wrong = f"{root} does not hold CIFAR-10 whole; give the folder of cifar-10-batches-py, or null to fetch it"
+        wrong = f"{root} does not hold all files of CIFAR-10; give its folder, or null to download it"
         if root is None:
             wrong = f"CIFAR-10 cannot be downloaded ({briefly(error)}); go online, or give its folder"
         raise InputError(f"data.root: {wrong}.") from error

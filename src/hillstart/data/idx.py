@@ -128,7 +128,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             shape = np.frombuffer(header[4:], dtype=">u4").tolist()
             length = math.prod(shape)
             if not 0 < length <= MAX_BYTES:
-                raise InputError(f"{path}: says that it holds {length} bytes; give a file of 1 to {MAX_BYTES} bytes.")
+                raise InputError(f"{path}: states that it holds {length} bytes; give a file of 1 to {MAX_BYTES} bytes.")
             data = bytearray()  # grows with the data, whatever length the header claims
             while len(data) <= length and (block := file.read(min(BLOCK_BYTES, length + 1 - len(data)))):
                 data += block

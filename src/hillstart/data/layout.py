@@ -161,7 +161,7 @@ def _read_as_splits(root: Path, splits: dict[str, str], others: Sequence[str], r
         else:
             found[split] = folder
     for name in others:
-        refuse(root / name, f"lies beside folders of splits ({_some(splits)}); name it like a split or move it away.")
+        refuse(root / name, f"is beside folders of splits ({_some(splits)}); name it like a split or move it away.")
     return {split: found[split] for split in SPLITS if split in found} if "train" in found else {"train": root}
 
 

@@ -105,7 +105,7 @@ def _read_bitmaps(path: Path, per_class: int) -> np.ndarray:
         # Unlike `np.load` it reads one format only, and never a pickle.
         bitmaps = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy and Python's parser raise many classes for damaged files
-        raise InputError(f"{path}: is not a whole .npy file ({briefly(error)}); give the original file.") from error
+        raise InputError(f"{path}: is not a complete .npy file ({briefly(error)}); give the original file.") from error
     if bitmaps.dtype != np.uint8 or bitmaps.ndim != 2 or bitmaps.shape[1] != SIDE * SIDE:
         kind = briefly(f"{bitmaps.dtype} {bitmaps.shape}")
         raise InputError(f"{path}: holds {kind}; give drawings as uint8 (N, {SIDE * SIDE}).")

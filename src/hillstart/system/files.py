@@ -72,7 +72,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
             if sync:
                 on_disk(path.parent)
     finally:
-        with suppress(OSError):  # for example if the folder is gone; `sweep_up` removes what is left at the next start
+        with suppress(OSError):  # for example if the folder is gone; `sweep_up` removes the file at the next start
             new.unlink(missing_ok=True)
 
 
@@ -123,7 +123,7 @@ def check_links(folder: Path) -> None:
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise InputError(
                     f"{visible(str(path))}: is a link that leads out of the folder, so nothing is written there; "
-                    "remove it or put a copy of what it leads to in its place."
+                    "remove it, or replace it by a copy of its target."
                 )
 
 

@@ -158,7 +158,7 @@ def check_checkpoint(path: Path, file: BinaryIO) -> None:
         _check_pickle(path, archive.read(pickled))
 
 
-# The only globals in the pickle of a checkpoint. torch allows more, some of which allocate as much as they are told to.
+# The only globals in the pickle of a checkpoint. torch allows others that allocate as much memory as a file asks for.
 _EMPTY, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 _STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _GLOBALS = {_EMPTY, _TENSOR, *(f"torch {kind}Storage" for kind in _STORAGES)}
