@@ -108,8 +108,6 @@ def pick_classes(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[st
     Raises InputError for an unknown name, naming the nearest known ones, for a name listed twice, and for fewer than
     two names.
     """
-    if isinstance(wanted, str):
-        raise InputError(f"data.classes: {wanted!r} is one name; give a list such as [{', '.join(known[:2])}].")
     names = tuple(known if wanted is None else wanted)
     for name in names:
         if name not in known:
