@@ -56,12 +56,8 @@ class Decoded:
     errors: dict[int, PictureError]
 
 
-@dataclass(frozen=True)
-class _Cached:
-    """Cached pixels, one row for each content, and by SHA-256 the row and the traits."""
-
-    x: Tensor
-    entries: dict[str, tuple[int, frozenset[str]]]
+Entries = dict[str, tuple[int, frozenset[str]]]
+"""By the SHA-256 of a file, the row of its pixels in the cache, and its traits."""
 
 
 def decode(paths: Sequence[Path], preprocessing: Preprocessing, cache_name: str | None = None) -> Decoded:
@@ -71,15 +67,15 @@ def decode(paths: Sequence[Path], preprocessing: Preprocessing, cache_name: str 
     """
     file = _cache_file(cache_name, preprocessing) if cache_name is not None else None
     shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
-    cached = _load(file, shape) if file else _Cached(torch.empty(0, *shape, dtype=torch.uint8), {})
     x = torch.empty(len(paths), *shape, dtype=torch.uint8)  # filled in place, so that no picture is in memory twice
+    cached, entries = (file and _load(file, shape)) or (x[:0], {})
 
     def read(i: int) -> tuple[str, frozenset[str]] | PictureError:
         try:
             content = _content(paths[i])
             sha256 = hashlib.sha256(content).hexdigest()
-            if sha256 in cached.entries:
-                return sha256, cached.entries[sha256][1]
+            if sha256 in entries:
+                return sha256, entries[sha256][1]
             traits: set[str] = set()
             notice = lambda image: traits.update(_traits(image, content))  # noqa: E731
             x[i] = read_picture(content, preprocessing, name=str(paths[i]), notice=notice)
@@ -96,11 +92,11 @@ def decode(paths: Sequence[Path], preprocessing: Preprocessing, cache_name: str 
             else:
                 good[i] = result
             bar.advance()
-    rows = {i: cached.entries[sha256][0] for i, (sha256, _) in good.items() if sha256 in cached.entries}
-    if len(rows) == len(paths) and list(rows.values()) == list(range(len(cached.x))):
-        x = cached.x
+    rows = {i: entries[sha256][0] for i, (sha256, _) in good.items() if sha256 in entries}
+    if len(rows) == len(paths) and list(rows.values()) == list(range(len(cached))):
+        x = cached
     elif rows:
-        x[list(rows)] = cached.x[list(rows.values())]
+        x[list(rows)] = cached[list(rows.values())]
     if file and len(rows) < len(good):
         _save(file, x, good)
     return Decoded(x[list(good)] if errors else x, tuple(good), tuple(traits for _, traits in good.values()), errors)
@@ -167,7 +163,7 @@ def _checksum(x: Tensor, entries: str) -> str:
     return sha256.hexdigest()
 
 
-def _load(path: Path, shape: tuple[int, int, int]) -> _Cached:
+def _load(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Entries] | None:
     try:
         open_regular(path).close()  # safetensors would block on a pipe
         with safe_open(path, "pt") as file:
@@ -180,12 +176,12 @@ def _load(path: Path, shape: tuple[int, int, int]) -> _Cached:
             raise ValueError(f"it holds {x.dtype} {tuple(x.shape)}")
         with suppress(OSError):  # marks the time of use; a read-only cache works too
             os.utime(path, follow_symlinks=False)
-        return _Cached(x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)})
+        return x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)}
     except FileNotFoundError:
-        pass
+        return None
     except Exception as error:  # safetensors, numpy and json raise many classes for damaged files
         log.warning("%s: the cached pictures are damaged (%s); all are decoded again", path, briefly(error))
-    return _Cached(torch.empty(0, *shape, dtype=torch.uint8), {})
+        return None
 
 
 def _save(path: Path, x: Tensor, good: dict[int, tuple[str, frozenset[str]]]) -> None:
