@@ -1,6 +1,6 @@
-"""What a stranger may hand to a reader of files: sound ones to damage, and what is to come of whatever they become.
+"""Every reader of files, with sound files to damage, and the check that a file is read or refused in one sentence.
 
-Shared by `test_hostile.py`, which tries what Hypothesis thinks of, and `fuzz.py`, which looks for hours.
+Shared by `test_hostile.py`, with examples by Hypothesis, and `fuzz.py`, which searches for hours.
 """
 
 import gzip
@@ -10,10 +10,10 @@ import os
 import pickle
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -26,8 +26,8 @@ from hillstart.cli.mistakes import USER_ERRORS, conf_keys, explain
 from hillstart.cli.options import check_words
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder, read_stored_options
-from hillstart.data import cache as decoded
-from hillstart.data import idx, quickdraw, strokes
+from hillstart.data import cache as picture_cache
+from hillstart.data import idx, quickdraw
 from hillstart.data.batches import MiniBatches
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
@@ -35,15 +35,15 @@ from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import model_file
 from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
-from hillstart.runs.reader import OPTIONS as FILE_OF_OPTIONS
+from hillstart.runs.reader import OPTIONS as OPTIONS_FILE
 from hillstart.runs.reader import OVERRIDES, stored_overrides
 from hillstart.runs.tables import Tables
 from hillstart.runs.writer import _stored as _stored_checkpoint
 from made import trainer, training
 
 SMALL = Preprocessing(size=4, channels=3)
-PIXELS = 1 << 20  # of the largest picture, so that one that only claims to be large costs a test no time
-LONGEST = 600  # characters of a sentence, beside the name of its file
+MAX_PIXELS = 1 << 20  # so that a picture that only claims to be large costs a test no time
+MAX_SENTENCE = 600  # characters, beside the name of the file
 
 
 # ---------------------------------------------------------------- sound files
@@ -58,39 +58,33 @@ def pictures() -> list[bytes]:
     turned[274] = 6
     tiff = TiffImagePlugin.ImageFileDirectory_v2()
     tiff[270] = "described"
-    kinds: list[tuple[Image.Image, str, dict[str, object]]] = [
-        (rgba, "PNG", {}),
-        (deep, "PNG", {}),
-        (palette, "PNG", {"transparency": 3}),
-        (rgb, "JPEG", {"exif": turned}),
-        (grey, "JPEG", {"progressive": True}),
-        (rgb.convert("CMYK"), "JPEG", {}),
-        (palette, "GIF", {"save_all": True, "append_images": [palette.rotate(90)]}),
-        (rgb, "BMP", {}),
-        (deep, "TIFF", {"tiffinfo": tiff}),
-        (rgb, "TIFF", {"compression": "tiff_lzw"}),
-        (rgba, "WEBP", {}),
-        (rgb, "PPM", {}),
-        (rgb, "AVIF", {}),
+
+    def saved(image: Image.Image, form: str, **how: object) -> bytes:
+        file = io.BytesIO()
+        image.save(file, form, **how)
+        return file.getvalue()
+
+    return [
+        *(saved(image, "PNG") for image in (rgba, deep)),
+        saved(palette, "PNG", transparency=3),
+        saved(rgb, "JPEG", exif=turned),
+        saved(grey, "JPEG", progressive=True),
+        saved(rgb.convert("CMYK"), "JPEG"),
+        saved(palette, "GIF", save_all=True, append_images=[palette.rotate(90)]),
+        saved(deep, "TIFF", tiffinfo=tiff),
+        saved(rgb, "TIFF", compression="tiff_lzw"),
+        saved(rgba, "WEBP"),
+        *(saved(rgb, form) for form in ("BMP", "PPM", "AVIF")),
     ]
-    return [_saved(image, form, **how) for image, form, how in kinds]
-
-
-def _saved(image: Image.Image, form: str, **how: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **how)
-    return file.getvalue()
 
 
 def models() -> list[bytes]:
     network = Network.start([12, 2, 2], range(2))
-    origins = tuple(Start(s, Hyperparameters(0.1)) for s in range(2))
-    preprocessing = Preprocessing(2, 3)
+    starts = tuple(Start(s, Hyperparameters(0.1)) for s in range(2))
+    classifier = Classifier(network, starts, ("a", "b"), Preprocessing(2, 3), None, {"files": 0}, {"torch": "2"})
     with TemporaryDirectory() as folder:
         path = Path(folder, "m.safetensors")
-        model_file.save(
-            path, Classifier(network, origins, ("a", "b"), preprocessing, None, {"files": 0}, {"torch": "2"})
-        )
+        model_file.save(path, classifier)
         return [path.read_bytes()]
 
 
@@ -106,17 +100,13 @@ def checkpoints() -> list[bytes]:
 
 
 def records(checkpoint: bytes) -> dict[str, bytes]:
-    """What lies in a checkpoint, by name."""
+    """The content of a checkpoint, by name."""
     reader = torch._C.PyTorchFileReader(io.BytesIO(checkpoint))
     return {name: reader.get_record(name) for name in reader.get_all_records()}
 
 
-def data_pkl() -> list[bytes]:
-    return [records(checkpoints()[0])["data.pkl"]]
-
-
 def zipped(path: Path, of: dict[str, bytes]) -> Path:
-    """A checkpoint with sound checksums, whatever is in it."""
+    """A checkpoint with right checksums, whatever its content."""
     writer = torch._C.PyTorchFileWriter(str(path))
     for name, data in of.items():
         if name not in ("version", ".data/serialization_id"):
@@ -143,11 +133,10 @@ def drawings() -> list[bytes]:
     return ["\n".join(map(json.dumps, lines)).encode()]
 
 
-def kept() -> list[bytes]:
+def caches() -> list[bytes]:
     """The cache of a decoded picture."""
     with TemporaryDirectory() as folder:
-        place = _cached(Path(folder))
-        return [place.read_bytes()]
+        return [_decode(Path(folder)).read_bytes()]
 
 
 def tables() -> list[bytes]:
@@ -155,130 +144,111 @@ def tables() -> list[bytes]:
     return ["\r\n".join([*lines, "1,0.1,3,diverged,nan,inf,0.5,2", ""]).encode()]
 
 
-def options() -> list[bytes]:
-    return [b"starts=3\ndescent.eta=[0.1,0.5]\ndescent.batch_size=5\nnetwork.hidden=[4]", b"data.size=9\nkeep=1"]
+def stored_options() -> list[bytes]:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfgs = [compose("train", words) for words in ([], ["descent=adam", "data=folder", "data.root=pets"])]
+    return [OmegaConf.to_yaml(cfg).encode() for cfg in cfgs]
 
 
 def plain(value: object) -> bytes:
-    """As in a pickle, without its begin and end."""
+    """A pickle of plain data without its first and last opcodes."""
     return pickle.dumps(value, 2)[2:-1]
 
 
 def headed(text: bytes) -> bytes:
-    """A model file without tensors that says this before them."""
+    """A model file of this header, without tensors."""
     return struct.pack("<Q", len(text)) + text
 
 
 # ---------------------------------------------------------------- readers
 
 
-def _checkpoint(path: Path) -> None:
-    model_file.load_checkpoint(path)
-
-
 def _around(path: Path) -> Path:
-    """A checkpoint of which only the pickle is the stranger's, so that no checksum gives it away."""
-    of = records(checkpoints()[0]) | {"data.pkl": path.read_bytes()}
-    return zipped(path.with_name("of.ckpt"), of)
+    """A checkpoint with this pickle and right checksums."""
+    return zipped(path.with_name("of.ckpt"), records(checkpoints()[0]) | {"data.pkl": path.read_bytes()})
 
 
-def _cached(folder: Path, data: bytes | None = None) -> Path:
-    """Decode a picture, with these data as the cache; its file."""
+def _decode(folder: Path, cached: bytes | None = None) -> Path:
+    """Decode a picture, with these bytes as the file of the cache, whose path is returned."""
     picture = folder / "a.png"
     picture.write_bytes(pictures()[0])
     with patch.dict(os.environ, {"XDG_CACHE_HOME": str(folder)}):
-        place = decoded._place("set", SMALL)
-        assert place
-        place.unlink(missing_ok=True)
-        if data is not None:
-            place.write_bytes(data)
-        assert decoded.decode([picture], SMALL, "set").x.shape == (1, 3, 4, 4)
-    return place
-
-
-def stored() -> list[bytes]:
-    """Options as a run leaves them."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfgs = [compose("train", words) for words in ([], ["descent=adam", "data=folder", "data.root=pets"])]
-    return [OmegaConf.to_yaml(cfg).encode() for cfg in cfgs]
-
-
-def _stored(path: Path) -> None:
-    path.with_name(".hydra").mkdir(exist_ok=True)
-    (path.parent / FILE_OF_OPTIONS).write_bytes(path.read_bytes())
-    read_stored_options(path.parent)
-
-
-def _typed(path: Path) -> None:
-    path.with_name(".hydra").mkdir(exist_ok=True)
-    (path.parent / OVERRIDES).write_bytes(path.read_bytes())
-    stored_overrides(path.parent)
+        file = picture_cache._cache_file("set", SMALL)
+        assert file
+        file.unlink(missing_ok=True)
+        if cached is not None:
+            file.write_bytes(cached)
+        assert picture_cache.decode([picture], SMALL, "set").x.shape == (1, 3, 4, 4)
+    return file
 
 
 OPTIONS = sorted({key for _, _, keys in conf_keys() for key in keys} - {"data.root", "resume"})
-"""Keys of conf, but for those that name files."""
+"""Keys of conf, except those that name files."""
 
 
-def _options(path: Path) -> None:
-    """All that is looked at before a training, of lines KEY=VALUE; others are passed over."""
-    lines = path.read_text(errors="replace").splitlines()
-    said = [line for line in lines if line.partition("=")[0] in OPTIONS]
+def _check_options(path: Path) -> None:
+    """Run all checks before a training on lines KEY=VALUE of known keys."""
+    words = [line for line in path.read_text(errors="replace").splitlines() if line.partition("=")[0] in OPTIONS]
     for name in ("lion", "duck"):
         np.save(path.with_name(f"{name}.npy"), np.zeros((9, 784), np.uint8))
-    fixed = ["data=quickdraw", f"data.root='{path.parent}'", "logger=none"]
-    check_words(said)
+    check_words(words)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("train", [*said, *fixed])
+        cfg = compose("train", [*words, "data=quickdraw", f"data.root='{path.parent}'", "logger=none"])
     options = composed_options(cfg)
     trainer_maker(options, path.parent)()
-    of, device = build_run_spec(options), torch.device("cpu")
-    of.packs(device, most=options.pack)
-    of.begin([of.starts[-1].seed])
-    data = of.data
-    MiniBatches(data.train, 2, data.preprocessing, data.augment, of.descent.batch_size, of.descent.seed, device)
+    spec, device = build_run_spec(options), torch.device("cpu")
+    spec.packs(device, most=options.pack)
+    spec.begin([spec.starts[-1].seed])
+    data, descent = spec.data, spec.descent
+    MiniBatches(data.train, 2, data.preprocessing, data.augment, descent.batch_size, descent.seed, device)
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(NamedTuple):
     """`read` a file called `name`, such as those in `sound()`."""
 
-    name: str
+    name: str | Path
     read: Callable[[Path], object]
     sound: Callable[[], list[bytes]]
 
 
+def pickles() -> list[bytes]:
+    return [records(checkpoints()[0])["data.pkl"]]
+
+
+START = Start(0, Hyperparameters(0.1))
 READERS = {
-    "picture": Reader("p.png", lambda path: read_picture(path, SMALL, PIXELS), pictures),
+    "picture": Reader("p.png", lambda path: read_picture(path, SMALL, MAX_PIXELS), pictures),
     "model": Reader("m.safetensors", model_file.load, models),
-    "checkpoint": Reader("last.ckpt", _checkpoint, checkpoints),
-    "pickle": Reader("data.pkl", lambda path: model_file.load_checkpoint(_around(path)), data_pkl),
-    "pickle to resume": Reader("data.pkl", lambda path: _stored_checkpoint(_around(path)), data_pkl),
-    "options of a run": Reader("config.yaml", _stored, stored),
-    "typed options of a run": Reader("overrides.yaml", _typed, lambda: [b"- starts=4\n- 'data.size=8'\n"]),
+    "checkpoint": Reader("last.ckpt", model_file.load_checkpoint, checkpoints),
+    "pickle": Reader("data.pkl", lambda path: model_file.load_checkpoint(_around(path)), pickles),
+    "pickle to resume": Reader("data.pkl", lambda path: _stored_checkpoint(_around(path)), pickles),
+    "options of a run": Reader(OPTIONS_FILE, lambda path: read_stored_options(path.parents[1]), stored_options),
+    "typed options of a run": Reader(
+        OVERRIDES, lambda path: stored_overrides(path.parents[1]), lambda: [b"- starts=4\n- 'data.size=8'\n"]
+    ),
     "idx": Reader("train", lambda path: idx.read_idx(path, 3), idx_files),
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),
     "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),
-    "ndjson": Reader("a.ndjson", lambda path: strokes.read_drawings(path, 100, 28), drawings),
-    "kept": Reader("kept", lambda path: _cached(path.parent, path.read_bytes()), kept),
-    "table": Reader("starts.csv", lambda path: Tables(path.parent, [Start(0, Hyperparameters(0.1))]).read(), tables),
-    "options": Reader("options.txt", _options, options),
+    "ndjson": Reader("a.ndjson", lambda path: quickdraw.read_drawings(path, 100), drawings),
+    "cache": Reader("cache", lambda path: _decode(path.parent, path.read_bytes()), caches),
+    "table": Reader("starts.csv", lambda path: Tables(path.parent, [START]).read(), tables),
+    "options": Reader(
+        "options.txt", _check_options, lambda: [b"starts=3\ndescent.eta=[0.1,0.5]\nnetwork.hidden=[4]", b"data.size=9"]
+    ),
 }
 
 
 def outcome(reader: str, data: bytes, folder: Path) -> str | None:
-    """What is said of a file with these data, in one line; None where it can be read."""
-    (folder / READERS[reader].name).write_bytes(data)
-    return said(reader, folder)
-
-
-def said(reader: str, folder: Path) -> str | None:
-    """The same of the file that lies in the folder already."""
+    """The error, in one line, for a file with these data; None if it can be read."""
+    path = folder / READERS[reader].name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
     try:
-        READERS[reader].read(folder / READERS[reader].name)
+        READERS[reader].read(path)
     except USER_ERRORS as error:
         line = explain(error)
-        if reader != "options":  # what a user typed comes back to him as it was
-            assert line.isprintable() and len(line) <= LONGEST + len(str(folder)), line
+        if reader != "options":  # what a user typed is repeated as it was
+            assert line.isprintable() and len(line) <= MAX_SENTENCE + len(str(folder)), line
         assert len(line.splitlines()) == 1
         return line
     return None

@@ -1,10 +1,9 @@
-"""Augmentation does what it says, to each picture by its own row of random numbers."""
+"""Each augmentation, and that each picture is changed by its own row of random numbers."""
 
 import pytest
 import torch
 
 from hillstart.data.augment import PRESETS, Augment
-from hillstart.system.errors import InputError
 
 ALL = Augment(flip=True, shift=3, brightness=0.2, contrast=0.3)
 
@@ -17,8 +16,8 @@ def drawn(augment: Augment, n: int, seed: int = 0) -> torch.Tensor:
     return augment.draw(n, torch.Generator().manual_seed(seed))
 
 
-def row(flip: float = 0, right: float = 0, down: float = 0, light: float = 0, contrast: float = 1) -> torch.Tensor:
-    return torch.tensor([[flip, right, down, light, contrast]], dtype=torch.float32)
+def row(flip: float = 0, right: float = 0, down: float = 0, brightness: float = 0, contrast: float = 1) -> torch.Tensor:
+    return torch.tensor([[flip, right, down, brightness, contrast]], dtype=torch.float32)
 
 
 def test_none_changes_nothing() -> None:
@@ -39,11 +38,11 @@ def test_flip_and_shift_fill_the_border_with_edge_pixels() -> None:
     assert torch.equal(both[..., 2:], x.flip(3)[..., :-2].float())
 
 
-def test_light_and_contrast_keep_to_the_scale() -> None:
+def test_brightness_and_contrast_stay_in_range() -> None:
     x = torch.tensor([0, 100, 200], dtype=torch.uint8).view(1, 1, 1, 3)
-    assert ALL.apply(x, row(light=20)).flatten().tolist() == [20, 120, 220]
+    assert ALL.apply(x, row(brightness=20)).flatten().tolist() == [20, 120, 220]
     assert ALL.apply(x, row(contrast=0.5)).flatten().tolist() == [50, 100, 150]
-    assert ALL.apply(x, row(light=100, contrast=2)).flatten().tolist() == [0, 200, 255]
+    assert ALL.apply(x, row(brightness=100, contrast=2)).flatten().tolist() == [0, 200, 255]
 
 
 def test_a_picture_depends_on_its_own_row_alone() -> None:
@@ -68,10 +67,6 @@ def test_draws_follow_the_generator_and_fill_their_ranges() -> None:
 
 def test_presets() -> None:
     assert Augment.preset("photo", 32).shift == 4 and Augment.preset("doodle", 28) == Augment(flip=True, shift=2)
-    with pytest.raises(
-        InputError, match=r"data\.augment: 'foto' is unknown; choose one of none, light, mirror, doodle, photo"
-    ):
-        Augment.preset("foto", 28)
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""The idx sets: read where they lie, fetched only when nowhere, and damaged files named."""
+"""The idx sets: local files are found and read, downloaded only if missing, and damaged files are named."""
 
 import gzip
 from pathlib import Path
@@ -11,13 +11,16 @@ import torchvision
 from hillstart.data import idx
 from hillstart.system.errors import InputError
 
+Arrays = dict[str, np.ndarray]
+TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = idx.FILES[1:]
+
 
 def packed(array: np.ndarray) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
 @pytest.fixture
-def arrays() -> dict[str, np.ndarray]:
+def arrays() -> Arrays:
     """60 and 20 pictures: labels in turn, and each picture's first pixel is its label."""
     made = {}
     for part, n in (("train", 60), ("t10k", 20)):
@@ -28,7 +31,7 @@ def arrays() -> dict[str, np.ndarray]:
     return made
 
 
-def write(folder: Path, arrays: dict[str, np.ndarray], zipped: bool = False) -> Path:
+def write(folder: Path, arrays: Arrays, zipped: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         data = packed(array)
@@ -37,114 +40,75 @@ def write(folder: Path, arrays: dict[str, np.ndarray], zipped: bool = False) -> 
 
 
 @pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_files_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(idx, "DEBIAN", {})
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("below", [".", "raw", "FashionMNIST/raw"])
-def test_files_are_found_and_read(tmp_path: Path, arrays: dict[str, np.ndarray], zipped: bool, below: str) -> None:
+def test_files_are_found_and_read(tmp_path: Path, arrays: Arrays, zipped: bool, below: str) -> None:
     write(tmp_path / "sets" / below, arrays, zipped)
     made = idx.load(root=tmp_path / "sets")
-    assert [len(s.y) for s in (made.train, made.val, made.test)] == [50, 10, 20]
-    assert torch.equal(made.test.x[:, 0], torch.from_numpy(arrays["t10k-images-idx3-ubyte"]))
+    assert [len(split.y) for split in (made.train, made.val, made.test)] == [50, 10, 20]
+    assert torch.equal(made.test.x[:, 0], torch.from_numpy(arrays[TEST_IMAGES]))
     for split in (made.train, made.val, made.test):
         assert torch.equal(split.x[:, 0, 0, 0].long(), split.y)
     assert made.classes[0] == "T-shirt/top" and made.classes[9] == "Ankle boot" and len(made.classes) == 10
 
 
-def test_mnist_and_its_classes(arrays: dict[str, np.ndarray]) -> None:
-    write(Path("data/MNIST/raw"), arrays)
-    made = idx.load(name="mnist", classes=["7", "3"], size=14)
-    assert made.classes == ("7", "3") and made.test.y.tolist() == [1, 0, 1, 0]
-    assert made.test.x.shape == (4, 1, 14, 14)
-    with pytest.raises(InputError, match=r"data\.classes: there is no class 'seven'"):
-        idx.load(name="mnist", classes=["seven", "3"])
-
-
-def test_debian_comes_after_ones_own(
-    tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_users_files_come_before_debians(tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idx, "DEBIAN", {"fashion_mnist": write(tmp_path / "debian", arrays, zipped=True)})
     assert idx.load().source == f"fashion_mnist from {tmp_path / 'debian'}"
     write(Path("data/FashionMNIST/raw"), arrays)
     assert idx.load().source == "fashion_mnist from data/FashionMNIST/raw"
 
 
-def test_it_is_downloaded_only_when_nowhere(arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetched(root: str, download: bool) -> None:
-        assert download
-        write(Path(root) / "MNIST" / "raw", arrays)
-
-    monkeypatch.setattr(torchvision.datasets, "MNIST", fetched)
-    assert idx.load(name="mnist").source == "mnist from data/MNIST/raw"
-    monkeypatch.setattr(torchvision.datasets, "MNIST", None)
-    idx.load(name="mnist")
-
-
-def test_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(root: str, download: bool) -> None:
+def test_it_is_downloaded_only_if_missing(arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(root: str, download: bool) -> None:
         raise RuntimeError("Error downloading train-images:\nno route")
 
-    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fails)
-    with pytest.raises(
-        InputError, match=r"^data\.root: fashion_mnist .* \(Error downloading train-images: no route\); go"
+    def download(root: str, download: bool) -> None:
+        write(Path(root) / "MNIST/raw", arrays)
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
+    with pytest.raises(InputError, match=r"^data\.root: mnist .* \(Error downloading train-images: no route\); go"):
+        idx.load(name="mnist")
+    monkeypatch.setattr(torchvision.datasets, "MNIST", download)
+    assert idx.load(name="mnist").source == "mnist from data/MNIST/raw"
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
+    made = idx.load(name="mnist", classes=["7", "3"], size=14)
+    assert made.classes == ("7", "3") and made.test.y.tolist() == [1, 0, 1, 0] and made.test.x.shape == (4, 1, 14, 14)
+
+
+def test_files_that_do_not_belong_together(tmp_path: Path, arrays: Arrays) -> None:
+    for file, array, wrong in (
+        (TRAIN_LABELS, np.zeros(59, np.uint8), "59 labels for 60"),
+        (TRAIN_LABELS, np.full(60, 10, np.uint8), "label 10"),
+        (TEST_IMAGES, np.zeros((20, 32, 28), np.uint8), "32 x 28"),
     ):
-        idx.load()
+        write(tmp_path, arrays | {file: array})
+        with pytest.raises(InputError, match=f"{file}: .*{wrong}"):
+            idx.load(root=tmp_path)
+    for file, wrong in ((TEST_LABELS, f"{TEST_LABELS}: there is no such file"), (idx.FILES[0], r"data\.root: ")):
+        (tmp_path / file).unlink()
+        with pytest.raises(InputError, match=wrong):
+            idx.load(root=tmp_path)
 
 
-def test_wrong_root_and_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^data\.root: .* does not hold train-images-idx3-ubyte"):
-        idx.load(root=tmp_path)
-    with pytest.raises(InputError, match=r"^data\.name is 'emnist'"):
-        idx.load(name="emnist")
-
-
-def test_a_missing_file_is_named(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    del arrays["t10k-labels-idx1-ubyte"]
-    with pytest.raises(InputError, match="t10k-labels-idx1-ubyte: there is no such file"):
-        idx.load(root=write(tmp_path / "a", arrays))
-
-
-def test_files_that_do_not_belong_together(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    short = arrays | {"train-labels-idx1-ubyte": arrays["train-labels-idx1-ubyte"][:-1]}
-    with pytest.raises(InputError, match="holds 59 labels for 60 pictures"):
-        idx.load(root=write(tmp_path / "a", short))
-    with pytest.raises(InputError, match="holds the label 10"):
-        idx.load(root=write(tmp_path / "b", arrays | {"train-labels-idx1-ubyte": np.full(60, 10, np.uint8)}))
-    large = arrays | {"t10k-images-idx3-ubyte": np.zeros((20, 32, 28), np.uint8)}
-    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte: .*32 x 28.* 28 x 28"):
-        idx.load(root=write(tmp_path / "c", large))
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda b: b[:-1], "does not hold the 18 bytes"),
-        (lambda b: b + b"x", "does not hold the 18 bytes"),
-        (lambda b: b[:9], "is not an idx file"),
-        (lambda b: b"", "is not an idx file"),
-        (lambda b: b[:2] + b"\x0d" + b[3:], "is not an idx file"),
-        (lambda b: b[:3] + b"\x01" + b[4:], "is not an idx file"),
-        (lambda b: b[:4] + b"\xff" * 12, "says that it holds"),
-        (lambda b: b[:4] + b"\0" * 12, "says that it holds 0 bytes"),
-    ],
-)
-def test_damaged_files(tmp_path: Path, damage: object, said: str) -> None:
-    data = damage(packed(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)))
-    for path, written in ((tmp_path / "a", data), (tmp_path / "a.gz", gzip.compress(data))):
-        path.write_bytes(written)
-        with pytest.raises(InputError, match=f"^{path}: {said}"):
-            idx.read_idx(path, 3)
-
-
-def test_damaged_gzip(tmp_path: Path) -> None:
-    whole = gzip.compress(packed(np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)))
-    for i, data in enumerate(
-        (whole[:-200], b"no gzip", whole[:50] + b"\xff" * 99 + whole[149:], whole[:10] + b"\xff" + whole[11:])
+def test_damaged_files(tmp_path: Path) -> None:
+    whole = packed(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
+    for data, wrong in (
+        *((data, "does not hold the 18 bytes") for data in (whole[:-1], whole + b"x")),
+        *((data, "is no idx file") for data in (b"", whole[:9], whole[:2] + b"\x0d" + whole[3:], whole[:3] + b"\1")),
+        *((whole[:4] + size * 12, "states that it holds") for size in (b"\0", b"\xff")),
     ):
-        path = tmp_path / f"{i}.gz"
-        path.write_bytes(data)
-        with pytest.raises(InputError, match=rf"{i}\.gz: is damaged"):
-            idx.read_idx(path, 3)
+        for path, written in ((tmp_path / "a", data), (tmp_path / "a.gz", gzip.compress(data))):
+            path.write_bytes(written)
+            with pytest.raises(InputError, match=f"^{path}: {wrong}"):
+                idx.read_idx(path, 3)
+    b = gzip.compress(packed(np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)))
+    for data in (b[:-200], b"no gzip", b[:50] + b"\xff" * 99 + b[149:], b[:10] + b"\xff" + b[11:]):
+        (tmp_path / "a.gz").write_bytes(data)
+        with pytest.raises(InputError, match=r"a\.gz: is damaged"):
+            idx.read_idx(tmp_path / "a.gz", 3)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import nn
 
 from hillstart.data import lion_duck
 from hillstart.system.errors import InputError
@@ -15,26 +15,24 @@ def test_equal_halves_of_every_split() -> None:
     made = lion_duck.load(train=40, test=20, val_fraction=0.25)
     for split, n in ((made.train, 30), (made.val, 10), (made.test, 20)):
         assert split.x.shape == (n, 1, 28, 28) and split.y.bincount().tolist() == [n // 2, n // 2]
-    assert made.classes == ("lion", "duck")
+    for key in ("train", "test"):
+        with pytest.raises(InputError, match=rf"^data\.{key}: 41 .* even"):
+            lion_duck.load(**({"train": 40, "test": 40} | {key: 41}))
 
 
 def test_the_seed_decides_and_no_drawing_comes_twice() -> None:
+    before, ours = np.random.get_state()[1].copy(), torch.get_rng_state()
     first, again, other = (lion_duck.load(train=60, test=40, seed=seed) for seed in (3, 3, 4))
     for name in ("train", "val", "test"):
         assert torch.equal(getattr(first, name).x, getattr(again, name).x)
     drawings = torch.cat([s.x for made in (first, other) for s in (made.train, made.val, made.test)])
     assert len(drawings.unique(dim=0)) == 200
-
-
-def test_the_global_generators_are_left_alone() -> None:
-    before, ours = np.random.get_state()[1].copy(), torch.get_rng_state()
-    lion_duck.load(train=8, test=2)
     assert (np.random.get_state()[1] == before).all() and torch.equal(torch.get_rng_state(), ours)
 
 
-def test_dark_strokes_on_light_paper_reaching_no_edge() -> None:
-    x = lion_duck.load(train=200, test=2, size=56).train.x[:, 0].float()
-    assert x.shape[1:] == (56, 56)
+def test_dark_strokes_on_light_paper() -> None:
+    x = lion_duck.load(train=200, test=2, size=56).train.x.float()
+    assert x.shape[1:] == (1, 56, 56)
     paper = x.flatten(1).median(1).values
     assert (paper > 150).float().mean() > 0.97
     assert (paper - x.flatten(1).min(1).values > 60).all()
@@ -53,37 +51,16 @@ def one_thread() -> Iterator[None]:
 def test_a_small_network_finds_it_hard_but_learnable() -> None:
     made = lion_duck.load(train=2000, test=600)
     g = torch.Generator().manual_seed(0)
-    weights = [
-        torch.randn(784, 30, generator=g) / 28,
-        torch.zeros(30),
-        torch.randn(30, generator=g) / 5,
-        torch.zeros(1),
-    ]
-    w1, b1, w2, b2 = (w.requires_grad_() for w in weights)
-    descent = torch.optim.SGD([w1, b1, w2, b2], lr=0.05, momentum=0.9, weight_decay=1e-3)
-
-    def outputs(x: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(made.preprocessing.normalise(x) @ w1 + b1) @ w2 + b2
-
+    network = nn.Sequential(nn.Linear(784, 30), nn.Sigmoid(), nn.Linear(30, 1), nn.Flatten(0))
+    for p in network.parameters():
+        nn.init.normal_(p, std=p.shape[-1] ** -0.5 if p.ndim == 2 else 0.0, generator=g)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     for _ in range(20):
         for batch in torch.randperm(len(made.train.y), generator=g).split(50):
             x = made.augment.apply(made.train.x[batch], made.augment.draw(len(batch), g))
-            binary_cross_entropy_with_logits(outputs(x), made.train.y[batch].float()).backward()
-            descent.step()
-            descent.zero_grad()
-    accuracy = ((outputs(made.test.x) > 0) == made.test.y.bool()).float().mean()
-    assert 0.90 < accuracy < 0.97
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"train": 6}, {"test": 0}, {"train": 10**9}, {"val_fraction": 1.0}, {"augment": "x"}, {"size": 2}]
-)
-def test_wrong_options_are_named(wrong: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=rf"^data\.{next(iter(wrong))} is "):
-        lion_duck.load(**wrong)
-
-
-@pytest.mark.parametrize("key", ["train", "test"])
-def test_odd_numbers_cannot_be_halved(key: str) -> None:
-    with pytest.raises(InputError, match=rf"^data\.{key}: 41 .* even"):
-        lion_duck.load(**({"train": 40, "test": 40} | {key: 41}))
+            z = network(made.preprocessing.normalise(x))
+            nn.functional.binary_cross_entropy_with_logits(z, made.train.y[batch].float()).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    found = network(made.preprocessing.normalise(made.test.x)) > 0
+    assert 0.90 < (found == made.test.y.bool()).float().mean() < 0.97

@@ -1,6 +1,6 @@
-"""Small files that would be large in memory, or endless: each is refused in little of both.
+"""Small files that would need much memory or time are refused with little of both.
 
-What hangs within one step of Python no clock in it can stop, so these are read in a process of its own.
+Each is read in a process of its own, since a signal cannot stop what hangs within one step of Python.
 """
 
 import gzip
@@ -20,9 +20,9 @@ from launching import BOUND
 pytestmark = pytest.mark.slow  # starts processes
 
 SECONDS = 30
-"""Of the processor, that any one of these files may take."""
+"""Limit of processor time for a file."""
 MEMORY = 160 << 20
-"""That any one of these files may take."""
+"""Limit for a file, in bytes."""
 
 
 def described(text: bytes | str) -> bytes:
@@ -32,7 +32,7 @@ def described(text: bytes | str) -> bytes:
 
 
 def doing(*opcodes: bytes) -> bytes:
-    """A pickle in which these make one more entry of a preprocessing, for someone to look at."""
+    """The pickle of a checkpoint in which these opcodes make one more entry of the preprocessing."""
     about = {"sizes": [12, 2], "activation": "sigmoid", "cost": "quadratic", "seeds": [0], "rolls": [[0.1, 0.0, 0.0]]}
     entry = plain("preprocessing") + plain({"mean": [0.1], "std": [0.1]}) + plain("more") + b"".join(opcodes) + b"ss"
     return b"\x80\2}" + plain("hillstart") + plain(about | {"classes": ["a", "b"]}) + entry + b"s" + STATE + b"."
@@ -41,8 +41,8 @@ def doing(*opcodes: bytes) -> bytes:
 STATE = plain("state_dict") + b"}s"
 LARGE = 8 << 20
 FULL = LARGE - 2000
-HUNDREDS = b"(" * 9 + b")" + (b"q\1" + b"h\1" * 99 + b"t") * 9
-TENSOR = (  # but for the hooks that are to be called in a backward pass
+ALIASES = [b"- &%c [%s]\n" % (k + 1, b", ".join([b"*%c" % k] * 9)) for k in range(97, 120)]
+TENSOR = (  # without the hooks of a backward pass
     b"ctorch._utils\n_rebuild_tensor_v2\n((" + plain("storage") + b"ctorch\nFloatStorage\n" + plain("0") + plain("cpu"),
     b"K\1tQK\0))\x89",
 )
@@ -54,58 +54,59 @@ def of_one_hash(count: int) -> list[bytes]:
     return [b"\x8a\x0f" + (k * (2**61 - 1)).to_bytes(15, "little") for k in range(count)]
 
 
+DUPLICATE = b"q\1h\1\x86"  # a pair of the last object and itself
 ENDLESS: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "pairs of pairs": ("pickle", lambda: doing(b")" + b"q\1h\1\x86" * 60)),
-    "pairs of pairs as a name": ("pickle", lambda: doing(b"})" + b"q\1h\1\x86" * 60 + b"Ns")),
+    # Objects in two places, which grow exponentially.
+    "pairs of pairs": ("pickle", lambda: doing(b")" + DUPLICATE * 60)),
+    "pairs of pairs as a key": ("pickle", lambda: doing(b"})" + DUPLICATE * 60 + b"Ns")),
     "pairs of pairs, copied": ("pickle", lambda: doing(b")" + b"2\x86" * 60)),
-    "pairs of pairs as a name, to resume": ("pickle to resume", lambda: doing(b"})" + b"q\1h\1\x86" * 60 + b"Ns")),
-    "aliases of aliases": ("options of a run", lambda: b"- &a [x, x, x]\n" + b"".join(
-        b"- &%c [%s]\n" % (k + 1, b", ".join([b"*%c" % k] * 9)) for k in range(97, 120))),
-    "hundreds of hundreds": ("pickle", lambda: doing(HUNDREDS)),
-    "hundreds of hundreds as a name": ("pickle", lambda: doing(b"}" + HUNDREDS + b"Ns")),
-    "lists of lists": (
-        "pickle", lambda: doing(b"](", *(b"]q%c(" % (k + 1) + b"h%c" % k * 99 + b"e" for k in range(9)), b"e")
-    ),
+    "pairs of pairs as a key, to resume": ("pickle to resume", lambda: doing(b"})" + DUPLICATE * 60 + b"Ns")),
     "lists of themselves": ("pickle", lambda: doing(b"]q\1h\1a")),
     "dicts that grow later": ("pickle", lambda: doing(b"ccollections\nOrderedDict\n)Rq\1h\1" + plain("a") + b"h\1s")),
-    "deep tuples as a name": ("pickle", lambda: doing(b"})" + b"\x85" * 10**6 + b"Ns")),
+    "aliases of aliases": ("options of a run", lambda: b"- &a [x, x, x]\n" + b"".join(ALIASES)),
+    # Deep nesting.
+    "deep tuples as a key": ("pickle", lambda: doing(b"})" + b"\x85" * 10**6 + b"Ns")),
     "deep lists": ("pickle", lambda: doing(b"]" * 10**5 + b"a" * (10**5 - 1))),
     "tensors within tensors": (
-        "pickle", lambda: doing(b"".join([*TENSOR, NO_HOOKS, plain("a")]) * 30_000, b"N", b"stR" * 30_000)
+        "pickle",
+        lambda: doing(b"".join([*TENSOR, NO_HOOKS, plain("a")]) * 30_000, b"N", b"stR" * 30_000),
     ),
+    "deep lists in JSON": ("model", lambda: described("[" * 10**5 + "]" * 10**5)),
+    # Keys of one hash, for which building a dict takes hours.
     "numbers of one hash": ("pickle", lambda: doing(b"}(", *(n + b"N" for n in of_one_hash(200_000)), b"u")),
     "pairs of one hash": (
-        "pickle", lambda: doing(NO_HOOKS[:-2], b"](", *(n + b"N\x86" for n in of_one_hash(100_000)), b"e\x85R")
+        "pickle",
+        lambda: doing(NO_HOOKS[:-2], b"](", *(n + b"N\x86" for n in of_one_hash(100_000)), b"e\x85R"),
     ),
+    # Descriptions of allowed length with large objects.
     "empty lists": ("pickle", lambda: doing(b"](" + b"]" * FULL + b"e")),
-    "dicts of one": ("pickle", lambda: doing(b"](", (b"}" + plain("a") + b"Ns") * (FULL // 11), b"e")),
     "marks": ("pickle", lambda: doing(b"(" * FULL)),
-    "places": ("pickle", lambda: doing(b"N", *(b"r" + struct.pack("<I", k) for k in range(FULL // 5)))),
+    "memo entries": ("pickle", lambda: doing(b"N", *(b"r" + struct.pack("<I", k) for k in range(FULL // 5)))),
     "a wide text": ("pickle", lambda: doing(plain("🦁" + "a" * FULL))),
     "empty lists in JSON": ("model", lambda: described("[" + "[]," * (LARGE // 4) + "0]")),
-    "empty dicts in JSON": ("model", lambda: described("[" + "{}," * (LARGE // 4) + "0]")),
     "dicts of one in JSON": ("model", lambda: headed(b"[" + b'{"a":0},' * (FULL // 8) + b"0]")),
     "numbers in JSON": ("model", lambda: described("[" + "0.1," * (FULL // 4) + "0]")),
     "texts in JSON": ("model", lambda: headed(b"[" + b'"ab",' * (FULL // 5) + b"0]")),
-    "a wide text in JSON": ("model", lambda: described("🦁" + "a" * FULL)),
     "a text that becomes wide in JSON": ("model", lambda: described('"\\ud83e\\udd81' + "a" * (FULL - 99) + '"')),
     "names in JSON": ("model", lambda: headed(b"{" + b",".join(b'"%x":0' % k for k in range(FULL // 12)) + b"}")),
-    "lists one in another in JSON": ("model", lambda: described("[" * (FULL // 2) + "]" * (FULL // 2))),
-    "a set that says it is large": ("idx", lambda: bytes((0, 0, 8, 3)) + struct.pack(">3L", 10**6, 31, 31) + bytes(9)),
-    "a packed set that is large": (
-        "gzip", lambda: gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3L", 2, 3, 4) + bytes(200 << 20), 1)
+    # Small files that state or unpack to a large size.
+    "idx that states a large size": ("idx", lambda: bytes((0, 0, 8, 3)) + struct.pack(">3L", 10**6, 31, 31) + bytes(9)),
+    "a zipped idx that is large": (
+        "gzip",
+        lambda: gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3L", 2, 3, 4) + bytes(200 << 20), 1),
     ),
-    "bitmaps that say they are many": (
-        "npy", lambda: READERS["npy"].sound()[0].replace(b"(4, 784), }         ", b"(4000000000, 784), }")
+    "bitmaps that state a large number": (
+        "npy",
+        lambda: READERS["npy"].sound()[0].replace(b"(4, 784), }         ", b"(4000000000, 784), }"),
     ),
     "an endless drawing": ("ndjson", lambda: b'{"drawing": [' + b"[[0],[0]]," * (6 << 20)),
-    "a drawing of numbers": ("ndjson", lambda: b'{"drawing": [' + b"[]," * 340_000 + b"[]]}"),
-    "pixels that say they are many": ("picture", lambda: b"P6 30000 30000 255\n" + bytes(99)),
-    "words in a picture": (
+    "a drawing of empty strokes": ("ndjson", lambda: b'{"drawing": [' + b"[]," * 340_000 + b"[]]}"),
+    "a picture that states a large size": ("picture", lambda: b"P6 30000 30000 255\n" + bytes(99)),
+    "a zipped text in a picture": (
         "picture",
         lambda: READERS["picture"].sound()[0][:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200 << 20), 1)),
     ),
-}  # fmt: skip
+}
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -123,18 +124,14 @@ def now(what):
 
 torch.set_num_threads(1)
 hostile.checkpoints()
-for path in sorted(Path(sys.argv[1]).iterdir()):
-    data = path.read_bytes()
-    reader, data = data.split(b"|", 1)
-    reader, folder = reader.decode(), Path(sys.argv[2])
-    (folder / hostile.READERS[reader].name).write_bytes(data)
-    del data
-    if not os.fork():  # the peaks of a new process are its own
-        seconds = int(sys.argv[3])
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # of this process's own, not of a busy machine's
+files, folder, seconds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+for path in sorted(files.iterdir()):
+    reader, data = path.read_bytes().split(b"|", 1)
+    if not os.fork():  # a new process has its own peak of memory and limit of time
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         before = now("VmSize")
-        said = hostile.said(reader, folder)
-        print(json.dumps([path.name, said, now("VmPeak") - before]), flush=True)
+        error = hostile.outcome(reader.decode(), data, folder)
+        print(json.dumps([path.name, error, now("VmPeak") - before]), flush=True)
         os._exit(0)
     pid, status = os.wait()
     if status:
@@ -142,19 +139,18 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how large a process was")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the peak of a process's memory")
 def test_small_files_that_would_be_large_or_endless(tmp_path: Path) -> None:
     for folder in (tmp_path / "files", tmp_path / "read"):
         folder.mkdir()
     for name, (reader, make) in ENDLESS.items():
         (tmp_path / "files" / name).write_bytes(reader.encode() + b"|" + make())
     command = [sys.executable, "-c", READ_ALL, tmp_path / "files", tmp_path / "read", str(SECONDS)]
-    run = subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True, timeout=BOUND
-    )
+    tests = Path(__file__).parents[1]
+    run = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=True, timeout=BOUND)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
     assert sorted(name for name, *_ in lines) == sorted(ENDLESS), run.stderr
-    for name, said, memory in lines:
-        print(f"{name:40} {memory / 2**20:6.0f} MiB  {said}")
-        assert said and said.endswith("."), (name, said)
+    for name, error, memory in lines:
+        print(f"{name:40} {memory / 2**20:6.0f} MiB  {error}")
+        assert error and error.endswith("."), (name, error)
         assert memory < MEMORY, name

@@ -55,7 +55,7 @@ def _lines(folder: Path, findings: list[Finding], counts: dict[str, dict[str, in
         weight, heading = KINDS[kind]
         yield ""
         yield f"{weight}: {heading}: {len(found)}"
-        yield from (f"  {finding.said}" for finding in found[:most])
+        yield from (f"  {finding.text}" for finding in found[:most])
         if most is not None and len(found) > most:
             yield f"  and {len(found) - most} more; --all lists them"
     weights = [finding.weight for finding in findings]
@@ -70,7 +70,7 @@ def _lines(folder: Path, findings: list[Finding], counts: dict[str, dict[str, in
 def _json(folder: Path, findings: list[Finding], counts: dict[str, dict[str, int]]) -> str:
     """JSON in ASCII, so that any file name survives any pipe: `os.fsencode(path)` restores its bytes."""
     listed = [
-        {"kind": kind, "weight": finding.weight, "paths": list(map(str, finding.paths)), "said": finding.said}
+        {"kind": kind, "weight": finding.weight, "paths": list(map(str, finding.paths)), "said": finding.text}
         for kind, found in by_kind(findings).items()
         for finding in found
     ]

@@ -1,4 +1,4 @@
-"""Findings in a folder of pictures: what training refuses, what spoils the measurement, and what is good to know."""
+"""The findings of an audit of a folder of pictures: errors, what spoils the measurement, and what is good to know."""
 
 import hashlib
 import unicodedata
@@ -10,11 +10,10 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from hillstart.data.images import PictureError
 from hillstart.system.console import visible
 
-HANDFUL = 5
-"""Least pictures of a class in a split with its own folder; fewer teach nothing and measure nothing."""
+MIN_PICTURES = 5
+"""Fewer pictures of a class in a split with its own folder are reported: they teach nothing and measure nothing."""
 
 REFUSED, SPOILS, NOTED = "refused", "spoils", "noted"
 
@@ -31,29 +30,32 @@ KINDS = {
     "unsupported": (REFUSED, "pictures of a kind that is not read"),
     "unreadable": (REFUSED, "files that cannot be read"),
     "class names": (SPOILS, "class names that differ by case or accents alone, so perhaps one class"),
-    "few": (SPOILS, f"classes with fewer than {HANDFUL} pictures"),
+    "few": (SPOILS, f"classes with fewer than {MIN_PICTURES} pictures"),
     "split": (NOTED, "folders read as those of a split, by their names"),
-    "extension": (NOTED, "files passed over, as their extension is not that of a picture"),
-    "no class": (NOTED, "pictures passed over, as they lie in no class folder"),
-    "hidden": (NOTED, "hidden files and folders, and __MACOSX, passed over"),
-    "linked twice": (NOTED, "links to folders that are read already, circles among them, passed over"),
+    "extension": (NOTED, "files skipped, as their extension is not that of a picture"),
+    "no class": (NOTED, "pictures skipped, as they are in no class folder"),
+    "hidden": (NOTED, "hidden files and folders, and __MACOSX, skipped"),
+    "linked twice": (NOTED, "links to folders that are read already, circles among them, skipped"),
     "animated": (NOTED, "animations and files of several pages: the first picture counts"),
     "deep": (NOTED, "pictures of more than 8 bit a channel, scaled to 8 bit"),
     "dark": (NOTED, "of these, pictures that use a quarter of their range at most, so that they are dark"),
     "transparent": (NOTED, "transparent pictures, laid on the background"),
-    "turned": (NOTED, "pictures turned upright, as their EXIF orientation says"),
+    "turned": (NOTED, "pictures turned upright by their EXIF orientation"),
     "colours": (NOTED, "pictures in other colours (such as CMYK), converted to red, green and blue"),
 }
 """Weight (training refuses it, it spoils the measurement, or it is good to know) and heading of each kind."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finding:
-    """One finding. `kind`: a key of KINDS. `paths`: the files concerned. `said`: a line of text."""
+    """One finding. `kind`: a key of KINDS. `paths`: the files concerned. `text`: one line, by default the paths."""
 
     kind: str
     paths: tuple[Path, ...]
-    said: str
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        self.text = self.text or " = ".join(map(str, self.paths))
 
     @property
     def weight(self) -> str:
@@ -61,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledPicture:
     """A picture file, and the split and the class that it belongs to."""
 
     path: Path
@@ -69,42 +71,33 @@ class Labelled:
     label: str
 
 
-def faults(errors: Iterable[tuple[Path, PictureError]]) -> Iterator[Finding]:
-    """A finding for each file that cannot be used."""
-    for path, error in errors:
-        yield Finding("unreadable" if error.reason == "missing" else error.reason, (path,), str(error))
-
-
-def conversions(pictures: Sequence[Labelled], traits: Sequence[frozenset[str]]) -> Iterator[Finding]:
+def conversions(pictures: Sequence[LabelledPicture], traits: Sequence[frozenset[str]]) -> Iterator[Finding]:
     """A finding for each conversion beyond resizing, as `cache.Decoded` names it."""
     for picture, found in zip(pictures, traits, strict=True):
-        yield from (Finding(trait, (picture.path,), str(picture.path)) for trait in found)
+        yield from (Finding(trait, (picture.path,)) for trait in found)
 
 
-def copies(x: UInt8[Tensor, "N C H W"], pictures: Sequence[Labelled]) -> Iterator[Finding]:
-    """Pictures that are the same to the network: equal in every pixel at its size, whatever their files are.
+def copies(x: UInt8[Tensor, "N C H W"], pictures: Sequence[LabelledPicture]) -> Iterator[Finding]:
+    """Pictures that are the same to the network: equal in every pixel at its size, in any files.
 
     A lossless copy in another format or with other metadata is found; a copy that was compressed again is not.
     """
-    groups: dict[bytes, list[Labelled]] = defaultdict(list)
+    groups: dict[bytes, list[LabelledPicture]] = defaultdict(list)
     for pixels, picture in zip(x, pictures, strict=True):
         groups[hashlib.sha256(pixels.contiguous().numpy()).digest()].append(picture)
-    for group in groups.values():
-        if len(group) < 2:
-            continue
+    for group in (group for group in groups.values() if len(group) > 1):
         splits, labels = {picture.split for picture in group}, {picture.label for picture in group}
-        learned_first = sorted(group, key=lambda picture: ("train", "val", "test").index(picture.split))
-        paths = tuple(picture.path for picture in learned_first)
-        said = " = ".join(map(str, paths))
+        group.sort(key=lambda picture: ("train", "val", "test").index(picture.split))
+        paths = tuple(picture.path for picture in group)
         if len(splits) > 1:
-            yield Finding("leak" if "test" in splits else "validation leak", paths, said)
+            yield Finding("leak" if "test" in splits else "validation leak", paths)
         if len(labels) > 1:
-            yield Finding("copies across classes", paths, said)
+            yield Finding("copies across classes", paths)
         if len(splits) == len(labels) == 1:
-            yield Finding("copies", paths, said)
+            yield Finding("copies", paths)
 
 
-def alike(folders: Sequence[Path]) -> Iterator[Finding]:
+def similar_names(folders: Sequence[Path]) -> Iterator[Finding]:
     """Class folders whose names differ by case alone, or by how an accent is written."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
@@ -112,13 +105,6 @@ def alike(folders: Sequence[Path]) -> Iterator[Finding]:
     for group in groups.values():
         if len(group) > 1:
             yield Finding("class names", tuple(group), " and ".join(map(str, group)))
-
-
-def few(counts: Iterable[tuple[Path, int]]) -> Iterator[Finding]:
-    """Class folders with fewer than `HANDFUL` usable pictures."""
-    for folder, count in counts:
-        if count < HANDFUL:
-            yield Finding("few", (folder,), f"{folder}: {count}")
 
 
 def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
@@ -129,9 +115,8 @@ def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     return {kind: of_kind for kind, of_kind in found.items() if of_kind}
 
 
-def summary(findings: Iterable[Finding], root: Path, weights: Sequence[str]) -> Iterator[str]:
-    """A line for each kind with one of these weights: the count, the first finding, and how to list the others."""
+def summary(findings: Iterable[Finding], root: Path) -> Iterator[str]:
+    """A line for each kind: its heading, the count, the first finding, and how to list the others."""
     for kind, found in by_kind(findings).items():
-        if KINDS[kind][0] in weights:
-            more = f"; python scripts/audit.py {root} lists them" if len(found) > 1 else ""
-            yield visible(f"{KINDS[kind][1]}: {len(found)} (first: {found[0].said}{more})")
+        more = f"; python scripts/audit.py {root} lists them" if len(found) > 1 else ""
+        yield visible(f"{KINDS[kind][1]}: {len(found)} (first: {found[0].text}{more})")

@@ -1,12 +1,10 @@
-"""Augmentation on tensors: small changes that leave a picture's class as it is, drawn anew every epoch."""
+"""Augmentation on tensors: small random changes in every epoch that leave a picture's class as it is."""
 
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
-
-from hillstart.system.errors import InputError
 
 PRESETS = ("none", "light", "mirror", "doodle", "photo")
 
@@ -15,9 +13,9 @@ PRESETS = ("none", "light", "mirror", "doodle", "photo")
 class Augment:
     """The largest changes that augmentation makes to a picture.
 
-    `flip`: left and right exchanged in half of the pictures. `shift`: most pixels moved, each way; edge pixels fill
-    the border. `brightness`: most added or taken, as a share of 255. `contrast`: most by which the distance of every
-    pixel to the picture's mean is stretched or shrunk, as a share of 1.
+    `flip`: exchange left and right in half of the pictures. `shift`: pixels in each direction; edge pixels fill the
+    border. `brightness`: added or subtracted, as a share of 255. `contrast`: relative change of the distance of every
+    pixel to the picture's mean.
     """
 
     flip: bool = False
@@ -27,10 +25,10 @@ class Augment:
 
     @classmethod
     def preset(cls, name: str, size: int) -> "Augment":
-        """`none`; `light`: shifts up to 1/14 of the size (2 of 28); `mirror`: flips, shifts up to 1/28; `doodle`:
-        flips, shifts up to 1/14; `photo`: flips, shifts up to 1/8 (4 of 32), brightness and contrast.
+        """The augmentation of this name for pictures of `size` pixels.
 
-        `size`: side of the pictures in pixels. Raises InputError for another name.
+        `light`: shifts up to 1/14 of the size; `mirror`: flips, shifts up to 1/28; `doodle`: flips, shifts up to 1/14;
+        `photo`: flips, shifts up to 1/8, brightness and contrast; `none`.
         """
         presets = {
             "none": cls(),
@@ -39,8 +37,6 @@ class Augment:
             "doodle": cls(flip=True, shift=size // 14),
             "photo": cls(flip=True, shift=size // 8, brightness=0.2, contrast=0.3),
         }
-        if name not in presets:
-            raise InputError(f"data.augment: {name!r} is unknown; choose one of {', '.join(PRESETS)}.")
         return presets[name]
 
     @property
@@ -48,17 +44,17 @@ class Augment:
         return self == Augment()
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, "n 5"]:
-        """All random numbers for n pictures, a row each: flip, pixels right, pixels down, light, contrast."""
+        """The random numbers for n pictures, a row each: flip, pixels right, pixels down, brightness, contrast."""
         u = torch.rand(n, 5, generator=generator)
         flip = (u[:, 0] < 0.5 * self.flip).float()
         span = 2 * self.shift + 1
         shifts = (u[:, 1:3] * span).floor().clamp(max=span - 1) - self.shift
-        light = 255 * self.brightness * (2 * u[:, 3] - 1)
+        brightness = 255 * self.brightness * (2 * u[:, 3] - 1)
         contrast = 1 + self.contrast * (2 * u[:, 4] - 1)
-        return torch.stack([flip, shifts[:, 0], shifts[:, 1], light, contrast], dim=1)
+        return torch.stack([flip, shifts[:, 0], shifts[:, 1], brightness, contrast], dim=1)
 
     def apply(self, x: UInt8[Tensor, "B C H W"], drawn: Float[Tensor, "B 5"]) -> Float32[Tensor, "B C H W"]:
-        """The changed pictures, on the scale of 0 to 255; each depends on its own row of `drawn` and nothing else."""
+        """The changed pictures, on the scale of 0 to 255; each depends on its own row of `drawn` alone."""
         B, C, H, W = x.shape
         moved = x
         if self.flip or self.shift:
@@ -70,9 +66,9 @@ class Augment:
             moved = x.reshape(B, C, H * W).gather(2, pixel.expand(B, C, H * W)).view(B, C, H, W)
         changed = moved.float()
         if self.brightness or self.contrast:
-            light, contrast = drawn[:, 3], drawn[:, 4]
-            # Summed as whole numbers, a picture's mean is exact, and so the same in any company.
+            brightness, contrast = drawn[:, 3], drawn[:, 4]
+            # An integer sum is exact, so the mean is the same in any batch.
             mean = moved.flatten(1).sum(1).float() / (C * H * W)
-            offset = mean * (1 - contrast) + light
+            offset = mean * (1 - contrast) + brightness
             changed.mul_(contrast.view(B, 1, 1, 1)).add_(offset.view(B, 1, 1, 1)).clamp_(0, 255)
         return changed

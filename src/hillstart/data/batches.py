@@ -1,4 +1,4 @@
-"""Labelled pictures on the device, handed out as mini-batches in an order that depends on seed and epoch alone."""
+"""Labelled pictures on the device, as mini-batches in an order that depends on seed and epoch alone."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -22,15 +22,11 @@ def generator(seed: int, *purpose: object) -> torch.Generator:
 class MiniBatches:
     """The training pictures, kept as bytes on the device and turned into network inputs a chunk at a time.
 
-    The order of an epoch and the augmentation of each picture in it follow from `seed` and the number of the epoch,
-    whatever the device, the size of the chunks or the starts that are trained; so any position can be returned to.
+    The order of an epoch and the augmentation of each picture depend on `seed` and the number of the epoch alone, not
+    on the device, the size of the chunks or the starts that are trained; so training can continue at any position.
 
-    Args:
-        batch_size: pictures in a mini-batch; the last one of an epoch holds what is left.
-        seed: of order and augmentation.
-
-    Raises:
-        InputError: `batch_size` below 1 or above the number of pictures.
+    `batch_size`: pictures in a mini-batch, except the last one of an epoch, which may be smaller. Raises InputError if
+    it is not from 1 to the number of pictures.
     """
 
     def __init__(
@@ -46,7 +42,7 @@ class MiniBatches:
         self.pictures = len(split.y)
         if not 1 <= batch_size <= self.pictures:
             raise InputError(
-                f"descent.batch_size is {batch_size}; it must lie between 1 and the {self.pictures} training pictures."
+                f"descent.batch_size is {batch_size}; it must be between 1 and the {self.pictures} training pictures."
             )
         self.batch_size, self.per_epoch = batch_size, -(-self.pictures // batch_size)
         self._x, self._y = split.x.to(device), one_hot(split, classes, device)
@@ -56,9 +52,9 @@ class MiniBatches:
     def chunk(
         self, epoch: int, first: int, count: int
     ) -> Callable[[slice], tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]:
-        """Mini-batches first to first + count - 1 of an epoch, one behind the other.
+        """A function that reads rows of the mini-batches first to first + count - 1 of an epoch, joined.
 
-        They are gathered as they are asked for, by any thread: what is wanted soon still lies in a core's cache then.
+        Pictures are gathered when they are read, by any thread, so that they are then still in that core's cache.
         """
         if epoch != self._epoch:
             g = generator(self._seed, "order", epoch)
@@ -67,8 +63,8 @@ class MiniBatches:
                 drawn = self._augment.draw(self.pictures, generator(self._seed, "augment", epoch))
                 self._drawn = drawn.to(self._x.device)
             self._epoch = epoch
-        places = slice(first * self.batch_size, (first + count) * self.batch_size)
-        order, drawn = self._order[places], self._drawn[places]
+        chunk = slice(first * self.batch_size, (first + count) * self.batch_size)
+        order, drawn = self._order[chunk], self._drawn[chunk]
 
         def read(rows: slice) -> tuple[Tensor, Tensor]:
             x = self._x.index_select(0, order[rows])
@@ -80,11 +76,7 @@ class MiniBatches:
 
 
 class Sample:
-    """Pictures to measure on, in a fixed order and never augmented.
-
-    Args:
-        limit: use at most so many pictures, evenly spread over the split.
-    """
+    """Pictures to evaluate on, in a fixed order and never augmented: all, or `limit` spread evenly over the split."""
 
     def __init__(
         self, split: Split, classes: int, preprocessing: Preprocessing, device: torch.device, limit: int | None = None
@@ -95,11 +87,11 @@ class Sample:
         self._x, self._y, self._preprocessing = split.x.to(device), one_hot(split, classes, device), preprocessing
 
     def batches(self, size: int = 1000) -> Iterator[tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]:
-        """Inputs and wanted outputs, `size` pictures at a time."""
+        """Inputs and targets, `size` pictures at a time."""
         for x, y in zip(self._x.split(size), self._y.split(size), strict=True):
             yield self._preprocessing.normalise(x), y
 
 
 def one_hot(split: Split, classes: int, device: torch.device) -> Float[Tensor, "N classes"]:
-    """1 for the right class of each picture, else 0."""
+    """The target outputs: 1 for the class of each picture, else 0."""
     return torch.nn.functional.one_hot(split.y, classes).to(device, torch.float32)

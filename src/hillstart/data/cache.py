@@ -1,8 +1,7 @@
 """Decode many picture files in parallel, with a cache by content: the next run decodes only new pictures.
 
-Every run reads every file and looks up its pixels by the SHA-256 of its bytes, which costs little beside decoding. So
-the pixels are always those of the present files, whatever their names, sizes and times. Files that cannot be used are
-not cached: each run tries them again and reports them again.
+Every run reads every file and looks up its pixels by the SHA-256 of its bytes, which costs little beside decoding, so
+the cache is never outdated. Files that cannot be used are not cached: each run tries them again and reports them again.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ LARGEST_FILE = 2**30
 """Largest picture file in bytes; 100 million pixels of 16 bit in four channels take less."""
 CACHE_BYTES = 4 * 2**30
 """Limit of the cache on the disk; the least recently used pictures are removed first."""
-QUARTER = 2**14
+DARK = 2**14
 """A 16 bit picture with no grey level above this counts as dark."""
 DAY_SECONDS = 86_400
 AHEAD = 256
@@ -57,31 +56,26 @@ class Decoded:
     errors: dict[int, PictureError]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Cached pixels, one row for each content, and by SHA-256 the row and the traits."""
-
-    x: Tensor
-    entries: dict[str, tuple[int, frozenset[str]]]
+Entries = dict[str, tuple[int, frozenset[str]]]
+"""By the SHA-256 of a file, the row of its pixels in the cache, and its traits."""
 
 
-def decode(paths: Sequence[Path], preprocessing: Preprocessing, keep_as: str | None = None) -> Decoded:
+def decode(paths: Sequence[Path], preprocessing: Preprocessing, cache_name: str | None = None) -> Decoded:
     """Read all files by `read_picture`, in a thread for each core, with a progress bar on a terminal.
 
-    Args:
-        keep_as: the name of this set of pictures in the cache, such as the path of its folder; None: no cache.
+    `cache_name`: the name of this set of pictures in the cache, such as the path of its folder; None: no cache.
     """
-    place = _place(keep_as, preprocessing) if keep_as is not None else None
+    file = _cache_file(cache_name, preprocessing) if cache_name is not None else None
     shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
-    kept = _load(place, shape) if place else _Kept(torch.empty(0, *shape, dtype=torch.uint8), {})
     x = torch.empty(len(paths), *shape, dtype=torch.uint8)  # filled in place, so that no picture is in memory twice
+    cached, entries = (file and _load(file, shape)) or (x[:0], {})
 
     def read(i: int) -> tuple[str, frozenset[str]] | PictureError:
         try:
             content = _content(paths[i])
             sha256 = hashlib.sha256(content).hexdigest()
-            if sha256 in kept.entries:
-                return sha256, kept.entries[sha256][1]
+            if sha256 in entries:
+                return sha256, entries[sha256][1]
             traits: set[str] = set()
             notice = lambda image: traits.update(_traits(image, content))  # noqa: E731
             x[i] = read_picture(content, preprocessing, name=str(paths[i]), notice=notice)
@@ -89,35 +83,34 @@ def decode(paths: Sequence[Path], preprocessing: Preprocessing, keep_as: str | N
         except PictureError as error:
             return error
 
-    results = []
+    good: dict[int, tuple[str, frozenset[str]]] = {}
+    errors: dict[int, PictureError] = {}
     with ProgressBar("reading pictures", len(paths)) as bar:
-        for result in parallel_map(read, range(len(paths)), AHEAD):
-            results.append(result)
+        for i, result in enumerate(parallel_map(read, range(len(paths)), AHEAD)):
+            if isinstance(result, PictureError):
+                errors[i] = result
+            else:
+                good[i] = result
             bar.advance()
-    read_well = {i: result for i, result in enumerate(results) if not isinstance(result, PictureError)}
-    known = {i: kept.entries[sha256][0] for i, (sha256, _) in read_well.items() if sha256 in kept.entries}
-    if list(known.values()) == list(range(len(kept.x))) and len(known) == len(paths):
-        x = kept.x
-    elif known:
-        x[list(known)] = kept.x[list(known.values())]
-    if place and len(known) < len(read_well):
-        _keep(place, x, read_well)
-    good = tuple(read_well)
-    errors = {i: result for i, result in enumerate(results) if isinstance(result, PictureError)}
-    return Decoded(x[list(good)] if errors else x, good, tuple(traits for _, traits in read_well.values()), errors)
+    rows = {i: entries[sha256][0] for i, (sha256, _) in good.items() if sha256 in entries}
+    if len(rows) == len(paths) and list(rows.values()) == list(range(len(cached))):
+        x = cached
+    elif rows:
+        x[list(rows)] = cached[list(rows.values())]
+    if file and len(rows) < len(good):
+        _save(file, x, good)
+    return Decoded(x[list(good)] if errors else x, tuple(good), tuple(traits for _, traits in good.values()), errors)
 
 
 def _content(path: Path) -> bytes:
-    try:
-        with images.opened(path) as file:
-            content = file.read(LARGEST_FILE + 1) if os.fstat(file.fileno()).st_size <= LARGEST_FILE else None
-    except OSError as error:
-        sentence = f"{path}: cannot be read ({error.strerror}); give a picture that can be read."
-        raise PictureError(sentence, "unreadable") from None
-    if content is None or len(content) > LARGEST_FILE:
-        most = f"{LARGEST_FILE / 2**30:g} GiB"
-        raise PictureError(f"{path}: the file is too large; give one of at most {most}.", "too large")
-    return content
+    with images.open_picture(path) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+            wrong = f"the file is larger than {LARGEST_FILE / 2**30:g} GiB"
+            raise PictureError(f"{path}: {wrong}; give a smaller one.", "too large")
+        try:
+            return file.read(LARGEST_FILE)
+        except OSError as error:
+            raise PictureError(f"{path}: cannot be read ({error.strerror}); check its disk.", "unreadable") from None
 
 
 def _traits(image: Image.Image, content: bytes) -> set[str]:
@@ -130,7 +123,7 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
         found.add("deep")
         grey = image.mode.startswith("I")
         high = int(np.asarray(image).max()) if grey else max(band[1] for band in image.getextrema()[:3]) << 8  # type: ignore[index]
-        if 0 < high < QUARTER and not image.has_transparency_data:
+        if 0 < high < DARK and not image.has_transparency_data:
             found.add("dark")
     if image.has_transparency_data and (image.mode not in ("LA", "RGBA") or image.getextrema()[-1][0] < 255):  # type: ignore[index]
         found.add("transparent")
@@ -149,18 +142,18 @@ def _traits(image: Image.Image, content: bytes) -> set[str]:
 # ---------------------------------------------------------------- the cache
 
 
-def _place(keep_as: str, preprocessing: Preprocessing) -> Path | None:
+def _cache_file(cache_name: str, preprocessing: Preprocessing) -> Path | None:
     """The cache file of this set for this code and these decoders; None if there can be no cache."""
     try:
         folder = made_cache("pictures")
         # The source code is part of the key, so that nobody has to increase a version.
         code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, __file__)]
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        log.info("decoded pictures are not kept for the next run (%s)", error)
+        log.info("decoded pictures are not cached for the next run (%s)", error)
         return None
     decoders = {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo", "webp", "avif", "libtiff")}
     how = [preprocessing.size, preprocessing.channels, preprocessing.background]
-    key = json.dumps([keep_as, how, code, decoders], sort_keys=True).encode()
+    key = json.dumps([cache_name, how, code, decoders], sort_keys=True).encode()
     return folder / f"{hashlib.sha256(key).hexdigest()[:32]}.safetensors"
 
 
@@ -170,10 +163,10 @@ def _checksum(x: Tensor, entries: str) -> str:
     return sha256.hexdigest()
 
 
-def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
+def _load(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Entries] | None:
     try:
-        open_regular(place).close()  # safetensors would block on a pipe
-        with safe_open(place, "pt") as file:
+        open_regular(path).close()  # safetensors would block on a pipe
+        with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             x = file.get_tensor("x").clone()  # a copy: the file may be overwritten after the check
         if _checksum(x, about["entries"]) != about["sha256"]:
@@ -182,33 +175,33 @@ def _load(place: Path, shape: tuple[int, int, int]) -> _Kept:
         if x.dtype != torch.uint8 or x.shape != (len(entries), *shape):
             raise ValueError(f"it holds {x.dtype} {tuple(x.shape)}")
         with suppress(OSError):  # marks the time of use; a read-only cache works too
-            os.utime(place, follow_symlinks=False)
-        return _Kept(x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)})
+            os.utime(path, follow_symlinks=False)
+        return x, {sha256: (row, traits) for row, (sha256, traits) in enumerate(entries)}
     except FileNotFoundError:
-        pass
+        return None
     except Exception as error:  # safetensors, numpy and json raise many classes for damaged files
-        log.warning("%s: the kept pictures are damaged (%s); all are decoded anew", place, briefly(error))
-    return _Kept(torch.empty(0, *shape, dtype=torch.uint8), {})
+        log.warning("%s: the cached pictures are damaged (%s); all are decoded again", path, briefly(error))
+        return None
 
 
-def _keep(place: Path, x: Tensor, read_well: dict[int, tuple[str, frozenset[str]]]) -> None:
-    first = {sha256: i for i, (sha256, _) in reversed(read_well.items())}
-    rows = sorted(first.values())
+def _save(path: Path, x: Tensor, good: dict[int, tuple[str, frozenset[str]]]) -> None:
+    """Save the pictures x at the indices `good`, one for each SHA-256, with their traits."""
+    rows = sorted({sha256: i for i, (sha256, _) in reversed(good.items())}.values())
     chosen = x if len(rows) == len(x) else x[rows]
     if chosen.nbytes > CACHE_BYTES:
-        log.info("decoded pictures are not kept for the next run, as they take more than %d bytes", CACHE_BYTES)
+        log.info("decoded pictures are not cached for the next run, as they take more than %d bytes", CACHE_BYTES)
         return
-    entries = json.dumps([(sha256, sorted(traits)) for sha256, traits in (read_well[i] for i in rows)])
+    entries = json.dumps([(sha256, sorted(traits)) for sha256, traits in (good[i] for i in rows)])
     try:
-        with replacing(place, sync=False) as new:
+        with replacing(path, sync=False) as new:
             save_file({"x": chosen}, new, {"entries": entries, "sha256": _checksum(chosen, entries)})
-        _bound(place)
+        _remove_oldest(path)
     except (OSError, SafetensorError) as error:
-        log.info("decoded pictures are not kept for the next run (%s)", error)
+        log.info("decoded pictures are not cached for the next run (%s)", error)
 
 
-def _bound(newest: Path) -> None:
-    """Remove the least recently used sets, and what killed writers have left."""
+def _remove_oldest(newest: Path) -> None:
+    """Remove the least recently used sets beyond `CACHE_BYTES`, and unfinished files of killed processes."""
     found = []
     for path in newest.parent.iterdir():
         with suppress(FileNotFoundError):  # another process may remove it too

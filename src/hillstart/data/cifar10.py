@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hillstart.data.dataset import PictureSet, Preset, Split, assemble_official, only_classes, pick_classes, resized
+from hillstart.data.dataset import PictureSet, Preset, Split, assemble_official, pick_classes
 from hillstart.data.preprocessing import Preprocessing, Size
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Location, Names, Seed, Share, checked
+from hillstart.system.untrusted import briefly
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOME = Path("data")  # where a download goes
@@ -28,24 +29,18 @@ def load(
     val_fraction: Share = 0.1,
     seed: Seed = 0,
 ) -> PictureSet:
-    """The official splits; validation is taken from the training split by `seed`.
+    """Load the official splits; validation is taken from the training split by `seed`.
 
-    `root`: the folder that holds `cifar-10-batches-py`; None: ./data, downloaded when missing. Raises InputError naming
-    the key.
+    `root`: the folder that holds `cifar-10-batches-py`; None: ./data, downloaded when missing.
     """
     names = pick_classes(CLASSES, classes)
-    preprocessing = Preprocessing(size=size, channels=3)
-    train, test = (
-        Split(resized(split.x, preprocessing), split.y)
-        for split in (only_classes(part, CLASSES, names) for part in _official(root))
-    )
     return assemble_official(
-        train,
-        test,
+        [_official(root, train=True), _official(root, train=False)],
+        CLASSES,
         val_fraction=val_fraction,
         seed=seed,
         classes=names,
-        preprocessing=preprocessing,
+        preprocessing=Preprocessing(size=size, channels=3),
         augment=augment,
         normalise=normalise,
         source=f"cifar10 from {HOME if root is None else root}",
@@ -53,24 +48,15 @@ def load(
     )
 
 
-def _official(root: str | Path | None) -> list[Split]:
+def _official(root: str | Path | None, train: bool) -> Split:
     import torchvision  # type: ignore[import-untyped]
 
-    splits = []
-    for train in (True, False):
-        try:
-            part = torchvision.datasets.CIFAR10(str(HOME if root is None else root), train=train, download=root is None)
-        except (OSError, RuntimeError) as error:
-            if root is not None:
-                wrong = (
-                    f"{root} does not hold CIFAR-10 whole; give the folder of cifar-10-batches-py, or null to fetch it"
-                )
-            else:
-                reason = " ".join(str(error).split()).rstrip(".")
-                wrong = (
-                    f"CIFAR-10 cannot be downloaded ({reason}); go online, or give the folder of cifar-10-batches-py"
-                )
-            raise InputError(f"data.root: {wrong}.") from error
-        x = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous()
-        splits.append(Split(x, torch.tensor(part.targets)))
-    return splits
+    try:
+        part = torchvision.datasets.CIFAR10(str(HOME if root is None else root), train=train, download=root is None)
+    except (OSError, RuntimeError) as error:
+        wrong = f"{root} does not hold all files of CIFAR-10; give its folder, or null to download it"
+        if root is None:
+            wrong = f"CIFAR-10 cannot be downloaded ({briefly(error)}); go online, or give its folder"
+        raise InputError(f"data.root: {wrong}.") from error
+    x = torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous()
+    return Split(x, torch.tensor(part.targets))

@@ -17,8 +17,7 @@ from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 from hillstart.system.schema import one_of
 
-Preset = Annotated[str, *one_of(PRESETS)]
-"""The name of a kind of augmentation."""
+Preset = Annotated[str, *one_of(PRESETS)]  # the name of a kind of augmentation
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,10 @@ class Split:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of all pixels and labels in order; it identifies these pictures, whatever their source."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for tensor in (self.x, self.y):
-            found.update(tensor.cpu().contiguous().numpy().data)
-        return found.hexdigest()
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def take(self, indices: Int64[Tensor, " M"]) -> "Split":
         return Split(self.x[indices], self.y[indices])
@@ -60,8 +59,7 @@ class PictureSet:
     @cached_property
     def trained_on(self) -> dict[str, Any]:
         """Number of training pictures and of the files they came from, and the SHA-256 of the sorted list of files."""
-        listed = "\n".join(sorted(self.files)).encode(errors="surrogateescape")
-        sha256 = hashlib.sha256(listed).hexdigest() if self.files else None
+        sha256 = _sha256("\n".join(sorted(self.files))).hexdigest() if self.files else None
         return {"pictures": len(self.train.y), "files": len(self.files), "sha256": sha256}
 
     @cached_property
@@ -71,23 +69,23 @@ class PictureSet:
         Costs and accuracies of two trainings are comparable only on the same pictures. At another size the same
         pictures have other pixels; then `labels`, a hash of labels, classes and `source`, is compared instead.
         """
-        labels = hashlib.sha256(repr((self.classes, self.source)).encode(errors="surrogateescape"))
+        labels = _sha256(repr((self.classes, self.source)))
         labels.update(self.val.y.numpy().tobytes())
-        pixels = hashlib.sha256(f"{self.val.sha256} {self.classes!r}".encode(errors="surrogateescape"))
-        return {
-            "shape": list(self.val.x.shape[1:]),
-            "sha256": pixels.hexdigest(),
-            "labels": labels.hexdigest(),
-        }
+        pixels = _sha256(f"{self.val.sha256} {self.classes!r}")
+        shape = list(self.val.x.shape[1:])
+        return {"shape": shape, "sha256": pixels.hexdigest(), "labels": labels.hexdigest()}
+
+
+def _sha256(text: str) -> Any:
+    return hashlib.sha256(text.encode(errors="surrogateescape"))
 
 
 def stratified(
     y: Int64[Tensor, " N"], fraction: float, seed: int, key: str = "data.val_fraction"
 ) -> tuple[Int64[Tensor, " rest"], Int64[Tensor, " part"]]:
-    """Indices of two parts of y, both sorted: the rest, and a fraction of every class, drawn by its own seed.
+    """Sorted indices of two parts of y: the rest, and a fraction of every class, drawn by `seed`.
 
-    Every class keeps at least one example on each side. Raises InputError, naming `key`, when a class has fewer than
-    two examples.
+    Every class has at least one example in each part. Raises InputError, naming `key`, if a class has fewer than two.
     """
     generator = torch.Generator().manual_seed(seed)
     rest, part = [], []
@@ -105,13 +103,11 @@ def stratified(
 
 
 def pick_classes(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The wanted classes, in the order asked for, or all that are known when None.
+    """The wanted classes in their order, or all known ones when None.
 
-    Raises InputError for a name that is not known (with the nearest ones that are), one asked for twice, or fewer
-    than two.
+    Raises InputError for an unknown name, naming the nearest known ones, for a name listed twice, and for fewer than
+    two names.
     """
-    if isinstance(wanted, str):
-        raise InputError(f"data.classes: {wanted!r} is one name; give a list such as [{', '.join(known[:2])}].")
     names = tuple(known if wanted is None else wanted)
     for name in names:
         if name not in known:
@@ -128,15 +124,13 @@ def only_classes(split: Split, known: Sequence[str], names: Sequence[str]) -> Sp
     """The pictures of the named classes, their labels renumbered in the order of `names`."""
     if tuple(names) == tuple(known):
         return split
-    new = torch.full((len(known),), -1)
-    for k, name in enumerate(names):
-        new[list(known).index(name)] = k
+    new = torch.tensor([names.index(name) if name in names else -1 for name in known])
     y = new[split.y]
     return Split(split.x[y >= 0], y[y >= 0])
 
 
 def resized(x: UInt8[Tensor, "N C H W"], preprocessing: Preprocessing) -> UInt8[Tensor, "N C size size"]:
-    """Pictures brought to the size of `preprocessing` as `read_picture` does it, so that prediction agrees."""
+    """Pictures resized by `read_picture`, as those of a prediction are."""
     if x.shape[2] == x.shape[3] == preprocessing.size:
         return x
     pictures = x.permute(0, 2, 3, 1).numpy()
@@ -155,13 +149,20 @@ def assemble(
     source: str,
     files: Sequence[str] = (),
 ) -> PictureSet:
-    """Make the data set, as the last step of every source: standardised by the training split alone."""
+    """Make the data set, the last step of every source. Normalisation is fitted to the training split alone."""
     chosen = Augment.preset(augment, preprocessing.size)
     fitted = preprocessing.fitted(train.x) if normalise else preprocessing
     return PictureSet(train, val, test, classes, fitted, chosen, source, files)
 
 
-def assemble_official(train: Split, test: Split, *, val_fraction: float, seed: int, **about: Any) -> PictureSet:
-    """`assemble` for a set with a test split of its own: validation is taken from the training split by `seed`."""
+def assemble_official(
+    splits: Sequence[Split], known: Sequence[str], *, val_fraction: float, seed: int, **options: Any
+) -> PictureSet:
+    """`assemble` for a set with an official training and test split, of which `options` give the classes and size.
+
+    Validation is taken from the training split by `seed`. `known`: the names of all classes of the set.
+    """
+    train, test = (only_classes(split, known, options["classes"]) for split in splits)
+    train, test = (Split(resized(split.x, options["preprocessing"]), split.y) for split in (train, test))
     rest, part = stratified(train.y, val_fraction, seed)
-    return assemble(train=train.take(rest), val=train.take(part), test=test, **about)
+    return assemble(train=train.take(rest), val=train.take(part), test=test, **options)

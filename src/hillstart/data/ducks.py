@@ -1,4 +1,4 @@
-"""Ducks as people doodle them: many kinds, drawn facing left about the origin; the pen does the rest."""
+"""Ducks as people doodle them, of many kinds, drawn facing left around the origin; the pen varies them."""
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def _duck_in_parts(pen: Pen) -> None:
         pen.curve((x + r * 0.5, -tall * 0.8), (0.2 * long, -tall * 0.6), tip, (long * 0.8, tall * 0.6), (0, tall))
         pen.curve((0, tall), (-long * 0.8, tall * 0.8), (-long, 0), (x - r * 0.3, -tall * 0.9))
     _wing(pen, long * pen.between(0, 0.25), 0, long * pen.between(0.3, 0.5), tall * pen.between(0.35, 0.6))
-    _below(pen, long, tall)
+    _water_or_legs(pen, long, tall)
 
 
 def _duck_in_one_line(pen: Pen) -> None:
@@ -71,7 +71,7 @@ def _duck_in_one_line(pen: Pen) -> None:
     if pen.chance(0.88):
         _eye(pen, x - r * pen.between(0.1, 0.35), y - r * pen.between(0.15, 0.4), r * pen.between(0.08, 0.2))
     _wing(pen, long * pen.between(0, 0.2), 0.1, long * pen.between(0.3, 0.5), pen.between(0.15, 0.3))
-    _below(pen, long, 0.6)
+    _water_or_legs(pen, long, 0.6)
 
 
 def _duck_head(pen: Pen) -> None:
@@ -175,8 +175,8 @@ def _wing(pen: Pen, x: float, y: float, long: float, tall: float) -> None:
             )
 
 
-def _below(pen: Pen, long: float, tall: float) -> None:
-    """Water, legs, or nothing."""
+def _water_or_legs(pen: Pen, long: float, tall: float) -> None:
+    """Draw water, legs, or nothing."""
     kind = pen.between(0, 1)
     if kind < 0.3:
         for row in range(int(pen.between(1, 3))):

@@ -1,7 +1,7 @@
-"""Pictures of the user: a folder for each class; splits are folders above them or drawn by a seed."""
+"""The user's own pictures: a folder for each class; splits are folders above them or drawn by a seed."""
 
 import logging
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,10 @@ from typing import Annotated
 import torch
 
 from hillstart.data import audit
-from hillstart.data.audit import NOTED, SPOILS, Finding
+from hillstart.data.audit import Finding
 from hillstart.data.cache import Decoded, decode
 from hillstart.data.dataset import PictureSet, Preset, Split, assemble, stratified
-from hillstart.data.layout import Layout, check_enough, laid_out
+from hillstart.data.layout import Layout, check_enough, read_layout
 from hillstart.data.preprocessing import Grey, Preprocessing, Size
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Location, Names, Says, Seed, Share, checked, one_of
@@ -36,50 +36,43 @@ def load(
     bad_files: Annotated[str, *one_of(("fail", "skip"))] = "fail",
     cache: Flag = True,
 ) -> PictureSet:
-    """The pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
+    """Load the pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
 
-    Folders of splits may have other usual names, such as Training, valid or test_set (see `split_names`).
-
-    A split without a folder is drawn from the rest by `seed`, class by class: the test first, then the validation.
-    Classes are in the order of their names. Findings that spoil the measurement are logged as warnings in every run.
-    `bad_files`: `fail` refuses files that cannot be used, `skip` leaves them out and says how many. `cache`: keep the
-    decoded pictures for the next run. Raises InputError naming the key, the folder or the file.
+    Folders of splits may have other usual names, such as Training, valid or test_set (see `split_names`). A split
+    without a folder is drawn from the rest by `seed`, class by class: the test first, then the validation. Classes are
+    in the order of their names. Findings that spoil the measurement are logged as warnings in every run.
+    `bad_files`: `fail` refuses files that cannot be used, `skip` leaves them out and logs their number. `cache`: keep
+    the decoded pictures for the next run.
     """
     preprocessing = Preprocessing(size=size, channels=3 if colour else 1, background=background)
-    found = laid_out(root, classes, _raise)
-    for line in audit.summary([of for of in found.passed if of.kind in ("split", "no class")], found.root, [NOTED]):
-        log.info("%s", line)
-    _warn_of_other_files(found)
-    read = decode([picture.path for picture in found.pictures], preprocessing, found.name if cache else None)
-    if read.errors:
-        found = _without(found, read, bad_files)
-    names, train = found.classes, found.folders["train"]
-    places = {split: [i for i, p in enumerate(found.pictures) if p.split == split] for split in found.folders}
-    y = torch.tensor([names.index(picture.label) for picture in found.pictures])
+    layout = read_layout(root, classes, _raise)
+    _log(logging.INFO, (finding for finding in layout.skipped if finding.kind in ("split", "no class")), layout.root)
+    _log(logging.WARNING, (finding for finding in layout.skipped if finding.kind == "extension"), layout.root)
+    decoded = decode([picture.path for picture in layout.pictures], preprocessing, layout.name if cache else None)
+    if decoded.errors:
+        layout = _without(layout, decoded, bad_files)
+    names, train, pictures = layout.classes, layout.folders["train"], layout.pictures
+    y = torch.tensor([names.index(picture.label) for picture in pictures])
+    indices = {split: [i for i, p in enumerate(pictures) if p.split == split] for split in layout.folders}
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
-        if split not in places:
-            rest, part = stratified(y[places["train"]], fraction, seed, f"data.{split}_fraction")
-            places[split] = [places["train"][i] for i in part.tolist()]
-            places["train"] = [places["train"][i] for i in rest.tolist()]
-    splits = {split: Split(read.x[of_split], y[of_split]) for split, of_split in places.items()}
-    drawn = [replace(found.pictures[i], split=split) for split, of_split in places.items() for i in of_split]
-    seen = torch.cat([splits[split].x for split in places])
-    spoilt = [*audit.copies(seen, drawn), *audit.alike([train / name for name in names]), *found.few()]
-    for line in audit.summary(spoilt, found.root, [SPOILS]):
-        log.warning("%s", line)
-    converted = audit.conversions(found.pictures, read.traits)
-    for line in audit.summary(converted, found.root, [NOTED]):
-        log.info("%s", line)
+        if split not in indices:
+            rest, part = stratified(y[indices["train"]], fraction, seed, f"data.{split}_fraction")
+            indices[split] = [indices["train"][i] for i in part.tolist()]
+            indices["train"] = [indices["train"][i] for i in rest.tolist()]
+    splits = {split: Split(decoded.x[of_split], y[of_split]) for split, of_split in indices.items()}
+    drawn = [replace(pictures[i], split=split) for split, of_split in indices.items() for i in of_split]
+    copies = audit.copies(torch.cat([splits[split].x for split in indices]), drawn)
+    similar = audit.similar_names([train / name for name in names])
+    _log(logging.WARNING, [*copies, *similar, *layout.few()], layout.root)
+    _log(logging.INFO, audit.conversions(pictures, decoded.traits), layout.root)
     return assemble(
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
+        **splits,
         classes=names,
         preprocessing=preprocessing,
         augment=augment,
         normalise=normalise,
         source=f"pictures from {root}",
-        files=[found.pictures[i].path.relative_to(train).as_posix() for i in places["train"]],
+        files=[pictures[i].path.relative_to(train).as_posix() for i in indices["train"]],
     )
 
 
@@ -87,55 +80,51 @@ def load(
 def examine(
     *, root: Annotated[str | Path, Says("the path of a folder")], size: Size = 32
 ) -> tuple[list[Finding], dict[str, dict[str, int]]]:
-    """The findings of an audit, and the usable pictures of each class in each split that has a folder.
+    """The findings of an audit, and the number of usable pictures of each class in each split that has a folder.
 
     Raises InputError if the folder does not exist or holds no folders.
     """
     findings: list[Finding] = []
 
-    def note(error: InputError, folder: Path) -> None:
-        findings.append(Finding("layout", (folder,), str(error)))
+    def note(path: Path, wrong: str) -> None:
+        findings.append(Finding("layout", (path,), f"{path}: {wrong}"))
 
-    found = laid_out(root, None, note)
-    read = decode([p.path for p in found.pictures], Preprocessing(size=size, channels=3), found.name)
-    findings += found.passed
-    findings += audit.faults((found.pictures[i].path, error) for i, error in read.errors.items())
-    usable = replace(found, pictures=[found.pictures[i] for i in read.good])
-    findings += audit.copies(read.x, usable.pictures)
-    findings += audit.alike([found.folders["train"] / name for name in found.classes])
-    findings += [*usable.few(), *audit.conversions(usable.pictures, read.traits)]
+    layout = read_layout(root, None, note)
+    decoded = decode([p.path for p in layout.pictures], Preprocessing(size=size, channels=3), layout.name)
+    findings += layout.skipped
+    for i, error in decoded.errors.items():
+        kind = "unreadable" if error.reason == "missing" else error.reason
+        findings.append(Finding(kind, (layout.pictures[i].path,), str(error)))
+    usable = replace(layout, pictures=[layout.pictures[i] for i in decoded.good])
+    findings += audit.copies(decoded.x, usable.pictures)
+    findings += audit.similar_names([layout.folders["train"] / name for name in layout.classes])
+    findings += [*usable.few(), *audit.conversions(usable.pictures, decoded.traits)]
     return findings, usable.counts()
 
 
-def _raise(error: InputError, folder: Path) -> None:
-    raise error
+def _raise(path: Path, wrong: str) -> None:
+    raise InputError(f"{path}: {wrong}")
 
 
-def _without(found: Layout, read: Decoded, bad_files: str) -> Layout:
+def _log(level: int, findings: Iterable[Finding], root: Path) -> None:
+    for line in audit.summary(findings, root):
+        log.log(level, "%s", line)
+
+
+def _without(layout: Layout, decoded: Decoded, bad_files: str) -> Layout:
     """The layout without unusable files if `bad_files` is `skip`; else an InputError."""
-    first, n, of = str(next(iter(read.errors.values()))).rstrip("."), len(read.errors), len(found.pictures)
-    are = "file" if n == 1 else "files"
+    first, n, total = str(next(iter(decoded.errors.values()))).rstrip("."), len(decoded.errors), len(layout.pictures)
+    files = "file" if n == 1 else "files"
     if bad_files == "fail":
         raise InputError(
-            f"{first} ({n} {are} of {of} cannot be used; python scripts/audit.py {found.root} lists all that is wrong, "
-            "data.bad_files=skip leaves them out)."
+            f"{first} ({n} {files} of {total} cannot be used; python scripts/audit.py {layout.root} lists all that is "
+            "wrong, data.bad_files=skip leaves them out)."
         )
-    log.warning("left out %d %s of %d that cannot be used (first: %s)", n, are, of, audit.visible(first))
-    left = replace(found, pictures=[found.pictures[i] for i in read.good])
-    for split, of_split in left.counts().items():
-        for name, count in of_split.items():
+    log.warning("left out %d %s of %d that cannot be used (first: %s)", n, files, total, audit.visible(first))
+    usable = replace(layout, pictures=[layout.pictures[i] for i in decoded.good])
+    for split, counts in usable.counts().items():
+        for name, count in counts.items():
             if not count:
-                folder = found.folders[split] / name
-                raise InputError(f"{folder}: holds no picture that can be used; add some, or remove the folder.")
-    check_enough(left, _raise)
-    return left
-
-
-def _warn_of_other_files(found: Layout) -> None:
-    others = [finding.paths[0] for finding in found.passed if finding.kind == "extension"]
-    for folder in (folder / name for folder in found.folders.values() for name in found.classes):
-        kinds = Counter(path.suffix or "no suffix" for path in others if path.is_relative_to(folder))
-        if kinds:
-            listed = audit.visible(", ".join(f"{kind} {n}" for kind, n in kinds.most_common()))
-            where = audit.visible(str(folder))
-            log.warning("%s: passed over %d files that are not pictures (%s)", where, kinds.total(), listed)
+                _raise(usable.folders[split] / name, "holds no usable picture; add some, or remove the folder.")
+    check_enough(usable, _raise)
+    return usable

@@ -1,4 +1,4 @@
-"""Picture file or array to tensor, for training and for prediction alike."""
+"""Read pictures, from files or arrays, into tensors: the same for training and for prediction."""
 
 import io
 import os
@@ -26,13 +26,12 @@ PICTURE_SUFFIXES = frozenset(
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 MAX_PIXELS = 100_000_000
 SHORT_SIDE, PART_PIXELS = 16, 256
-"""Least pixels that a row or column, and a part of a TIFF, count as: short ones take as long as these."""
+"""Pixels that a shorter row or column, and a smaller part of a TIFF, count as, since they take as long to decode."""
 SLOW_DECODERS, SLOWER = ("ppm", "ppm_plain", "bmp_rle"), 16
 """Formats that Pillow decodes in Python, and how many ordinary pixels one of theirs counts as."""
 LEAST_GREY = 2**12
 """A 16 bit picture without a brighter pixel would keep at most 16 of 256 levels: it stores 8 or 12 bit in 16."""
 REDUCING_GAP = 2  # as in Pillow's thumbnails: the final, smooth resize is at least by half
-NO_FOLDERS = frozenset({"__MACOSX"})  # left by archives; hidden folders such as .ipynb_checkpoints are skipped anyway
 
 PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 
@@ -41,12 +40,7 @@ _reading_header = threading.Lock()
 
 
 class PictureError(InputError):
-    """A picture that cannot be used.
-
-    Attributes:
-        reason: `missing`, `unreadable`, `no picture`, `damaged`, `too large`, or `unsupported` for a kind of pixels
-            that cannot be read.
-    """
+    """A picture that cannot be used; `reason`: missing, unreadable, no picture, damaged, too large or unsupported."""
 
     def __init__(self, message: str, reason: str = "unsupported"):
         super().__init__(message)
@@ -63,10 +57,10 @@ def read_picture(
     """Read a picture as the network sees it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
 
     `source`: the path of a file, its bytes, a PIL image, an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool, or
-    a tensor (H, W) or (1 to 4, H, W) of uint8, or of floats from 0 to 1, as torchvision's `to_tensor` makes them.
-    Of an animation the first frame counts (of a PIL image, the current one). The whole file is decoded, so that a
-    damaged one is detected. Colour profiles are ignored. `name`: the name of bytes in errors. `notice`: is called with
-    the decoded file or bytes before anything is converted.
+    a tensor (H, W) or (1 to 4, H, W) of uint8, or of floats from 0 to 1, as torchvision's `to_tensor` makes them. The
+    first frame of an animation is used (of a PIL image, the current one). The whole file is decoded, so that damage is
+    detected. Colour profiles are ignored. `name`: the name of bytes in errors. `notice`: is called with the decoded
+    file or bytes before anything is converted.
 
     Raises InputError, for a file or bytes a PictureError, if the picture is unusable or has more than `max_pixels`.
     """
@@ -79,11 +73,11 @@ def read_picture(
     if isinstance(source, bytes):
         return _decoded(io.BytesIO(source), name, preprocessing, max_pixels, notice)
     path = Path(source)
-    with opened(path) as file:
+    with open_picture(path) as file:
         return _decoded(file, str(path), preprocessing, max_pixels, notice)
 
 
-def opened(path: Path) -> BinaryIO:
+def open_picture(path: Path) -> BinaryIO:
     """Open the file of a picture. Raises PictureError if it is missing, a folder, a pipe or a device."""
     try:
         return open_regular(path)
@@ -109,12 +103,10 @@ def _decoded(
                 raise PictureError(too_large, "too large")
             if _cost(image) > max_pixels:
                 kind = f"{image.width} x {image.height} pixels, {image.format} in {len(image.tile)} parts"
-                sentence = f"{name}: its shape or kind ({kind}) takes too long to read; cut it, or save it as PNG."
-                raise PictureError(sentence, "too large")
+                raise PictureError(f"{name}: takes too long to read ({kind}); cut it, or save it as PNG.", "too large")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _check_tiff(image, name)
-            # In colour pictures Pillow keeps 8 of 16 bits.
-            cut = isinstance(image, ImageFile.ImageFile) and any(map(_is_deep, image.tile))
+            halved = any(map(_is_deep, image.tile))  # in colour pictures Pillow keeps 8 of 16 bits
             if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, but at twice the needed size or more
                 image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
             if image.format != "PNG":  # PNG metadata may follow the pixels; reading them would decode the picture here
@@ -131,13 +123,13 @@ def _decoded(
     except Exception as error:
         raise _damaged(name, error) from error
     with image:
-        return _square(image, name, preprocessing, notice, cut)
+        return _square(image, name, preprocessing, notice, halved)
 
 
 def _is_deep(tile: Any) -> bool:
     """True if a part of a file has 16 bits: its mode is like `RGB;16B`, or the highest level of a PPM is over 255."""
-    told = tile.args if isinstance(tile.args, tuple) else ()
-    return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in told[1:]))
+    args = tile.args if isinstance(tile.args, tuple) else ()
+    return ";16" in str(tile.args) or (tile.codec_name.startswith("ppm") and any(level > 255 for level in args[1:]))
 
 
 def _cost(image: ImageFile.ImageFile) -> int:
@@ -148,35 +140,26 @@ def _cost(image: ImageFile.ImageFile) -> int:
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     """Refuse kinds of TIFF that Pillow misreads."""
-    about = image.tag_v2
-    bits = max(about.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-    wrong = None
-    if TiffImagePlugin.SAMPLEFORMAT in about and 2 in about[TiffImagePlugin.SAMPLEFORMAT] and bits <= 16:
-        wrong = "grey levels with a sign"
-    elif bits > 8 and about.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        wrong = f"{bits} bit grey levels of which 0 is white"
-    elif bits > 8 and about.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and image.mode not in ("I;16", "I", "F"):
-        wrong = f"{bits} bit colours one behind the other (planar)"
-    elif (
-        image.mode == "YCbCr"
-        and image.info.get("compression") == "raw"
-        and tuple(about.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))) != (1, 1)
-    ):
-        wrong = "colours shared by several pixels, uncompressed"
-    elif image.mode in ("P", "PA") and 0 < max(about.get(TiffImagePlugin.COLORMAP, (0,))) < 256:
-        wrong = "a palette of 8 bit in place of 16"
-    if wrong:
-        raise PictureError(f"{name}: is a TIFF of {wrong}, which is not read; save it as PNG.")
+    tags, grey = image.tag_v2, image.mode in ("I;16", "I", "F")
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    deep, signed = bits > 8, bits <= 16 and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
+    zero_is_white = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    planar = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and not grey
+    uncompressed = image.mode == "YCbCr" and image.info.get("compression") == "raw"
+    subsampled = uncompressed and list(tags.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))) != [1, 1]
+    shallow_palette = image.mode in ("P", "PA") and 0 < max(tags.get(TiffImagePlugin.COLORMAP, (0,))) < 256
+    if signed or subsampled or shallow_palette or (deep and (zero_is_white or planar)):
+        raise PictureError(f"{name}: is a TIFF of a kind that is not read ({bits} bit {image.mode}); save it as PNG.")
 
 
 def _damaged(name: str, error: Exception) -> PictureError:
-    sentence = f"{name}: the picture is damaged ({briefly(error)}); give a file that opens whole in a picture viewer."
-    return PictureError(sentence, "damaged")
+    wrong = f"the picture is damaged ({briefly(error)})"
+    return PictureError(f"{name}: {wrong}; give a file that a picture viewer shows completely.", "damaged")
 
 
 def _from_tensor(tensor: Tensor) -> np.ndarray:
     if tensor.is_floating_point():
-        if not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        if not ((tensor >= 0) & (tensor <= 1)).all():
             raise InputError("the given tensor: holds numbers outside 0 to 1; give pixels from 0 to 1, or uint8.")
         tensor = (tensor.double() * 255).round().to(torch.uint8)
     if tensor.dtype != torch.uint8:
@@ -205,9 +188,9 @@ def _square(
     name: str,
     preprocessing: Preprocessing,
     notice: Callable[[Image.Image], None] | None = None,
-    cut: bool = False,
+    halved: bool = False,
 ) -> Tensor:
-    """Bring a decoded picture to the form of `preprocessing`. `cut`: Pillow kept the upper 8 of 16 bits a channel."""
+    """Bring a picture to the form of `preprocessing`. `halved`: Pillow kept the upper 8 of 16 bits a channel."""
     if 0 in image.size:
         raise PictureError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
     try:
@@ -218,7 +201,7 @@ def _square(
             image = ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's decoders raise many classes for damaged files
         raise _damaged(name, error) from error
-    if cut and image.mode in ("RGB", "RGBA", "LA", "CMYK"):
+    if halved and image.mode in ("RGB", "RGBA", "LA", "CMYK"):
         bands = image.getextrema()
         colours = bands[:-1] if image.mode in ("RGBA", "LA") else bands
         if bands[len(colours) :] in ((), ((255, 255),)) and max(high for _, high in colours) <= LEAST_GREY >> 8:  # type: ignore[misc]
@@ -265,36 +248,39 @@ def _opaque(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def find_pictures(
-    folder: str | os.PathLike[str], passing: Callable[[Path, str], None] = lambda path, why: None
+    folder: str | os.PathLike[str], skip: Callable[[Path, str], None] = lambda path, kind: None
 ) -> tuple[list[Path], list[Path]]:
     """Find the pictures under a folder, by their suffix, and the other files, both sorted.
 
-    Hidden files and folders and `__MACOSX` are skipped. Links are followed, but each folder is read once. `passing` is
+    Hidden files and folders and `__MACOSX` are skipped. Links are followed, but each folder is read once. `skip` is
     called with each skipped path and `hidden` or `linked twice`. Raises InputError for a folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); allow it, or move it away.") from error
 
+    def identity(path: Path) -> tuple[int, int]:
+        about = path.stat()
+        return about.st_dev, about.st_ino
+
     pictures: list[Path] = []
     others: list[Path] = []
     # The parents count as read: a link to one of them would include what is beside `folder`.
-    seen = {(about.st_dev, about.st_ino) for about in (path.stat() for path in Path(folder).resolve().parents)}
+    read = set(map(identity, Path(folder).resolve().parents))
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        about = Path(parent).stat()
-        if (about.st_dev, about.st_ino) in seen:
+        if identity(Path(parent)) in read:
             folders.clear()
-            passing(Path(parent), "linked twice")
+            skip(Path(parent), "linked twice")
             continue
-        seen.add((about.st_dev, about.st_ino))
-        for name in filter(is_passed_over, sorted([*folders, *names])):
-            passing(Path(parent, name), "hidden")
-        folders[:] = sorted(name for name in folders if not is_passed_over(name))
-        for path in (Path(parent, name) for name in names if not is_passed_over(name)):
+        read.add(identity(Path(parent)))
+        for name in filter(is_skipped, sorted([*folders, *names])):
+            skip(Path(parent, name), "hidden")
+        folders[:] = sorted(name for name in folders if not is_skipped(name))
+        for path in (Path(parent, name) for name in names if not is_skipped(name)):
             (pictures if path.suffix.lower() in PICTURE_SUFFIXES else others).append(path)
     return sorted(pictures), sorted(others)
 
 
-def is_passed_over(name: str) -> bool:
+def is_skipped(name: str) -> bool:
     """True if a file or folder of this name is skipped: hidden, or left by an archive."""
-    return name.startswith(".") or name in NO_FOLDERS
+    return name.startswith(".") or name == "__MACOSX"

@@ -9,33 +9,32 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from hillstart.data import audit
-from hillstart.data.audit import Finding, Labelled
+from hillstart.data.audit import MIN_PICTURES, Finding, LabelledPicture
 from hillstart.data.dataset import pick_classes
-from hillstart.data.images import PICTURE_SUFFIXES, find_pictures, is_passed_over
+from hillstart.data.images import PICTURE_SUFFIXES, find_pictures, is_skipped
 from hillstart.data.split_names import UNLABELLED, is_redundant, named_like_splits
 from hillstart.system.errors import InputError
 
 SPLITS = ("train", "val", "test")
-WRAPPED = 3
+MAX_REDUNDANT = 3
 """Levels of nested folders, each holding only one redundant folder, that are looked through."""
 
-Refuse = Callable[[InputError, Path], None]
-"""Called with each error and its folder; if it returns, the rest is examined too."""
+Refuse = Callable[[Path, str], None]
+"""Called with a path and what is wrong with it; if it returns, the rest is examined too."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """The folder of each split that has one, and the pictures in them, ordered by split, class and name.
 
-    `passed`: findings about skipped paths: hidden files and files that are not pictures.
+    `skipped`: findings about skipped paths, such as hidden files and files that are not pictures.
     """
 
     root: Path
     folders: dict[str, Path]
     classes: tuple[str, ...]
-    pictures: list[Labelled]
-    passed: list[Finding]
+    pictures: list[LabelledPicture]
+    skipped: list[Finding]
 
     @property
     def name(self) -> str:
@@ -48,13 +47,14 @@ class Layout:
         return {split: {name: count[split, name] for name in self.classes} for split in self.folders}
 
     def few(self) -> Iterator[Finding]:
-        """A finding for each class with too few pictures."""
-        return audit.few(
-            (self.folders[split] / name, n) for split, of_split in self.counts().items() for name, n in of_split.items()
-        )
+        """A finding for each class with fewer than `MIN_PICTURES` pictures in a split."""
+        for split, count in self.counts().items():
+            for folder, n in ((self.folders[split] / name, n) for name, n in count.items()):
+                if n < MIN_PICTURES:
+                    yield Finding("few", (folder,), f"{folder}: {n}")
 
 
-def laid_out(root: str | Path | None, classes: Sequence[str] | None, refuse: Refuse) -> Layout:
+def read_layout(root: str | Path | None, classes: Sequence[str] | None, refuse: Refuse) -> Layout:
     """Read the layout of root, for these classes; None: for all.
 
     Raises InputError if root is not set, does not exist or holds no folders, or if a class is missing.
@@ -64,53 +64,50 @@ def laid_out(root: str | Path | None, classes: Sequence[str] | None, refuse: Ref
     train = folders["train"]
     known = _class_names(train)
     if len(known) < 2:
-        only = _unwrapped(train / known[0])
+        only = _inner(train / known[0])
         below = _class_names(only)
         advice = (
             f", which holds folders itself ({_some(below)}); give data.root={only} if these are the classes or splits."
             if below and train == root
             else "; give a folder of pictures for each of two or more classes."
         )
-        refuse(InputError(f"{train}: holds one class only, {known[0]}{advice}"), train)
+        refuse(train, f"holds one class only, {known[0]}{advice}")
     for folder in (root, *(train / name for name in known)):
         _check_utf8(folder, refuse)
     names = known if classes is None else pick_classes(known, classes)
     for folder in folders.values():
         _check_same_classes(folder, train, known, refuse)
-    passed = list(_beside(root, folders))
+    skipped = list(_outside_classes(root, folders))
     pictures = [
-        Labelled(path, split, name)
+        LabelledPicture(path, split, name)
         for split, folder in folders.items()
         for name in names
         if (folder / name).is_dir()
-        for path in _pictures(folder / name, passed, refuse)
+        for path in _pictures(folder / name, skipped, refuse)
     ]
-    found = Layout(root, folders, names, pictures, passed)
-    check_enough(found, refuse)
-    return found
+    layout = Layout(root, folders, names, pictures, skipped)
+    check_enough(layout, refuse)
+    return layout
 
 
-def check_enough(found: Layout, refuse: Refuse) -> None:
+def check_enough(layout: Layout, refuse: Refuse) -> None:
     """Refuse classes with fewer training pictures than splits to draw from them."""
-    least = 1 + len(SPLITS) - len(found.folders)
-    for name, n in found.counts()["train"].items():
+    least = 1 + len(SPLITS) - len(layout.folders)
+    for name, n in layout.counts()["train"].items():
         if 0 < n < least:  # a class without pictures was refused already
-            folder = found.folders["train"] / name
-            sentence = f"{folder}: holds {n} pictures; give at least {least}, since each split needs one."
-            refuse(InputError(sentence), folder)
+            folder = layout.folders["train"] / name
+            refuse(folder, f"holds {n} pictures; give at least {least}, since each split needs one.")
 
 
 def _checked_root(root: str | Path | None) -> Path:
-    if root is None:
-        raise InputError("data.root: is not set; give the folder that holds a folder of pictures for each class.")
-    if not Path(root).is_dir():
-        wrong = "is not a folder" if Path(root).exists() else "does not exist"
-        raise InputError(f"data.root: {root} {wrong}; give the folder that holds a folder of pictures for each class.")
-    try:
-        os.scandir(root).close()
-    except OSError as error:
-        raise InputError(f"data.root: {root} cannot be read ({error.strerror}); allow it.") from error
-    return Path(root)
+    wrong = "is not set"
+    if root is not None:
+        try:
+            os.scandir(root).close()
+            return Path(root)
+        except OSError as error:
+            wrong = f"is {root}, which cannot be read as a folder ({error.strerror})"
+    raise InputError(f"data.root {wrong}; give the folder that holds a folder of pictures for each class.")
 
 
 def _check_utf8(folder: Path, refuse: Refuse) -> None:
@@ -118,17 +115,13 @@ def _check_utf8(folder: Path, refuse: Refuse) -> None:
     try:
         str(folder).encode()
     except UnicodeError:
-        sentence = (
-            f"{folder}: its name, or that of a folder above it, is not UTF-8, as in some old archives, so that no run "
-            "can store it; rename it."
-        )
-        refuse(InputError(sentence), folder)
+        refuse(folder, "is not a UTF-8 path, as in some old archives, so that no run can store it; rename it.")
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     # scandir knows folders without another system call; `find_pictures` reports what cannot be read.
     with suppress(OSError), os.scandir(folder) as entries:
-        return tuple(sorted(e.name for e in entries if e.is_dir() and not is_passed_over(e.name)))
+        return tuple(sorted(e.name for e in entries if e.is_dir() and not is_skipped(e.name)))
     return ()
 
 
@@ -139,9 +132,7 @@ def _split_folders(root: Path, listed: bool, refuse: Refuse) -> dict[str, Path]:
     """
     names = _class_names(root)
     if not names:
-        raise InputError(
-            f"data.root: {root} holds no folders; give one that holds a folder of pictures for each class."
-        )
+        raise InputError(f"data.root is {root}, which holds no folders; give one with a folder for each class.")
     splits = named_like_splits(names)
     others = [name for name in names if name not in splits]
     if set(splits.values()) == {"train"} and others and not any(_class_names(root / name) for name in splits):
@@ -159,26 +150,18 @@ def _split_folders(root: Path, listed: bool, refuse: Refuse) -> dict[str, Path]:
 def _read_as_splits(root: Path, splits: dict[str, str], others: Sequence[str], refuse: Refuse) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name, split in splits.items():
-        folder = _unwrapped(root / name)
+        folder = _inner(root / name)
         if split in found:
-            sentence = f"{root / name}: is a second folder for {split}, beside {found[split]}; keep one of them."
+            refuse(root / name, f"is a second folder for {split}, beside {found[split]}; keep one of them.")
         elif split == UNLABELLED and _class_names(folder):
-            sentence = f"{root / name}: holds folders, but is named like one without labels; rename it or move it away."
+            refuse(root / name, "holds folders, but is named like one without labels; rename it or move it away.")
         elif split != UNLABELLED and not _class_names(folder):
-            sentence = (
-                f"{root / name}: is named like a split ({split}), but holds no folders of classes; sort its pictures "
-                "into a folder for each class, or move it away."
-            )
+            wrong = f"is named like a split ({split}), but holds no folders of classes"
+            refuse(root / name, f"{wrong}; sort its pictures into such folders, or move it away.")
         else:
             found[split] = folder
-            continue
-        refuse(InputError(sentence), root / name)
     for name in others:
-        sentence = (
-            f"{root / name}: lies beside folders of splits ({_some(splits)}); only such folders, named train, val and "
-            "test, belong there."
-        )
-        refuse(InputError(sentence), root / name)
+        refuse(root / name, f"is beside folders of splits ({_some(splits)}); name it like a split or move it away.")
     return {split: found[split] for split in SPLITS if split in found} if "train" in found else {"train": root}
 
 
@@ -187,32 +170,24 @@ def _check_no_splits(root: Path, refuse: Refuse) -> None:
     names = _class_names(root)
     for name, split in named_like_splits(names).items():
         if split != "train":
-            sentence = (
-                f"{root / name}: is named like a split ({split}), where a class is expected; put it beside a folder "
-                "named train, move it away, or list data.classes if it is a class."
-            )
-            refuse(InputError(sentence), root / name)
-            return
-    below = {name: _class_names(_unwrapped(root / name)) for name in names}
+            wrong = f"is named like a split ({split}), where a class is expected"
+            advice = "put it beside a folder named train, move it away, or list data.classes if it is a class"
+            return refuse(root / name, f"{wrong}; {advice}.")
+    below = {name: _class_names(_inner(root / name)) for name in names}
     for name in names:
         splits = named_like_splits(below[name])
         if len(names) > 1 and splits and set(splits.values()) != {"train"}:
-            sentence = (
-                f"{root / name}: holds folders named like splits ({_some(splits)}), and splits belong above the "
-                f"classes; give data.root={_unwrapped(root / name)} if it holds all the data, move the folders to "
-                "train/CLASS and so on, or list data.classes if all in it is one class."
+            wrong = f"holds folders named like splits ({_some(splits)}), which belong above the classes"
+            advice = "move them to train/CLASS and so on, or list data.classes if all in it is one class"
+            return refuse(
+                root / name, f"{wrong}; give data.root={_inner(root / name)} if it holds all the data, {advice}."
             )
-            refuse(InputError(sentence), root / name)
-            return
     for one, other in combinations(names, 2):
         if len(same := sorted(set(below[one]) & set(below[other]))) > 1:
-            sentence = (
-                f"{root / other}: holds folders of the same names as {root / one} ({_some(same)}), so that these "
-                "seem to be the classes; name the folders above them train, val and test, or list data.classes if "
-                "those are the classes."
-            )
-            refuse(InputError(sentence), root / other)
-            return
+            wrong = f"holds folders of the same names as {root / one} ({_some(same)}), which seem to be the classes"
+            advice = "name the folders above them train, val and test, or list data.classes if those are the classes"
+            return refuse(root / other, f"{wrong}; {advice}.")
+    return None
 
 
 def _some(names: Iterable[str]) -> str:
@@ -220,9 +195,9 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join([*listed[:3], *(["..."] if len(listed) > 3 else [])])
 
 
-def _unwrapped(folder: Path) -> Path:
+def _inner(folder: Path) -> Path:
     """The folder itself, or the only redundant one inside, as archives make it: `train/train/CLASS`."""
-    for _ in range(WRAPPED):
+    for _ in range(MAX_REDUNDANT):
         names = _class_names(folder)
         if len(names) != 1 or not is_redundant(names[0], folder.name) or _holds_pictures(folder):
             break
@@ -235,26 +210,24 @@ def _holds_pictures(folder: Path) -> bool:
 
 
 def _check_same_classes(folder: Path, train: Path, known: tuple[str, ...], refuse: Refuse) -> None:
-    here = _class_names(folder)
-    for name in here:
+    names = _class_names(folder)
+    for name in names:
         if name not in known:
-            sentence = f"{folder / name}: there is no class {name!r} in {train}; add it there or remove it here."
-            refuse(InputError(sentence), folder / name)
+            refuse(folder / name, f"there is no class {name!r} in {train}; add it there or remove it here.")
     for name in known:
-        if name not in here:
-            sentence = f"{folder}: there is no folder for the class {name!r} of {train}; add it, with pictures."
-            refuse(InputError(sentence), folder)
+        if name not in names:
+            refuse(folder, f"there is no folder for the class {name!r} of {train}; add it, with pictures.")
 
 
-def _beside(root: Path, folders: dict[str, Path]) -> Iterator[Finding]:
+def _outside_classes(root: Path, folders: dict[str, Path]) -> Iterator[Finding]:
     """Findings about what is beside the folders of classes and splits."""
-    of_splits = {place for folder in folders.values() for place in (folder, *folder.parents)}
-    places = {root, *(place for place in of_splits if place.is_relative_to(root))}
-    for path in sorted(entry for place in places for entry in place.iterdir()):
-        if is_passed_over(path.name):
-            yield Finding("hidden", (path,), str(path))
+    of_splits = {path for folder in folders.values() for path in (folder, *folder.parents)}
+    searched = {root, *(path for path in of_splits if path.is_relative_to(root))}
+    for path in sorted(entry for folder in searched for entry in folder.iterdir()):
+        if is_skipped(path.name):
+            yield Finding("hidden", (path,))
         elif not path.is_dir() and path.suffix.lower() in PICTURE_SUFFIXES:
-            yield Finding("no class", (path,), str(path))
+            yield Finding("no class", (path,))
         elif path.is_dir() and path.parent == root != folders["train"] and path not in of_splits:
             yield Finding("no class", (path,), f"{path}: all in it")
     for split, folder in folders.items():
@@ -262,13 +235,13 @@ def _beside(root: Path, folders: dict[str, Path]) -> Iterator[Finding]:
             yield Finding("split", (folder,), f"{folder}: {split}")
 
 
-def _pictures(folder: Path, passed: list[Finding], refuse: Refuse) -> list[Path]:
+def _pictures(folder: Path, skipped: list[Finding], refuse: Refuse) -> list[Path]:
     try:
-        pictures, others = find_pictures(folder, lambda path, why: passed.append(Finding(why, (path,), str(path))))
+        pictures, others = find_pictures(folder, lambda path, kind: skipped.append(Finding(kind, (path,))))
     except InputError as error:
-        refuse(error, folder)
+        refuse(folder, f"cannot be searched ({error.__cause__}); allow it, or move it away.")
         return []
-    passed += [Finding("extension", (path,), str(path)) for path in others]
+    skipped += [Finding("extension", (path,)) for path in others]
     if not pictures:
-        refuse(InputError(f"{folder}: holds no pictures; add some, or remove the folder."), folder)
+        refuse(folder, "holds no pictures; add some, or remove the folder.")
     return pictures

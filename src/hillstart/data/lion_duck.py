@@ -1,4 +1,4 @@
-"""The data set that needs no download: lions and ducks, drawn on the fly as people doodle them on paper."""
+"""Lions and ducks, drawn on the fly as people doodle them on paper: a data set that needs no download."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -16,8 +16,7 @@ from hillstart.system.schema import Flag, Seed, Share, checked, whole
 
 CLASSES = ("lion", "duck")
 DOODLES: tuple[Callable[[Pen], None], ...] = (lion, duck)
-# Random streams, one for each split, so that no drawing is in two splits.
-TRAIN, VAL, TEST = range(3)
+TRAIN, VAL, TEST = range(3)  # random streams, one for each split, so that no drawing is in two splits
 
 
 @checked("data")
@@ -31,9 +30,9 @@ def load(
     augment: Preset = "doodle",
     normalise: Flag = True,
 ) -> PictureSet:
-    """Equal halves of lions and ducks, grey, dark strokes on light paper; the same seed gives the same pictures.
+    """Draw equal halves of lions and ducks, dark on light; the same seed gives the same pictures.
 
-    `train`: drawings for training and validation together; `test`: for the test. Raises InputError naming the key.
+    `train`: drawings for training and validation together; `test`: for the test.
     """
     for key, number in (("train", train), ("test", test)):
         if number % 2:
@@ -61,4 +60,4 @@ def draw(k: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """One doodle of class k (0 lion, 1 duck): uint8 (size, size), 255 white."""
     pen = Pen(rng)
     DOODLES[k](pen)
-    return pen.on_paper(size)
+    return pen.render(size)

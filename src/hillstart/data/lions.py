@@ -1,4 +1,4 @@
-"""Lions as people doodle them: many kinds, drawn facing left about the origin; the pen does the rest."""
+"""Lions as people doodle them, of many kinds, drawn facing left around the origin; the pen varies them."""
 
 import math
 
@@ -8,7 +8,7 @@ from hillstart.data.pen import TURN, Pen
 
 
 def lion(pen: Pen) -> None:
-    """A face with a mane, or a whole lion: from the side, or sitting."""
+    """Draw a face with a mane, or a whole lion, from the side or sitting."""
     kind = pen.between(0, 1)
     if kind < 0.6:
         _lion_head(pen, 0, 0, 1.0)

@@ -1,4 +1,4 @@
-"""A clumsy hand with a pen: strokes in a plane, each a little off, put on paper as a photographed doodle would look."""
+"""A pen in an unsteady hand: it collects strokes with small errors and renders them like a photographed doodle."""
 
 import math
 from functools import lru_cache
@@ -10,15 +10,15 @@ Point = tuple[float, float]
 TURN = 2 * math.pi
 SMALL, LARGE = np.linspace(0, 1, 8), np.linspace(0, 1, 20)  # points along ovals
 SPIRAL = np.array([(r * math.cos(TURN * 2 * r), r * math.sin(TURN * 2 * r)) for r in np.linspace(0.1, 1, 10)])
-FINER = 4  # drawn this many times larger, then reduced, so that lines have soft edges
+SUPERSAMPLING = 4  # drawn this many times larger, then reduced, so that lines have soft edges
 
 
 class Pen:
-    """Collects strokes of one drawing. Coordinates are free, y grows downwards; `on_paper` fits them to the page."""
+    """The strokes of one drawing, in any coordinates with y downwards; `render` scales them to the picture."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
-        self.clumsy = self.between(0.005, 0.05)
+        self.jitter = self.between(0.005, 0.05)
         self.strokes: list[np.ndarray] = []
 
     def between(self, low: float, high: float) -> float:
@@ -28,70 +28,70 @@ class Pen:
         return bool(self.rng.random() < p)
 
     def line(self, *points: Point) -> None:
-        """Straight pieces from point to point."""
+        """Draw straight lines from point to point."""
         self._add(_between_points(len(points)), points)
 
     def curve(self, *points: Point, closed: bool = False) -> None:
-        """A smooth curve through the points."""
+        """Draw a smooth curve through the points."""
         self._add(_spline(len(points), closed), points)
 
     def oval(self, x: float, y: float, rx: float, ry: float, start: float | None = None, sweep: float = 1.0) -> None:
-        """An arc of `sweep` turns from the angle `start`, in turns; a whole one ends a little beside its beginning."""
+        """Draw an arc of `sweep` turns from the angle `start`, in turns; without it, an oval that nearly closes."""
         if start is None:
             start = self.between(0, 1)
-            sweep = sweep + self.between(-1, 2) * self.clumsy
+            sweep = sweep + self.between(-1, 2) * self.jitter
         along = SMALL if max(rx, ry) < 0.12 else LARGE
         angle = TURN * start + TURN * sweep * along
-        swell = 1 + (2 * along - 1) * self.between(-2, 2) * self.clumsy
-        x, y = x + self.between(-1, 1) * self.clumsy, y + self.between(-1, 1) * self.clumsy
+        swell = 1 + (2 * along - 1) * self.between(-2, 2) * self.jitter
+        x, y = x + self.between(-1, 1) * self.jitter, y + self.between(-1, 1) * self.jitter
         self.strokes.append(np.stack([x + rx * np.cos(angle) * swell, y + ry * np.sin(angle) * swell], axis=1))
 
     def circle(self, x: float, y: float, r: float) -> None:
         self.oval(x, y, r, r)
 
     def dot(self, x: float, y: float, r: float) -> None:
-        """A filled spot: a small spiral."""
+        """Draw a filled spot: a small spiral."""
         self.strokes.append(SPIRAL * r + (x, y))
 
     def scribble(self, x: np.ndarray, y: np.ndarray) -> None:
-        """A stroke through ready points, as many as there are."""
+        """Draw a stroke through exactly these points."""
         self.strokes.append(np.stack([x, y], axis=1))
 
     def _add(self, weights: np.ndarray, points: tuple[Point, ...]) -> None:
-        self.strokes.append(weights @ (np.array(points) + self.rng.normal(0, self.clumsy, (len(points), 2))))
+        self.strokes.append(weights @ (np.array(points) + self.rng.normal(0, self.jitter, (len(points), 2))))
 
-    def on_paper(self, size: int) -> np.ndarray:
+    def render(self, size: int) -> np.ndarray:
         """The drawing as grey levels, uint8 (size, size), dark on light: warped, placed, inked and photographed."""
-        strokes = self._sketched()
+        strokes = self._varied()
         counts = [len(stroke) for stroke in strokes]
         points = self._warped(np.concatenate(strokes), np.array(counts))
-        page = size * FINER
+        canvas = size * SUPERSAMPLING
         low, high = points.min(0), points.max(0)
-        extent = page * self.between(0.8, 0.95) / max(float((high - low).max()), 1e-6)
-        free = page - (high - low) * extent
-        place = free * np.clip(0.5 + self.rng.normal(0, 0.12, 2), 0.1, 0.9)
-        points = (points - low) * extent + place
-        image = Image.new("L", (page, page), 0)
+        extent = canvas * self.between(0.8, 0.95) / max(float((high - low).max()), 1e-6)
+        free = canvas - (high - low) * extent
+        offset = free * np.clip(0.5 + self.rng.normal(0, 0.12, 2), 0.1, 0.9)
+        points = (points - low) * extent + offset
+        image = Image.new("L", (canvas, canvas), 0)
         draw = ImageDraw.Draw(image)
-        width = max(round(page / 28 * self.between(0.7, 2.0)), 1)
+        width = max(round(canvas / 28 * self.between(0.7, 2.0)), 1)
         r = (width - 1) / 2
         for stroke in np.split(points, np.cumsum(counts)[:-1]):
             draw.line(stroke.ravel().tolist(), fill=255, width=width)
-        if width > 2:  # a round pen: without it, thick lines show notches where they bend
+        if width > 2:  # round joints: without them, thick lines show notches where they bend
             for x, y in points[_bends(points)].tolist():
                 draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
-        return self._photographed(np.asarray(image.reduce(FINER), dtype=np.float32) / 255)
+        return self._photographed(np.asarray(image.reduce(SUPERSAMPLING), dtype=np.float32) / 255)
 
-    def _sketched(self) -> list[np.ndarray]:
-        """Some draw every line twice, some lose one."""
+    def _varied(self) -> list[np.ndarray]:
+        """The strokes; in some drawings with every line drawn twice, in some without a few."""
         rng, strokes = self.rng, self.strokes
         if self.chance(0.12):
             strokes = strokes + [s * rng.normal(1, 0.03) + rng.normal(0, 0.03, 2) for s in strokes if len(s) > 6]
-        lost = 0.08 if self.chance(0.3) else 0.0
-        return [s for s in strokes if not self.chance(lost)] or strokes
+        omitted = 0.08 if self.chance(0.3) else 0.0
+        return [s for s in strokes if not self.chance(omitted)] or strokes
 
     def _warped(self, points: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Mirrored or not, turned, stretched and leaning; space bent as a whole; every stroke trembling on its own."""
+        """The points mirrored or not, turned, stretched, sheared and bent together; each stroke trembles by itself."""
         rng = self.rng
         points = points - points.mean(0)
         if self.chance(0.25):
@@ -104,10 +104,10 @@ class Pen:
             points = points + np.sin(points @ k + phase)[:, None] * bend
         along = np.arange(len(points)) * self.between(0.4, 1.0)
         phases = np.repeat(rng.random((2, len(counts))) * TURN, counts, axis=1)
-        return points + np.sin(along + phases).T * (self.clumsy * self.between(0.2, 0.6))
+        return points + np.sin(along + phases).T * (self.jitter * self.between(0.2, 0.6))
 
     def _photographed(self, ink: np.ndarray) -> np.ndarray:
-        """Half of the drawings are clean, as made on a screen; half lie on paper in some light, drawn with some pen."""
+        """Grey levels: half of the drawings are clean, as on a screen; half have paper, light and ink that vary."""
         size = len(ink)
         if self.chance(0.5):
             return np.rint(255 * (1 - ink)).astype(np.uint8)
@@ -136,12 +136,8 @@ def _between_points(n: int) -> np.ndarray:
 def _spline(n: int, closed: bool) -> np.ndarray:
     """Weights (m, n) of a Catmull-Rom spline: a curve through n points, six steps from each to the next."""
     pieces = n if closed else n - 1
-    rows = []
-    for i in range(pieces):
-        for t in np.arange(6) / 6:
-            rows.append(_catmull_rom(n, i, t, closed))
-    rows.append(_catmull_rom(n, pieces - 1, 1.0, closed))
-    return np.array(rows)
+    rows = [_catmull_rom(n, i, t, closed) for i in range(pieces) for t in np.arange(6) / 6]
+    return np.array([*rows, _catmull_rom(n, pieces - 1, 1.0, closed)])
 
 
 def _catmull_rom(n: int, i: int, t: float, closed: bool) -> np.ndarray:

@@ -23,9 +23,9 @@ Grey = Annotated[int, *whole(0, 255, of="a grey level")]
 class Preprocessing:
     """Size, channels and normalisation of every picture, the same in training and in prediction.
 
-    `size`: side of the square in pixels. `channels`: 1 grey, 3 colour. `background`: grey level 0 to 255 on which
-    transparency is laid. `mean`, `std`: per channel, of pixel/255; left empty, 0 and 1, so that inputs lie in 0 to 1.
-    Raises InputError when one of them is out of its range.
+    `size`: side of the square in pixels. `channels`: 1 grey, 3 colour. `background`: grey level 0 to 255 behind
+    transparent pixels. `mean`, `std`: per channel, of pixel/255; empty: 0 and 1, for inputs from 0 to 1. Raises
+    InputError if a value is out of its range.
     """
 
     size: int
@@ -40,12 +40,12 @@ class Preprocessing:
         _check(**vars(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain Python data, for JSON: `from_dict` reads it back equal."""
+        """Plain Python data, for JSON."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Preprocessing":
-        """The inverse of `as_dict`. Raises InputError on a missing, unknown or unusable entry."""
+        """The inverse of `as_dict`. Raises InputError for a missing, unknown or invalid entry."""
         names = {field.name for field in fields(cls)}
         if not isinstance(plain, Mapping) or set(plain) != names:
             raise InputError(f"preprocessing: {plain!r} does not hold exactly the entries {', '.join(sorted(names))}.")
@@ -53,7 +53,7 @@ class Preprocessing:
         return cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
 
     def fitted(self, x: UInt8[Tensor, "N C H W"]) -> "Preprocessing":
-        """The same, with the mean and standard deviation of x, which is to be the training split and nothing else."""
+        """A copy with the mean and standard deviation of x, which must be the training split alone."""
         # Counting the 256 levels is exact and needs no copy of x in floating point.
         levels = torch.arange(256, dtype=torch.float64) / 255
         mean, std = [], []
@@ -71,7 +71,7 @@ class Preprocessing:
 
 
 def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> None:
-    """Bounds for writing and for reading alike. Types are strict: 127.5 or True is not a grey level."""
+    """Raise InputError for a value out of its range. Types are strict: 127.5 or True is not a grey level."""
     for name, value, right, what in (
         ("size", size, range(1, MAX_SIZE + 1), f"a side from 1 to {MAX_SIZE} pixels"),
         ("channels", channels, (1, 3), "1 (grey) or 3 (colour)"),
@@ -80,8 +80,8 @@ def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> No
         if type(value) is not int or value not in right:
             raise InputError(f"preprocessing.{name} is {value!r}; it must be {what}.")
     for name, values, least in (("mean", mean, -math.inf), ("std", std, 0.0)):
-        sound = isinstance(values, list | tuple) and len(values) == channels
-        if not sound or not all(type(v) in (int, float) and math.isfinite(v) and v > least for v in values):
+        valid = isinstance(values, list | tuple) and len(values) == channels
+        if not valid or not all(type(v) in (int, float) and math.isfinite(v) and v > least for v in values):
             above = " above 0" if name == "std" else ""
             raise InputError(f"preprocessing.{name} is {values!r}; it must be {channels} finite numbers{above}.")
 

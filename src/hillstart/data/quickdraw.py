@@ -2,12 +2,12 @@
 
 Source: the Quick, Draw! Dataset, made available by Google, Inc. under CC BY 4.0. Its forms are `numpy_bitmap`, a
 CLASS.npy of uint8 (N, 784), white strokes on black, and simplified drawings, a CLASS.ndjson of one drawing a line. Both
-come out as dark strokes on white paper, as one draws.
+become dark strokes on white paper.
 """
 
-import os
+import io
+import json
 import re
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,20 +18,20 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 from hillstart.data.dataset import PictureSet, Preset, Split, assemble, pick_classes, resized, stratified
 from hillstart.data.preprocessing import Preprocessing, Size
-from hillstart.data.strokes import read_drawings
 from hillstart.system.console import ProgressBar
 from hillstart.system.errors import InputError
-from hillstart.system.files import open_regular
+from hillstart.system.files import open_regular, replacing
 from hillstart.system.schema import Flag, Location, Names, Seed, Share, checked, whole
 from hillstart.system.untrusted import briefly
 
 BITMAPS = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap"
 HOME = Path("data/quickdraw")  # where downloads go
 SIDE = 28
-SECONDS = 30  # without an answer until a download is given up
+TIMEOUT_SECONDS = 30
 
 
 @checked("data")
@@ -47,10 +47,10 @@ def load(
     test_fraction: Share = 0.15,
     seed: Seed = 0,
 ) -> PictureSet:
-    """The first `per_class` drawings of each class, grey, dark on white; test and validation are drawn by `seed`.
+    """Load the first `per_class` drawings of each class, dark on white; test and validation are drawn by `seed`.
 
-    `root`: a folder of CLASS.npy or CLASS.ndjson, of which `classes` None takes all; None: ./data/quickdraw, where
-    missing classes are downloaded. Raises InputError naming the key, or the file and line.
+    `root`: a folder of CLASS.npy or CLASS.ndjson; `classes` None takes all in it. None: ./data/quickdraw, where missing
+    classes are downloaded.
     """
     if root is None:
         names = pick_classes(classes or (), classes)
@@ -61,15 +61,15 @@ def load(
     else:
         names, files = _local(Path(root), classes)
     preprocessing = Preprocessing(size=size, channels=1)
-    drawings = [_read(file, per_class) for file in files]
-    y = torch.arange(len(names)).repeat_interleave(torch.tensor([len(drawing) for drawing in drawings]))
-    all_ = Split(resized(torch.from_numpy(np.concatenate(drawings)).unsqueeze(1), preprocessing), y)
-    rest, test = stratified(all_.y, test_fraction, seed, "data.test_fraction")
-    train, val = stratified(all_.y[rest], val_fraction, seed)
+    drawings = [torch.from_numpy(_read(file, per_class)).unsqueeze(1) for file in files]
+    y = torch.cat([torch.full((len(x),), k) for k, x in enumerate(drawings)])
+    everything = Split(resized(torch.cat(drawings), preprocessing), y)
+    rest, test = stratified(y, test_fraction, seed, "data.test_fraction")
+    train, val = stratified(y[rest], val_fraction, seed)
     return assemble(
-        train=all_.take(rest[train]),
-        val=all_.take(rest[val]),
-        test=all_.take(test),
+        train=everything.take(rest[train]),
+        val=everything.take(rest[val]),
+        test=everything.take(test),
         classes=names,
         preprocessing=preprocessing,
         augment=augment,
@@ -80,11 +80,9 @@ def load(
 
 
 def _local(root: Path, classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[Path]]:
-    if not root.is_dir():
-        raise InputError(f"data.root: {root} is not a folder; give one that holds CLASS.npy or CLASS.ndjson files.")
-    known = sorted({path.stem for path in root.iterdir() if path.suffix in (".npy", ".ndjson")})
+    known = sorted({path.stem for path in root.glob("*") if path.suffix in (".npy", ".ndjson")})
     if not known:
-        raise InputError(f"data.root: {root} holds no drawings; give a folder of CLASS.npy or CLASS.ndjson files.")
+        raise InputError(f"data.root: {root} is no folder of drawings; give one of CLASS.npy or CLASS.ndjson files.")
     names = pick_classes(known, classes)
     return names, [path for name in names if (path := _file(root, name))]
 
@@ -95,7 +93,7 @@ def _file(root: Path, name: str) -> Path | None:
 
 def _read(path: Path, per_class: int) -> np.ndarray:
     """The first drawings of a file: uint8 (N, 28, 28), dark on white."""
-    drawings = read_drawings(path, per_class, SIDE) if path.suffix == ".ndjson" else _read_bitmaps(path, per_class)
+    drawings = read_drawings(path, per_class) if path.suffix == ".ndjson" else _read_bitmaps(path, per_class)
     if len(drawings) < 3:
         raise InputError(f"{path}: holds {len(drawings)} drawings; give at least 3, since each split needs one.")
     return drawings
@@ -104,24 +102,90 @@ def _read(path: Path, per_class: int) -> np.ndarray:
 def _read_bitmaps(path: Path, per_class: int) -> np.ndarray:
     open_regular(path).close()
     try:
-        # Unlike `np.load` it knows one format, and no way to what is pickled.
+        # Unlike `np.load` it reads one format only, and never a pickle.
         bitmaps = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # numpy, and Python's parser, raise whatever the damage leads to
-        raise InputError(f"{path}: is not a whole .npy file ({briefly(error)}); give the original file.") from error
+    except Exception as error:  # numpy and Python's parser raise many classes for damaged files
+        raise InputError(f"{path}: is not a complete .npy file ({briefly(error)}); give the original file.") from error
     if bitmaps.dtype != np.uint8 or bitmaps.ndim != 2 or bitmaps.shape[1] != SIDE * SIDE:
         kind = briefly(f"{bitmaps.dtype} {bitmaps.shape}")
         raise InputError(f"{path}: holds {kind}; give drawings as uint8 (N, {SIDE * SIDE}).")
     return 255 - bitmaps[:per_class].reshape(-1, SIDE, SIDE)
 
 
+# ---------------------------------------------------------------- drawings as strokes
+
+SUPERSAMPLING = 4  # drawn this many times larger, then reduced, so that lines have soft edges
+# The published bitmaps were made of drawings on a plane of 256, with lines 16 thick and a margin of 16 beyond the line.
+PLANE, THICK, MARGIN = 256, 16, 16
+LONGEST_LINE = 1 << 20  # characters, of which the published ones have some hundred; Python objects take 30 times that
+ADVICE = 'give JSON with "drawing": [[[x, ...], [y, ...]], ...].'
+
+
+def read_drawings(path: Path, most: int) -> np.ndarray:
+    """Read the first drawings of a simplified .ndjson file: uint8 (N, 28, 28), dark on white.
+
+    Raises InputError naming the file and the line that is no drawing.
+    """
+    drawings: list[np.ndarray] = []
+    try:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
+                where = f"{path}, line {number}"
+                if len(drawings) == most:
+                    break
+                if len(line) > LONGEST_LINE:
+                    raise InputError(f"{where}: is longer than any drawing; {ADVICE}")
+                if line.strip():
+                    drawings.append(rasterised(_strokes(line, where)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({briefly(error)}); give a simplified .ndjson file.") from error
+    return np.stack(drawings) if drawings else np.empty((0, SIDE, SIDE), np.uint8)
+
+
+def _strokes(line: str, where: str) -> list[np.ndarray]:
+    """Strokes as (n, 2) points x, y."""
+    try:
+        strokes = [np.array(stroke[:2], dtype=np.float64).T for stroke in json.loads(line)["drawing"]]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        strokes = []
+    if not strokes or not all(s.ndim == 2 and s.shape[1] == 2 and len(s) and np.isfinite(s).all() for s in strokes):
+        raise InputError(f"{where}: holds no drawing; {ADVICE}")
+    if not all(((s >= 0) & (s < PLANE)).all() for s in strokes):
+        raise InputError(f"{where}: reaches beyond its plane; give a simplified drawing, with x and y from 0 to 255.")
+    return strokes
+
+
+def rasterised(strokes: list[np.ndarray]) -> np.ndarray:
+    """Strokes on the plane, centred: uint8 (28, 28), dark on white."""
+    points = np.concatenate(strokes)
+    canvas = SIDE * SUPERSAMPLING
+    scale = canvas / (PLANE + THICK + 2 * MARGIN)
+    centre = (points.min(0) + points.max(0)) / 2
+    image = Image.new("L", (canvas, canvas), 255)
+    draw = ImageDraw.Draw(image)
+    r = THICK * scale / 2
+    for stroke in strokes:
+        path = (stroke - centre) * scale + (canvas - 1) / 2
+        draw.line(path.ravel().tolist(), fill=0, width=round(2 * r))
+        for x, y in path.tolist():  # round corners and ends
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=0)
+    return np.asarray(image.reduce(SUPERSAMPLING))
+
+
+# ---------------------------------------------------------------- download
+
+
 def _downloaded(name: str) -> Path:
-    """CLASS.npy, fetched whole before it takes its name, so that an interrupted download leaves nothing half done."""
+    """Download CLASS.npy; an interrupted download leaves nothing."""
     url = f"{BITMAPS}/{urllib.parse.quote(name, safe='')}.npy"
     HOME.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=HOME, suffix=".part")
     path = HOME / f"{name}.npy"
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=SECONDS) as answer:
+        with (
+            replacing(path, sync=False) as new,
+            new.open("wb") as file,
+            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer,
+        ):
             total = int(answer.headers["Content-Length"])
             with ProgressBar(f"downloading {name}.npy, MB", total / 1e6) as bar:
                 while block := answer.read(1 << 20):
@@ -129,18 +193,10 @@ def _downloaded(name: str) -> Path:
                     bar.advance(len(block) / 1e6)
             if file.tell() != total:
                 raise OSError(f"the connection ended after {file.tell()} of {total} bytes")
-        Path(temporary).replace(path)
-    except urllib.error.HTTPError as error:
-        if error.code in (403, 404):
-            raise InputError(f"data.classes: Quick, Draw! has no class {name!r}; give one of its names.") from error
-        raise InputError(
-            f"data.root: {name}.npy cannot be downloaded ({error}); try later, or give local files."
-        ) from error
     except (OSError, HTTPException) as error:
-        raise InputError(
-            f"data.root: {name}.npy is not in {HOME} and cannot be downloaded ({error}); go online, or give the folder "
-            "that holds it."
-        ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        cause = error.__cause__ or error  # `replacing` raises a WritingError from an OSError
+        if isinstance(cause, urllib.error.HTTPError) and cause.code in (403, 404):
+            raise InputError(f"data.classes: Quick, Draw! has no class {name!r}; give one of its names.") from error
+        wrong = f"{name}.npy is not in {HOME} and cannot be downloaded ({briefly(cause)})"
+        raise InputError(f"data.root: {wrong}; go online, or give the folder that holds it.") from error
     return path

@@ -1,17 +1,18 @@
-"""Usual names of the folders for training, validation and test."""
+"""The usual names of folders for training, validation and test."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 
 UNLABELLED = "unlabelled"
-"""Pictures without labels: used neither for training nor for measuring."""
+"""Folders of pictures without labels, which are not used."""
 WORDS = {
     "train": {"train", "training", "trn", "learn", "learning"},
     "val": {"val", "valid", "validation", "validate", "validating", "dev", "devel", "development"},
     "test": {"test", "tests", "testing", "tst", "eval", "evaluation", "evaluate", "holdout", "heldout"},
     UNLABELLED: {"pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled", "inference", "submission"},
 }
-"""The words for each split, whatever their case."""
+"""The words for each split, in any case."""
 FILLERS = (
     *("datasets", "dataset", "data", "sets", "set", "splits", "split", "folders", "folder", "dir", "samples", "sample"),
     *("images", "image", "imgs", "img", "pictures", "picture", "pics", "pic", "photos", "photo", "jpg", "jpeg", "png"),
@@ -26,11 +27,13 @@ _HELD_OUT = re.compile(r"(hold|held)[\W_]+out", re.IGNORECASE)
 def named_like_splits(names: Iterable[str]) -> dict[str, str]:
     """The split of each name that means one, such as `Training`, `test1` or `seg_val`.
 
-    Another word, as `seg` is here, must be the same in the names of two splits at least: a `test_tube` is not a split.
+    Any other word, such as `seg`, must be in the names of at least two splits: a `test_tube` is not a split.
     """
     read = {name: found for name in names if (found := read_name(name))}
-    common = {rest for _, rest in read.values() if not rest or len({s for s, r in read.values() if r == rest}) > 1}
-    return {name: split for name, (split, rest) in read.items() if rest in common}
+    splits = defaultdict[tuple[str, ...], set[str]](set)
+    for split, rest in read.values():
+        splits[rest].add(split)
+    return {name: split for name, (split, rest) in read.items() if not rest or len(splits[rest]) > 1}
 
 
 def read_name(name: str) -> tuple[str, tuple[str, ...]] | None:

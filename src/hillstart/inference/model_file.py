@@ -5,7 +5,7 @@ JSON, the description. A Lightning checkpoint of a training holds the same for a
 
 Both are untrusted input. Loading runs no code from the file, and gives either consistent networks or an InputError that
 repeats nothing long or unprintable from it. Beside the tensors it takes at most 160 MiB: the description is at most
-`untrusted.MAX_DESCRIPTION_BYTES` long, and its Python objects take at most `untrusted.MAX_ROOM`.
+`untrusted.MAX_DESCRIPTION_BYTES` long, and its Python objects take at most `untrusted.MAX_OBJECT_BYTES`.
 """
 
 import itertools

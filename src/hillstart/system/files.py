@@ -14,10 +14,16 @@ from hillstart.system.errors import InputError
 
 UNFINISHED = re.compile(r"\..+\.(\d+)\.part")
 """The name of an unfinished file: the name of the file it will replace, and the process that writes it."""
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
-NO_FOLDER = (errno.ENOENT, errno.ENOTDIR)
+FULL_OF_LINKS = frozenset((".venv", "venv", ".git", "node_modules"))
+"""Folders that may be in a working folder that becomes a run's folder; nothing is ever written into them."""
+DISK_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space on its disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let its folder be written to, or choose another one"),
+    errno.EFBIG: "raise the limit of this process (ulimit -f)",
+    errno.EIO: "check its disk",
+}
+"""What the user can do, by error number, where a disk or a folder is the cause rather than the program."""
+FOLDER_ADVICE = dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "restore its folder")
 
 
 class MissingError(InputError, FileNotFoundError):
@@ -37,11 +43,7 @@ class WritingError(InputError, OSError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn errors of the system while `path` is written into one sentence.
-
-    Raises:
-        WritingError: the system raised an OSError.
-    """
+    """Raise an OSError while `path` is written as a WritingError, which is one sentence."""
     try:
         yield
     except WritingError:
@@ -54,16 +56,13 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     """Give a new file to write to, which replaces `path` once it is complete.
 
-    Args:
-        sync: wait until the file is on the disk, to survive a power cut; False for files that can be made again.
-
-    Raises:
-        WritingError: the disk is full, the folder is gone or may not be written to, and the like.
+    `sync`: wait until the file is on the disk, to survive a power cut; False for files that can be made again. Raises
+    WritingError if the disk is full, the folder is gone or may not be written to, and the like.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
-            # Create the file: one that is there already could be a link, and its target would be overwritten.
+            # An existing file could be a link, and its target would be overwritten.
             new.unlink(missing_ok=True)
             os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             yield new
@@ -73,16 +72,14 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
             if sync:
                 on_disk(path.parent)
     finally:
-        with suppress(OSError):  # for example if the folder is gone; `sweep_up` removes what is left at the next start
+        with suppress(OSError):  # for example if the folder is gone; `sweep_up` removes the file at the next start
             new.unlink(missing_ok=True)
 
 
 def open_regular(path: Path) -> BinaryIO:
     """Open an untrusted file for reading, unless it is a pipe or a device, which could block or never end.
 
-    Raises:
-        MissingError: there is no such file.
-        InputError: it is a folder, a pipe, a socket or a device, or it cannot be read.
+    Raises MissingError if there is no such file, and InputError if it is not a regular file or cannot be read.
     """
     try:
         _check_regular(path, path.stat().st_mode)  # before opening, since opening a device may have an effect
@@ -116,34 +113,22 @@ def _check_regular(path: Path, mode: int) -> None:
         raise InputError(f"{visible(str(path))}: is {what}, not a file.")
 
 
-FULL_OF_LINKS = frozenset((".venv", "venv", ".git", "node_modules"))
-"""Folders that may be in a working folder that becomes a run's folder; nothing is ever written into them."""
-
-
 def check_links(folder: Path) -> None:
-    """Refuse a folder from which a symbolic link leads out, since writing could follow it.
-
-    Raises:
-        InputError: there is such a link, at any depth outside `FULL_OF_LINKS`.
-    """
+    """Raise InputError if a symbolic link leads out of a folder, at any depth, since writing could follow it."""
     inside = folder.resolve()
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in FULL_OF_LINKS]
         for name in (*folders, *files):
-            path = Path(place, name)
+            path = Path(parent, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise InputError(
                     f"{visible(str(path))}: is a link that leads out of the folder, so nothing is written there; "
-                    "remove it or put a copy of what it leads to in its place."
+                    "remove it, or replace it by a copy of its target."
                 )
 
 
 def on_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk; a power cut could otherwise restore old names.
-
-    Raises:
-        OSError: the disk cannot take it.
-    """
+    """Wait until a file, or a folder's list of names, is on the disk; a power cut could otherwise restore old names."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -163,11 +148,7 @@ def sweep_up(folder: Path) -> None:
 
 
 def own_folder(wanted: Path) -> Path:
-    """Make a new folder for this process: `wanted`, or if it exists, the same name with -2, -3 ...
-
-    Raises:
-        WritingError: none can be made.
-    """
+    """Make a new folder for this process: `wanted`, or if it exists, the same name with -2, -3 ..."""
     folder, number = wanted, 1
     with writing(wanted):
         with suppress(FileExistsError):  # if it is a file, the next mkdir reports it
@@ -190,31 +171,21 @@ def relative(path: Path) -> Path:
 
 def of_the_disk(error: OSError) -> bool:
     """True if the cause is a disk or a folder rather than the program."""
-    return error.errno in (*NO_ROOM, *NO_RIGHT, errno.EFBIG, errno.EIO)
+    return error.errno in DISK_ADVICE
 
 
 def reason(error: OSError) -> str:
     """The message of the system, and what the user can do."""
-    said = error.strerror or str(error)
-    if error.errno in NO_ROOM:
-        return f"{said}; free some space on its disk"
-    if error.errno == errno.EFBIG:
-        return f"{said} for this process; raise that limit (ulimit -f)"
-    if error.errno in NO_RIGHT:
-        return f"{said}; let its folder be written to, or choose another one"
-    if error.errno in NO_FOLDER:
-        return f"{said}; restore its folder"
-    return f"{said}; check its disk"
+    advice = (DISK_ADVICE | FOLDER_ADVICE).get(error.errno or 0, "check its disk")
+    return f"{error.strerror or error}; {advice}"
 
 
 def _is_running(process: int) -> bool:
     """True if another process with this number is running; this process has no unfinished file when it sweeps."""
-    if process == os.getpid():
-        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it belongs to somebody else
+    except PermissionError:  # it belongs to somebody else
         return True
-    return True
+    return process != os.getpid()

@@ -1,7 +1,7 @@
 """Validation of options, whether they are typed, read from a file or given from Python.
 
 An option is a keyword argument of a function or class. Its annotation is its schema: a type, bounds if it has any, and
-in `Says` the words for what it must be.
+`Says`, the description of a valid value.
 """
 
 import difflib
@@ -53,27 +53,22 @@ Names = Annotated[Sequence[str] | None, Says("a list of names, such as [lion,duc
 
 
 def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that do not match the annotations of the function or class that takes them.
+    """Raise InputError unless the options match the annotations of the function or class that takes them.
 
-    Args:
-        group: the key above them, such as `data`; empty for top-level options.
-        takes: the function or class.
-
-    Raises:
-        InputError: a key is unknown or missing, or a value is not of its type or out of its bounds.
+    `group`: the key above the options, such as `data`; empty for top-level options.
     """
     import pydantic  # imported here because predictions start without it
 
-    of = _parameters(takes)
+    prefix, parameters = f"{group}." if group else "", inspect.signature(takes).parameters
     for key in options:
-        if key not in of:
-            raise InputError(f"{_dotted(group, key)}: there is no such key{nearest(str(key), list(of))}.")
+        if key not in parameters:
+            raise InputError(f"{prefix}{key}: there is no such key{nearest(str(key), parameters)}.")
     try:
         _model(takes).__pydantic_validator__.validate_python(dict(options))
     except pydantic.ValidationError as error:
         key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
-        is_ = f"is {briefly(repr(_shown(options[key])))}" if key in options else "is missing"
-        raise InputError(f"{_dotted(group, key)} {is_}; it must be {_says(of[key])}.") from None
+        is_ = f"is {briefly(_shown(options[key]))}" if key in options else "is missing"
+        raise InputError(f"{prefix}{key} {is_}; it must be {_description(parameters[key].annotation)}.") from None
 
 
 def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -97,17 +92,8 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
     return f"; the nearest is {near[0]}" if near else f"; there are {', '.join(right)}"
 
 
-def _dotted(group: str, key: object) -> str:
-    return f"{group}.{key}" if group else str(key)
-
-
-def _shown(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-
-
-@cache
-def _parameters(takes: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(takes).parameters)
+def _shown(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value)
 
 
 @cache
@@ -115,14 +101,15 @@ def _model(takes: Callable[..., Any]) -> Any:
     from pydantic import ConfigDict, create_model
 
     fields: dict[str, Any] = {
-        name: (of.annotation, ... if of.default is of.empty else of.default) for name, of in _parameters(takes).items()
+        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(takes).parameters.items()
     }
     config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model("Options", __config__=config, **fields)
 
 
-def _says(of: inspect.Parameter) -> str:
-    for found in getattr(of.annotation, "__metadata__", ()):
+def _description(annotation: Any) -> str:
+    for found in getattr(annotation, "__metadata__", ()):
         if isinstance(found, Says):
             return str(found)
-    return f"a value of type {getattr(of.annotation, '__name__', of.annotation)}"
+    return f"a value of type {getattr(annotation, '__name__', annotation)}"

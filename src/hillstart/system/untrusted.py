@@ -1,10 +1,9 @@
 """Checks on untrusted files before parsing: bounded size, no code execution.
 
-Nothing here builds the objects that a file describes. Text and pickles are scanned first for the memory they would
-take: at most `MAX_DESCRIPTION_BYTES` in the file and `MAX_ROOM` as objects. Pickles are also scanned for what they do:
-they may only make plain data of few levels, whose dicts have names as keys, and in which only texts and tensors occur
-in two places. Otherwise ten lists, each holding the previous one a hundred times, would take for ever to print, and
-integer keys could be chosen so that building a dict takes hours.
+Text and pickles are scanned before any object is built: they may have `MAX_DESCRIPTION_BYTES` in the file and
+`MAX_OBJECT_BYTES` as Python objects. A pickle may only make plain data of few levels, with names as keys of dicts, in
+which only texts and tensors occur twice. Otherwise ten lists, each holding the previous one a hundred times, would take
+for ever to print, and integer keys could be chosen so that building a dict takes hours.
 """
 
 import json
@@ -21,28 +20,22 @@ from hillstart.system.files import open_regular
 
 # The JSON in a model file or the pickle in a checkpoint: 16 starts need a few kilobytes, a hundred thousand 5 MB.
 MAX_DESCRIPTION_BYTES = 8 << 20
-# Either as Python objects, by the estimate below; a hundred thousand starts need 78 MiB.
-MAX_ROOM = 96 << 20
-MAX_DIRECTORY_BYTES = 1 << 20
-"""The directory at the end of the zip that a checkpoint is; it has an entry for each tensor."""
+MAX_OBJECT_BYTES = 96 << 20  # by the estimates below; a hundred thousand starts need 78 MiB
+MAX_DIRECTORY_BYTES = 1 << 20  # the directory at the end of a checkpoint, a zip with an entry for each tensor
 MAX_DEPTH = 16
-LONGEST = 200
-"""Characters of another library's message that an error of ours repeats."""
+MAX_YAML_BYTES = 1 << 18  # the options of a run take some kilobytes
+MAX_MESSAGE = 200  # characters of another library's message that an error of ours repeats
 
 
-def briefly(said: object) -> str:
+def briefly(message: object) -> str:
     """Shorten another library's message, which may repeat bytes of a file, to printable text."""
-    words = " ".join(str(said).split()).rstrip(".")
-    plain = "".join(c if c.isprintable() else "?" for c in words[: LONGEST + 1])
-    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."
+    words = " ".join(str(message).split()).rstrip(".")
+    plain = "".join(c if c.isprintable() else "?" for c in words[: MAX_MESSAGE + 1])
+    return plain if len(plain) <= MAX_MESSAGE else f"{plain[:MAX_MESSAGE]} ..."
 
 
 def opened(path: Path) -> BinaryIO:
-    """Open a model file or checkpoint.
-
-    Raises:
-        InputError: there is no such file, or it cannot be read.
-    """
+    """Open a model file or checkpoint. Raises InputError if it is missing or cannot be read."""
     try:
         str(path).encode()
     except UnicodeError:  # safetensors and torch could not open it
@@ -60,15 +53,11 @@ def refusal(path: Path, wrong: str) -> InputError:
 
 # ---------------------------------------------------------------- YAML, JSON
 
-MAX_YAML_BYTES = 1 << 18
-"""The options of a run; they take some kilobytes."""
-
 
 def yaml_text(path: Path) -> str:
     """Read a file of options of bounded size and without aliases: ten levels of aliases can make a billion values.
 
-    Raises:
-        InputError: it cannot be read, is too large, or holds an alias.
+    Raises InputError if it is too large, holds an alias or cannot be read.
     """
     import yaml  # type: ignore[import-untyped] # predictions need no YAML
 
@@ -86,17 +75,13 @@ def yaml_text(path: Path) -> str:
     return text
 
 
-# A lower bound of what a character of JSON adds to the Python objects: the list or dict that it begins, the value that
-# follows it, or half of a text.
-_SIGNS = (("[", 100), ("{", 350), (",", 40), ('"', 32))
+# Bytes that a character of JSON adds to the Python objects at least: for the list or dict that it begins, the value
+# that follows it, or half of a text.
+_BYTES_OF = (("[", 100), ("{", 350), (",", 40), ('"', 32))
 
 
 def header(path: Path) -> dict[str, Any]:
-    """Read the header of a safetensors file.
-
-    Raises:
-        InputError: it is missing or too large, or there is no such file.
-    """
+    """Read the header of a safetensors file. Raises InputError if it is missing, damaged or too large."""
     with opened(path) as file:
         length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
         found = parsed(path, file.read(length)) if length <= min(size - 8, MAX_DESCRIPTION_BYTES) else None
@@ -108,8 +93,7 @@ def header(path: Path) -> dict[str, Any]:
 def parsed(path: Path, text: str | bytes) -> Any:
     """Parse JSON strictly: no duplicate names, no NaN, no numbers of 2^64 or more.
 
-    Raises:
-        InputError: it is not valid, or would take too much memory.
+    Raises InputError if it is not valid or would take too much memory.
     """
 
     def number(digits: str) -> int | float:
@@ -118,16 +102,16 @@ def parsed(path: Path, text: str | bytes) -> Any:
             raise ValueError("number too large")
         return value
 
-    def named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
             raise ValueError("duplicate name")
         return found
 
     try:
         text = text if isinstance(text, str) else text.decode()
-        if sum(text.count(sign) * room for sign, room in _SIGNS) > MAX_ROOM:
+        if sum(text.count(character) * size for character, size in _BYTES_OF) > MAX_OBJECT_BYTES:
             raise refusal(path, "its description is longer than that of any run")
-        return json.loads(text, parse_int=number, parse_float=number, parse_constant=number, object_pairs_hook=named)
+        return json.loads(text, parse_int=number, parse_float=number, parse_constant=number, object_pairs_hook=unique)
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -136,7 +120,7 @@ def parsed(path: Path, text: str | bytes) -> Any:
 
 # ---------------------------------------------------------------- checkpoints
 
-# The end of a zip by torch: length and position of the directory, which is right before it, and no comment.
+# The end of a zip as torch writes it: length and position of the directory, which is right before it, and no comment.
 _END = struct.Struct("<4s36x2Q4s4xQ4x4s18x")
 
 
@@ -144,11 +128,8 @@ def check_checkpoint(path: Path, file: BinaryIO) -> None:
     """Check that a file is an undamaged zip as torch writes it, and that its pickle builds only plain data.
 
     torch unpacks compressed entries, ignores checksums, and finds the directory and names in it differently from
-    zipfile. A file in which zipfile could see other entries than torch is refused.
-
-    Raises:
-        InputError: it asks for something that no checkpoint does.
-        Exception: any other class, for damaged files.
+    zipfile. A file in which zipfile could see other entries than torch is refused. Raises InputError for a pickle that
+    does what no checkpoint does, and any class for a damaged file.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(size - _END.size)
@@ -177,10 +158,10 @@ def check_checkpoint(path: Path, file: BinaryIO) -> None:
         _check_pickle(path, archive.read(pickled))
 
 
-# The only globals in the pickle of a checkpoint. torch allows more, some of which allocate as much as they are told to.
+# The only globals in the pickle of a checkpoint. torch allows others that allocate as much memory as a file asks for.
 _EMPTY, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 _STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_NAMES = {_EMPTY, _TENSOR, *(f"torch {kind}Storage" for kind in _STORAGES)}
+_GLOBALS = {_EMPTY, _TENSOR, *(f"torch {kind}Storage" for kind in _STORAGES)}
 
 # The only opcodes: `_KEYS` make possible keys of a dict, `_MADE` and `_GROWN` combine what is on the stack.
 _KEYS = {"GLOBAL", "BINUNICODE", "BININT", "BININT1", "BININT2", "NONE", "NEWTRUE", "NEWFALSE"}
@@ -191,7 +172,7 @@ _MADE = {
 }
 _GROWN = {"APPEND", "APPENDS", "SETITEM", "SETITEMS"}
 _ALLOWED = {"PROTO", "MARK", "STOP"} | _KEYS | _PUT | _GET | _MADE | _GROWN
-_ROOM = 80  # bytes that an opcode adds to the objects at least, beside its number or text
+_OPCODE_BYTES = 80  # that an opcode adds to the objects at least, beside its number or text
 
 
 class _Item(NamedTuple):
@@ -209,45 +190,41 @@ class _Item(NamedTuple):
 def _check_pickle(path: Path, pickled: bytes) -> None:
     stack, below = list[_Item](), list[list[_Item]]()
     memo: dict[Any, _Item] = {}
-    room = 0
-    for code, value, _ in pickletools.genops(pickled):
-        does = code.name
-        wrong = does if does not in _ALLOWED else value
-        if wrong is does or (does == "GLOBAL" and value not in _NAMES) or (does == "PROTO" and value != 2):
+    size = 0
+    for opcode, value, _ in pickletools.genops(pickled):
+        name = opcode.name
+        wrong = name if name not in _ALLOWED else value
+        if wrong is name or (name == "GLOBAL" and value not in _GLOBALS) or (name == "PROTO" and value != 2):
             raise InputError(f"{path} asks for {wrong!r:.50}, as no checkpoint does; give one that a run wrote.")
-        room += _ROOM + sys.getsizeof(value)
-        if room > MAX_ROOM:
+        size += _OPCODE_BYTES + sys.getsizeof(value)
+        if size > MAX_OBJECT_BYTES:
             raise refusal(path, "its description is longer than that of any run")
-        if does == "MARK":
+        if name == "MARK":
             below.append(stack)
             stack = []
-        elif does in _KEYS:
+        elif name in _KEYS:
             stack.append(_Item(name=str(value), repeats=True))
-        elif does in _PUT:
+        elif name in _PUT:
             memo[value] = stack[-1]
-        elif does in _GET:
+        elif name in _GET:
             if not memo[value].repeats:
                 raise refusal(path, "it holds the same list or dict in two places")
             stack.append(memo[value])
-        elif does in _MADE | _GROWN:
-            takes = code.stack_before
+        elif name in _MADE | _GROWN:
+            takes, items = opcode.stack_before, list[_Item]()
             if pickletools.markobject in takes:
-                items, stack = stack, below.pop()
-                items = [stack.pop() for _ in takes[: takes.index(pickletools.markobject)]] + items
-            else:
-                items = stack[len(stack) - len(takes) :]
-                del stack[len(stack) - len(takes) :]
-            stack.append(_together(path, does, items))
+                takes, items, stack = takes[: takes.index(pickletools.markobject)], stack, below.pop()
+            stack.append(_combined(path, name, [stack.pop() for _ in takes][::-1] + items))
 
 
-def _together(path: Path, does: str, items: list[_Item]) -> _Item:
-    """The result of an opcode of a pickle for these items."""
-    if does in ("SETITEM", "SETITEMS") and any(key.name is None for key in items[1::2]):
+def _combined(path: Path, opcode: str, items: list[_Item]) -> _Item:
+    """The object that an opcode makes of these items, of which the first grows if it is one of `_GROWN`."""
+    if opcode in ("SETITEM", "SETITEMS") and any(key.name is None for key in items[1::2]):
         raise refusal(path, "it holds a dict whose keys are not names")
-    called = items[0].name if does == "REDUCE" else None
-    if does == "REDUCE" and called != _TENSOR and (called != _EMPTY or items[1].depth):
+    called = items[0].name if opcode == "REDUCE" else None
+    if opcode == "REDUCE" and called != _TENSOR and (called != _EMPTY or items[1].depth):
         raise refusal(path, "it holds more than plain data")
-    grown = items.pop(0).depth if does in _GROWN else 0
+    grown = items.pop(0).depth if opcode in _GROWN else 0
     depth = max((item.depth + 1 for item in items), default=0)
     if depth > MAX_DEPTH:
         raise refusal(path, "its lists are nested too deeply")
