@@ -36,29 +36,28 @@ def parser() -> ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="comma-separated, with a line of headings")
-    parser.add_argument("--top", type=_whole, metavar="K", help="show the K most likely classes")
+    parser.add_argument("--top", type=number(int, 1, 1 << 30), metavar="K", help="show the K most likely classes")
     parser.add_argument(
-        "--unsure-below", type=_share, default=UNSURE_BELOW, metavar="SHARE",
+        "--unsure-below", type=number(float, 0, 1), default=UNSURE_BELOW, metavar="SHARE",
         help="call an answer unsure when a smaller share of the starts gives it (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     return parser
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)
+def number(kind: type[float], low: float, high: float) -> Callable[[str], float]:
+    """A type of an argument: a number from `low` to `high`."""
 
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number from {low} to {high}")
+        return value
 
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return share
+    return parse
 
 
 def main() -> None:
