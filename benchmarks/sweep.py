@@ -5,7 +5,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -46,9 +46,11 @@ class Nothing:
         self.alone += 1
         return 0.0
 
-    def together(self, cfgs: Sequence[DictConfig]) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
-        self.packs.append(len(cfgs))
-        for index in range(len(cfgs)):
+    def together(
+        self, cfgs: Iterable[DictConfig], done: Collection[int]
+    ) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
+        self.packs.append(sum(1 for _ in cfgs))
+        for index in range(self.packs[-1]):
             yield index, lambda cfg: 0.0
 
 
