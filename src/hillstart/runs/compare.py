@@ -148,16 +148,11 @@ def read_sample(folder: Path, on: str) -> Sample:
     """Read one side of a comparison from the folder of a run or the root of a multirun.
 
     Raises:
-        InputError: there is no such folder, a file is missing or damaged, or fewer than two starts did not diverge.
+        InputError: a file is missing or damaged, or fewer than two starts did not diverge.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; give that of a run (outputs/DATE/TIME).")
-    path = folder / "starts.csv"
+    record, path = RunRecord(folder), folder / "starts.csv"
     if not path.is_file():
-        raise InputError(f"{path} is missing, so {folder} is not the folder of a run that has measured its starts.")
-    record = RunRecord(folder)
-    if not record.starts:
-        raise InputError(f"{path} holds no start.")
+        raise InputError(f"{path}: there is no such file; give the folder of a run (outputs/DATE/TIME).")
     values = [
         _finite(getattr(row.result, on), f"{path}: row {number}: {on}")
         for number, row in enumerate(record.starts, 1)
