@@ -28,8 +28,11 @@ def test_the_answer_is_that_of_the_classifier(classifier: Classifier, port: int)
         assert (status, headers["Content-Type"]) == (200, "application/json")
         keys = ["label", "probability", "probabilities", "agreement", "unsure", "opinions", "calibrated"]
         assert list(answer) == keys and answer["calibrated"] is False  # this model has no temperature
-        assert [answer[key] for key in ("label", "agreement", "unsure")] == [
-            expected.label, expected.agreement, expected.unsure]  # fmt: skip
+        assert (answer["label"], answer["agreement"], answer["unsure"]) == (
+            expected.label,
+            expected.agreement,
+            expected.unsure,
+        )
         assert answer["probability"] == pytest.approx(expected.probability, abs=1e-6)
         assert list(answer["probabilities"]) == list(expected.probabilities)
         assert [(o["seed"], o["label"]) for o in answer["opinions"]] == [(o.seed, o.label) for o in expected.opinions]

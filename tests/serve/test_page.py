@@ -29,8 +29,8 @@ for (const kind of ["dragover", "drop"])
 """
 
 
-PASTE = DROP.replace("DragEvent", "ClipboardEvent").replace("dataTransfer", "clipboardData").replace(
-    '["dragover", "drop"]', '["paste"]')  # fmt: skip
+PASTE = DROP.replace("DragEvent", "ClipboardEvent").replace("dataTransfer", "clipboardData")
+PASTE = PASTE.replace('["dragover", "drop"]', '["paste"]')
 
 
 class Page:

@@ -32,8 +32,8 @@ def parser() -> ArgumentParser:
         ("unsure-below", float, 0, 1, UNSURE_BELOW, "the share of the starts below which an answer is called unsure"),
     ]
     for name, kind, low, high, default, what in numbers:
-        about = {"default": default, "metavar": "NUMBER", "help": f"{what} (%(default)s)"}
-        parser.add_argument(f"--{name}", type=number(kind, low, high), **about)
+        form, what = number(kind, low, high), f"{what} (%(default)s)"
+        parser.add_argument(f"--{name}", type=form, default=default, metavar="NUMBER", help=what)
     return parser
 
 

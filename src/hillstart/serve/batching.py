@@ -39,16 +39,15 @@ CLOSE = {"Connection": "close"}
 BUSY, LATER = (503, "too many pictures wait; try again in a second."), {"Retry-After": "1"}
 
 
+Gone = Callable[[], Awaitable[bool]]
+
+
 class RefusedError(Exception):
     """A refused request: HTTP status, a sentence for the client, headers."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None):
         super().__init__(sentence)
         self.status, self.headers = status, headers or {}
-
-
-async def _stays() -> bool:
-    return False
 
 
 class Quota:
@@ -139,9 +138,7 @@ class Service:
         blank = torch.zeros(p.channels, p.size, p.size, dtype=torch.uint8)
         self._networks.submit(self._answers, [blank]).result()  # warm-up: the first forward pass of a process is slow
 
-    async def answer(
-        self, parts: AsyncIterable[bytes], client: str = "", gone: Callable[[], Awaitable[bool]] = _stays
-    ) -> str:
+    async def answer(self, parts: AsyncIterable[bytes], client: str = "", gone: Gone | None = None) -> str:
         """Return the JSON of the prediction for one picture.
 
         Args:
@@ -192,7 +189,7 @@ class Service:
         """The refusal of a body of more than `max_bytes`."""
         return RefusedError(413, f"the file is too large; send one of at most {self.max_bytes / 1e6:g} MB.", CLOSE)
 
-    async def _answer(self, picture: bytes, client: str, gone: Callable[[], Awaitable[bool]]) -> str:
+    async def _answer(self, picture: bytes, client: str, gone: Gone | None) -> str:
         small = min(SMALL_PIXELS, self.max_pixels)
         try:
             pixels = await self._decoded(self._small, picture, small, client, gone)
@@ -213,11 +210,11 @@ class Service:
         picture: bytes,
         max_pixels: int,
         client: str,
-        gone: Callable[[], Awaitable[bool]],
+        gone: Gone | None,
     ) -> Tensor:
         turns, threads = by
         async with turns.turn(client):
-            if await gone():
+            if gone and await gone():
                 raise RefusedError(499, "the client has left.")
             preprocessing, loop = self.classifier.preprocessing, asyncio.get_running_loop()
             return await loop.run_in_executor(threads, read_picture, picture, preprocessing, max_pixels)
