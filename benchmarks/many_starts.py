@@ -49,12 +49,13 @@ def engine_share(device: torch.device, starts: int, epochs: int, repeats: int, *
     """Seconds of a run, of the engine in it, and of the difference repeat by repeat."""
     run = Run(options(device, f"starts={starts}", f"trainer.max_epochs={epochs}", *chosen), device)
     run.seconds(replace(run.spec, starts=run.spec.starts[:WARM]))
-    timed: dict[str, list[float]] = {"experiment.run": [], "the engine in it": [], "what a run adds": []}
+    whole, engine = list[float](), list[float]()
     for _ in range(repeats):
         with engine_seconds(device) as calls:
-            taken = run.seconds()
-        for values, value in zip(timed.values(), (taken, sum(calls), taken - sum(calls)), strict=True):
-            values.append(value)
+            whole.append(run.seconds())
+        engine.append(sum(calls))
+    added = [run_seconds - sum_of_calls for run_seconds, sum_of_calls in zip(whole, engine, strict=True)]
+    timed = {"experiment.run": whole, "the engine in it": engine, "what a run adds": added}
     rows = [{"what": name} | spread(values, "seconds") for name, values in timed.items()]
     return Part(f"{starts} starts, epochs: {epochs}", rows, {"repeats": repeats})
 

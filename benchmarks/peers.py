@@ -59,10 +59,10 @@ class Contestant(NamedTuple):
     epochs: int = 1
 
 
-def _network(w: Iterable[Tensor], b: Iterable[Tensor], like: Network) -> Network:
-    return Network(
-        [t.detach().float().cpu() for t in w], [t.detach().float().cpu() for t in b], like.activation, like.cost
-    )
+def float64(w: Iterable[Tensor], b: Iterable[Tensor], like: Network) -> Network:
+    """A network of these weights and biases on the CPU, to be compared with others."""
+    w, b = ([t.detach().cpu().double() for t in of] for of in (w, b))
+    return Network(w, b, like.activation, like.cost)
 
 
 # ---------------------------------------------------------------- Lightning
@@ -109,7 +109,7 @@ class Ordinary(pl.LightningModule):
 
     def network(self, like: Network) -> Network:
         """Its weights and biases as a network of one start."""
-        return _network((l.weight.T[None] for l in self.linear), (l.bias[None] for l in self.linear), like)
+        return float64((l.weight.T[None] for l in self.linear), (l.bias[None] for l in self.linear), like)
 
 
 def bare_trainer(device: torch.device, epochs: int, **options: Any) -> pl.Trainer:
@@ -176,7 +176,7 @@ def scikit_learn(task: Task) -> Contestant:
 
     def ends() -> Network:
         w, b = ([torch.from_numpy(t)[None] for t in tensors] for tensors in (model.coefs_, model.intercepts_))
-        return _network(w, b, network)
+        return float64(w, b, network)
 
     return Contestant(functools.partial(model.partial_fit, x, y), ends)
 
@@ -205,7 +205,7 @@ def torch_vmap(task: Task, compiled: bool = False) -> Contestant:
 
     def ends() -> Network:
         of = list(parameters.values())
-        return _network([t.transpose(1, 2) for t in of[::2]], of[1::2], task.network)
+        return float64([t.transpose(1, 2) for t in of[::2]], of[1::2], task.network)
 
     return Contestant(run, ends)
 
@@ -239,7 +239,7 @@ def jax_vmap(task: Task) -> Contestant:
 
     def ends() -> Network:
         w, b = zip(*([torch.tensor(jax.device_get(t)) for t in layer] for layer in state["layers"]), strict=True)
-        return _network(w, b, task.network)
+        return float64(w, b, task.network)
 
     return Contestant(run, ends)
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.peers import PEERS, Contestant, Maker, Task, bare_trainer
+from benchmarks.peers import PEERS, Contestant, Maker, Task, bare_trainer, float64
 from benchmarks.runs import noise
 from benchmarks.timing import Part, Row, in_turns, seconds, spread
 from hillstart.data.batches import MiniBatches
@@ -137,10 +137,8 @@ class Match:
         pictures = CHECKED * self.batch
         contestant = self.make(name, starts, pictures, epochs=1)
         contestant.run()
-        found = contestant.network()
-        found = Network(
-            [w.cpu().double() for w in found.w], [b.cpu().double() for b in found.b], found.activation, found.cost
-        )
+        network = contestant.network()
+        found = float64(network.w, network.b, network)
         exact, (_, x, y) = self._network(found.starts, torch.float64), self._pictures(pictures)
         x, y = x.cpu().double(), y.cpu().double()
         for xb, yb in zip(x.split(self.batch), y.split(self.batch), strict=True):
@@ -185,5 +183,5 @@ class Match:
             share = {"fraction_of_peak": rate * flops(self.sizes) / peak}
             rows.append(row | rates | share)
         for row in rows:
-            row["hillstart_is_faster"] = rows[0]["net_samples_per_second"] / row["net_samples_per_second"]
+            row["speedup_of_hillstart"] = rows[0]["net_samples_per_second"] / row["net_samples_per_second"]
         return rows, peak

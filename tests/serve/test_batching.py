@@ -1,12 +1,11 @@
 """Pictures become answers: in batches, in turns, within limits."""
 
 import asyncio
-import json
 import os
 import re
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.inference.classifier import Classifier
 from hillstart.serve import batching
-from hillstart.serve.batching import Service
+from hillstart.serve.batching import Quota, Service
 from serving import Client, Held, encoded, head, once, picture, running, until
 
 
@@ -80,17 +79,23 @@ def test_a_bad_picture_hurts_nobody_else(classifier: Classifier, port: int, capl
     assert not caplog.records
 
 
-def test_a_full_queue_says_when_to_come_again(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(classifier, monkeypatch, waiting=2)
-    with running(held.service) as (port, _), ThreadPoolExecutor(2) as clients, Client(port) as late:
-        early = [clients.submit(once, port, picture(k)) for k in range(2)]
-        until(lambda: held.service.unanswered.used == 2)
-        status, headers, answer = late(picture(2))
-        assert (status, headers["Retry-After"]) == (503, "1")
-        assert "try again" in answer["error"]
+def test_one_client_has_its_share_of_what_waits_and_hears_when_to_come_again(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = Quota(4)
+    quota.add("greedy", 3)
+    assert quota.exhausted("greedy") and not quota.exhausted("modest")
+    quota.add("modest", 1)
+    assert quota.exhausted("modest")
+    held = Held(classifier, monkeypatch, waiting=4)
+    with running(held.service) as (port, _), ThreadPoolExecutor(3) as clients, Client(port) as late:
+        early = [clients.submit(once, port, picture(k)) for k in range(3)]
+        until(lambda: held.service.unanswered.used == 3)
+        status, headers, answer = late(picture(3))
+        assert (status, headers["Retry-After"]) == (503, "1") and "try again" in answer["error"]
         held.go.set()
-        assert [future.result()[0] for future in early] == [200, 200]
-        assert late(picture(2))[0] == 200
+        assert [future.result()[0] for future in early] == [200, 200, 200]
+        assert late(picture(3))[0] == 200
 
 
 def test_all_that_is_received_is_bounded_too(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,32 +182,6 @@ def test_clients_take_turns() -> None:
 
     asyncio.run(main())
     assert order == ["b", "a1", "a1"]
-
-
-def test_one_client_has_its_share_of_what_waits(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(classifier, monkeypatch, waiting=4)
-
-    async def parts() -> AsyncIterator[bytes]:
-        yield picture(1)
-
-    async def main() -> None:
-        early = [asyncio.create_task(held.service.answer(parts(), "greedy")) for _ in range(3)]
-        while held.service.unanswered.used < 3:
-            await asyncio.sleep(0)
-        with pytest.raises(batching.RefusedError) as refused:
-            await held.service.answer(parts(), "greedy")
-        assert refused.value.status == 503
-        other = asyncio.create_task(held.service.answer(parts(), "modest"))
-        while held.service.unanswered.used < 4:
-            await asyncio.sleep(0)
-        held.go.set()
-        assert len({json.loads(await one)["label"] for one in [*early, other]}) == 1
-        held.service.received.limit = len(picture(1))
-        with pytest.raises(batching.RefusedError) as refused:
-            await held.service.answer(parts(), "greedy")
-        assert (refused.value.status, refused.value.headers["Connection"]) == (503, "close")
-
-    asyncio.run(main())
 
 
 def test_the_wait_for_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch, held: Held) -> None:

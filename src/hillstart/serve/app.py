@@ -52,7 +52,7 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
     """
     routes = [Route("/predict", _predict, methods=["POST"]), Route("/health", _health)]
     routes += [Route(path, _page) for path in PAGE]
-    middleware = [Middleware(Guard, hosts=hosts, origins=origins)]
+    middleware = [Middleware(Guard, allowed_hosts=[*hosts], www_redirect=False)]
     if origins:
         cors = Middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], expose_headers=["Retry-After"]
@@ -60,7 +60,7 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
         middleware.append(cors)
     errors = (InputError, RefusedError, HTTPException, ClientDisconnect, Exception)
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=dict.fromkeys(errors, _refuse))
-    app.state.service, app.state.model = service, model
+    app.state.service, app.state.model, app.state.origins = service, model, origins
     return app
 
 
@@ -154,13 +154,9 @@ class EarlyResponse(Response):
 class Guard(TrustedHostMiddleware):
     """Refuses unknown host names and, before reading the body, pictures that a page of another site sends."""
 
-    def __init__(self, app: Any, hosts: Sequence[str], origins: Sequence[str]):
-        super().__init__(app, allowed_hosts=[*hosts], www_redirect=False)
-        self._origins = origins
-
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = Headers(scope=scope)
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, self._origins):
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, scope["app"].state.origins):
             sentence = "pages of other sites may not send pictures here; --allow-origin lists those that may."
             refusal = await _refuse(Request(scope), RefusedError(403, sentence, CLOSE))
             await refusal(scope, receive, send)
