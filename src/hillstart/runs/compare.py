@@ -103,9 +103,8 @@ NOT_COMPARED = ("hydra", "logger", "resume")  # where a run wrote, not how it wa
 NOT_WHICH_PICTURES = ("data.augment", "data.normalise")  # they do not change which pictures validate
 
 
-@dataclass(frozen=True)
 class Sample:
-    """One side of a comparison.
+    """One side of a comparison: the folder of a run or the root of a multirun, and one column of its starts.
 
     Attributes:
         values: the compared column, of the starts that did not diverge.
@@ -116,19 +115,42 @@ class Sample:
         costs: the kinds of cost of its starts; empty if not known.
         raced: whether it was trained with `stop.race`.
         tests: test accuracies of the chosen start and of the vote, if known.
+
+    Raises:
+        InputError: a file is missing or damaged, or fewer than two starts did not diverge.
     """
 
-    folder: Path
-    values: Float[np.ndarray, " n"]
-    diverged: int
-    finished: bool
-    grid: bool
-    options: dict[str, str]
-    pictures: dict[str, str]
-    validated_on: dict[str, list[str]]
-    costs: list[str]
-    raced: bool
-    tests: dict[str, float | None]
+    def __init__(self, folder: Path, on: str):
+        self.folder, record, path = folder, RunRecord(folder), folder / "starts.csv"
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; give the folder of a run (outputs/DATE/TIME).")
+        values = [
+            _finite(getattr(row.result, on), f"{path}: row {number}: {on}")
+            for number, row in enumerate(record.starts, 1)
+            if not row.result.diverged
+        ]
+        starts = [row.result.start for row in record.starts]
+        if len(values) < 2:
+            raise InputError(
+                f"{folder}: {len(values)} of {len(starts)} starts did not diverge; a spread needs at least two."
+            )
+        self.values, self.diverged, self.finished = np.array(values), len(starts) - len(values), record.finished
+        self.grid = len({start.seed for start in starts}) < len(starts) or bool(varying(starts))
+        options = _joined(job.options for job in record.jobs)
+        self.options = {key: value for key, value in options.items() if key.split(".")[0] not in NOT_COMPARED}
+        self.raced = options.get("stop.race", "null") != "null"
+        summaries = [job.summary for job in record.jobs if job.summary] or [record.summary]
+        of_data = (key for key in options if key.startswith("data.") and key not in NOT_WHICH_PICTURES)
+        self.pictures = {key: options[key] for key in of_data}
+        self.pictures |= _joined({key: of[key] for key in ("classes", "pictures") if key in of} for of in summaries)
+        self.validated_on = defaultdict[str, set[str]](set)
+        for summary in summaries:
+            if isinstance(of := summary.get("validated_on"), dict):
+                self.validated_on[str(of.get("shape"))].add(str(of.get("sha256")))
+        costs = {str(summary["cost"]) for summary in summaries if summary.get("cost")}
+        self.costs = sorted(costs or {*filter(None, options.get("network.cost", "").split(", "))})
+        tests = {name: record.summary.get(name) for name in TESTS}
+        self.tests = {k: v if v is None else _finite(v, f"{folder}/summary.json: {k}") for k, v in tests.items()}
 
     def row(self) -> dict[str, Any]:
         """The spread of the values, the test accuracies and how many starts diverged, as plain data."""
@@ -142,53 +164,6 @@ class Sample:
             **{name: spread[name] for name in SPREAD},
             **self.tests,
         }
-
-
-def read_sample(folder: Path, on: str) -> Sample:
-    """Read one side of a comparison from the folder of a run or the root of a multirun.
-
-    Raises:
-        InputError: a file is missing or damaged, or fewer than two starts did not diverge.
-    """
-    record, path = RunRecord(folder), folder / "starts.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; give the folder of a run (outputs/DATE/TIME).")
-    values = [
-        _finite(getattr(row.result, on), f"{path}: row {number}: {on}")
-        for number, row in enumerate(record.starts, 1)
-        if not row.result.diverged
-    ]
-    if len(values) < 2:
-        raise InputError(
-            f"{folder}: {len(values)} of {len(record.starts)} starts did not diverge; a spread needs at least two."
-        )
-    summaries = [job.summary for job in record.jobs if job.summary] or [record.summary]
-    options = _joined(job.options for job in record.jobs)
-    options = {key: value for key, value in options.items() if key.split(".")[0] not in NOT_COMPARED}
-    pictures = {
-        key: value for key, value in options.items() if key.startswith("data.") and key not in NOT_WHICH_PICTURES
-    }
-    pictures |= _joined({key: of[key] for key in ("classes", "pictures") if key in of} for of in summaries)
-    validated_on = defaultdict[str, set[str]](set)
-    for summary in summaries:
-        if isinstance(of := summary.get("validated_on"), dict):
-            validated_on[str(of.get("shape"))].add(str(of.get("sha256")))
-    costs = {str(summary["cost"]) for summary in summaries if summary.get("cost")}
-    starts = [row.result.start for row in record.starts]
-    tests = {name: record.summary.get(name) for name in TESTS}
-    return Sample(
-        folder=folder,
-        values=np.array(values),
-        diverged=len(starts) - len(values),
-        finished=record.finished,
-        grid=len({start.seed for start in starts}) < len(starts) or bool(varying(starts)),
-        options=options,
-        pictures=pictures,
-        validated_on={shape: sorted(found) for shape, found in validated_on.items()},
-        costs=sorted(costs or {*filter(None, options.get("network.cost", "").split(", "))}),
-        raced=options.get("stop.race", "null") != "null",
-        tests={k: v if v is None else _finite(v, f"{folder}/summary.json: {k}") for k, v in tests.items()},
-    )
 
 
 def _finite(value: Any, what: str) -> float:
@@ -245,9 +220,9 @@ def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
     """Compare run B with run A by one column of their starts.
 
     Raises:
-        InputError: as `read_sample`; or their costs are of different kinds.
+        InputError: as `Sample`; or their costs are of different kinds.
     """
-    a, b = read_sample(A, on), read_sample(B, on)
+    a, b = Sample(A, on), Sample(B, on)
     kinds = sorted({*a.costs, *b.costs})
     if on.endswith("cost") and len(kinds) > 1:
         raise InputError(
