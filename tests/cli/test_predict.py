@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -341,14 +340,3 @@ def test_a_terminal_has_a_bar_below_the_answers_and_a_pipe_has_none(
     text = shown.decode()
     assert "3/3" in text and "━" in text
     assert all(str(photos / name) in text for name in ("a.png", "b.jpg", "below/c.png"))
-
-
-def test_a_model_of_other_channels_takes_any_picture(run: Run, photos: Path, tmp_path: Path) -> None:
-    for channels in (1, 3):
-        model_file.save(tmp_path / "other.safetensors", model(channels=channels))
-        Image.fromarray(np.full((9, 9), 77, np.uint8)).save(tmp_path / "grey.png")
-        Image.fromarray(np.full((9, 9, 3), 77, np.uint8)).save(tmp_path / "colour.png")
-        grey, colour = (
-            run(tmp_path / name, "--json", of=tmp_path / "other.safetensors") for name in ("grey.png", "colour.png")
-        )
-        assert json.loads(grey.out)["probabilities"] == json.loads(colour.out)["probabilities"]

@@ -84,16 +84,3 @@ def test_packages_and_models_that_are_missing_are_named(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     end = ran(serve.main, monkeypatch, capsys, tmp_path)
     assert end.code == 2 and "pip install 'hillstart[serve]'" in end.err
-
-
-@pytest.mark.slow
-def test_it_needs_neither_lightning_nor_hydra(tmp_path: Path) -> None:
-    code = """
-import sys
-from hillstart.serve import app
-from hillstart.inference.loading import load
-app.server(app.application(app.Service(load(sys.argv[1])), "model"))
-print({"lightning", "pytorch_lightning", "hydra", "torchvision"} & set(sys.modules))
-"""
-    command = [sys.executable, "-c", code, str(write_model(tmp_path / "network.safetensors"))]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
