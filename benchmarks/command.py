@@ -1,10 +1,9 @@
-"""`scripts/bench.py`: what was asked for is measured section by section, shown as tables and written as JSON."""
+"""`scripts/bench.py`: measures the sections that were asked for, shows tables, and writes all figures as JSON."""
 
 import json
 import logging
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,24 +11,33 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from benchmarks import many_starts, predicting, seeds, serving, speed, sweep
+from benchmarks.timing import Part
 from hillstart.cli.train import EXPECTED_WARNINGS
 from hillstart.system.console import end
 from hillstart.system.errors import InputError
 from hillstart.system.files import replacing
 from hillstart.system.machine import processor
 
-SECTIONS: dict[str, Callable[[Console, torch.device, bool], Any]] = {
-    "starts": many_starts.section,
-    "sweep": sweep.section,
-    "seeds": seeds.section,
-    "predict": predicting.section,
-    "serve": serving.section,
+SECTIONS: dict[str, Any] = {
+    "speed": speed,
+    "starts": many_starts,
+    "sweep": sweep,
+    "seeds": seeds,
+    "predict": predicting,
+    "serve": serving,
 }
-"""Those beside `speed`; in the JSON each has its own name as key."""
-PACKAGES = ("hillstart", "torch", "lightning", "scikit-learn", "jax")
-MODULES = {"scikit-learn": "sklearn"}
+"""Modules with a function `measure`, whose keyword arguments are the size of its work, and a smaller size, `QUICK`."""
+PACKAGES = {
+    "hillstart": "hillstart",
+    "torch": "torch",
+    "lightning": "lightning",
+    "scikit-learn": "sklearn",
+    "jax": "jax",
+}
 
 ABOUT = """How fast, each number beside a peer of the same run. speed: the engine, the path through Lightning and six
 peers, as shares of the machine's matrix-product peak. starts: what a run adds to the engine, and how time and memory
@@ -41,39 +49,57 @@ def main() -> None:
     """`scripts/bench.py`."""
     parser = ArgumentParser(description=ABOUT)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--only", nargs="+", choices=["speed", *SECTIONS], help="these sections; without it, all")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections; without it, all")
     parser.add_argument("--json", type=Path, help="also write machine, versions, peak, rows and sections to this file")
     parser.add_argument(
         "--quick", action="store_true", help="all of it smaller; without --only, speed alone, in two minutes"
     )
     options = parser.parse_args()
-    device, chosen = torch.device(options.device), options.only or ["speed", *([] if options.quick else SECTIONS)]
+    device, chosen = torch.device(options.device), options.only or (["speed"] if options.quick else SECTIONS)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no CUDA device here")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for expected in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", expected)
 
-    peak, console = speed.peak_flops(device), Console(width=110)
-    console.print(f"matrix-product peak, float32: {peak / 1e9:.0f} GFLOP/s on {machine(device)}")
-    rows: list[dict[str, Any]] = []
-    if "speed" in chosen:
-        rows, peak = speed.section(console, device, options.quick, peak)
-    found: dict[str, Any] = {
-        "machine": machine(device),
-        "versions": {name: version(name) for name in PACKAGES if find_spec(MODULES.get(name, name))},
-        "peak_gflops": peak / 1e9,
-        "rows": rows,
-    }
-    for name, section in SECTIONS.items():
+    peaks, console = [speed.peak_flops(device) / 1e9], Console(width=110)
+    console.print(f"matrix-product peak, float32: {peaks[0]:.0f} GFLOP/s on {machine(device)}")
+    sections: dict[str, list[Part]] = {}
+    for name in SECTIONS:
         if name in chosen:
-            found[name] = section(console, device, options.quick)
+            sections[name] = []
+            console.print(f"\n{name}: {' '.join(SECTIONS[name].__doc__.split())}", markup=False)
+            for part in SECTIONS[name].measure(device, **(SECTIONS[name].QUICK if options.quick else {})):
+                sections[name].append(part)
+                show(console, part)
+    speeds = sections.pop("speed", [])
+    found = {
+        "machine": machine(device),
+        "versions": {name: version(name) for name, module in PACKAGES.items() if find_spec(module)},
+        "peak_gflops": max([*peaks, *(part.figures["peak_gflops"] for part in speeds)]),
+        "rows": [row for part in speeds for row in part.rows],
+        **{name: [part._asdict() for part in parts] for name, parts in sections.items()},
+    }
     if options.json:
         try:
             with replacing(options.json, sync=False) as new:
                 new.write_text(json.dumps(found, indent=2) + "\n")
         except InputError as error:
             end(error, 1)
+
+
+def show(console: Console, part: Part) -> None:
+    """Print the rows as a table, and the figures below it."""
+
+    def text(value: object) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    keys = dict.fromkeys(key for row in part.rows for key in row)
+    table = Table(*(key.replace("_", " ") for key in keys), title=escape(part.title))
+    table.columns[0].no_wrap = True
+    for row in part.rows:
+        table.add_row(*(escape(text(row.get(key, ""))) for key in keys))
+    console.print(table, ", ".join(f"{name.replace('_', ' ')}: {text(value)}" for name, value in part.figures.items()))
 
 
 def machine(device: torch.device) -> str:

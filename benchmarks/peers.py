@@ -5,38 +5,46 @@ cross-entropy; none measures, logs or saves anything on the way.
 """
 
 import functools
-import importlib.util
+import itertools
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.seeds import Ordinary, fit
+from hillstart.data.dataset import PictureSet
 from hillstart.network import Network
 
 
 @dataclass(frozen=True)
-class Course:
-    """The task of a contestant.
+class Task:
+    """What a contestant trains.
 
     Attributes:
         network: the starts.
-        x, y: inputs and wanted outputs, in the order they are seen in.
+        data: the pictures, for contestants that draw an order of their own.
+        x, y: inputs and wanted outputs, in the order in which they are seen.
         batch: pictures in a mini-batch, which divides their number.
+        epochs: for contestants that take several at once.
     """
 
     network: Network
+    data: PictureSet
     x: Tensor
     y: Tensor
     batch: int
     eta: float
+    epochs: int = 1
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -44,115 +52,172 @@ class Course:
 
 
 class Contestant(NamedTuple):
-    """`run` takes all starts once through all pictures; `ends` says where they are."""
+    """`run` takes all starts through all pictures `epochs` times; `network` returns them."""
 
-    run: Callable[[], None]
-    ends: Callable[[], Network]
-
-
-def _as_network(w: list[Tensor], b: list[Tensor], like: Network) -> Network:
-    return Network([t.detach().clone() for t in w], [t.detach().clone() for t in b], like.activation, like.cost)
+    run: Callable[[], object]
+    network: Callable[[], Network]
+    epochs: int = 1
 
 
-def lightning(course: Course) -> Contestant:
+def float64(w: Iterable[Tensor], b: Iterable[Tensor], like: Network) -> Network:
+    """A network of these weights and biases on the CPU, to be compared with others."""
+    w, b = ([t.detach().cpu().double() for t in of] for of in (w, b))
+    return Network(w, b, like.activation, like.cost)
+
+
+# ---------------------------------------------------------------- Lightning
+
+
+class Ordinary(pl.LightningModule):
+    """The network as a Lightning user writes it: layers, autograd, an optimiser.
+
+    Args:
+        bare: log nothing.
+    """
+
+    def __init__(self, sizes: list[int], eta: float, bare: bool = True):
+        super().__init__()
+        self.bare, self.eta = bare, eta
+        self.linear = [nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(sizes)]
+        layers = itertools.chain.from_iterable((layer, nn.Sigmoid()) for layer in self.linear)
+        self.layers = nn.Sequential(*list(layers)[:-1])  # the cost takes the last sigmoid in
+
+    def cost(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy, summed over the outputs, mean over the pictures."""
+        return binary_cross_entropy_with_logits(self.layers(x), y, reduction="sum") / len(x)
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        cost = self.cost(*batch)
+        if not self.bare:
+            self.log("train_cost", cost)
+        return cost
+
+    def validation_step(self, batch: list[Tensor], index: int) -> None:
+        x, y = batch
+        self.log("val_cost", self.cost(x, y))
+        self.log("val_accuracy", (self.layers(x).argmax(1) == y.argmax(1)).float().mean())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.eta)
+
+    def begin_as(self, network: Network) -> None:
+        """Take the weights and biases of a network of one start."""
+        with torch.no_grad():
+            for layer, w, b in zip(self.linear, network.w, network.b, strict=True):
+                layer.weight.copy_(w[0].T)
+                layer.bias.copy_(b[0])
+
+    def network(self, like: Network) -> Network:
+        """Its weights and biases as a network of one start."""
+        return float64((l.weight.T[None] for l in self.linear), (l.bias[None] for l in self.linear), like)
+
+
+def bare_trainer(device: torch.device, epochs: int, **options: Any) -> pl.Trainer:
+    """A trainer without all that a trainer does beside training, except what `options` ask for."""
+    bare = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+    }
+    return pl.Trainer(max_epochs=epochs, accelerator=device.type, devices=1, **(bare | options))
+
+
+def fit(module: Ordinary, train: DataLoader[Any], val: DataLoader[Any], device: torch.device, steps: int = -1) -> None:
+    """One epoch; a module that is not bare also validates, logs and writes checkpoints, as ours do."""
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.filterwarnings("ignore", ".*does not have many workers")  # the pictures are in memory
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval")  # in a test
+        more = {"logger": CSVLogger(folder), "enable_checkpointing": True, "limit_val_batches": 1.0}
+        options = {"max_steps": steps, "default_root_dir": folder} | ({} if module.bare else more)
+        bare_trainer(device, 1, **options).fit(module, train, val)
+
+
+def lightning(task: Task) -> Contestant:
     """One start, as a LightningModule with autograd."""
-    module = Ordinary(course.network.sizes, course.eta)
-    module.begin_as(course.network)
-    loader = DataLoader(TensorDataset(course.x, course.y), batch_size=course.batch)
-
-    def run() -> None:
-        fit(module, loader, loader, course.x.device)
-
-    return Contestant(run, lambda: _of_layers(module, course.network))
+    module = Ordinary(task.network.sizes, task.eta)
+    module.begin_as(task.network)
+    loader = DataLoader(TensorDataset(task.x, task.y), batch_size=task.batch)
+    run = functools.partial(fit, module, loader, loader, task.x.device)
+    return Contestant(run, lambda: module.network(task.network))
 
 
-def autograd(course: Course) -> Contestant:
+# ---------------------------------------------------------------- the others
+
+
+def autograd(task: Task) -> Contestant:
     """One start, as a bare loop with torch's layers, autograd and SGD."""
-    module = Ordinary(course.network.sizes, course.eta).to(course.x.device)
-    module.begin_as(course.network)
-    optimiser = torch.optim.SGD(module.parameters(), lr=course.eta)
+    module = Ordinary(task.network.sizes, task.eta).to(task.x.device)
+    module.begin_as(task.network)
+    optimiser = module.configure_optimizers()
 
     def run() -> None:
-        for x, y in course.batches:
+        for x, y in task.batches:
             optimiser.zero_grad()
             module.cost(x, y).backward()
             optimiser.step()
 
-    return Contestant(run, lambda: _of_layers(module, course.network))
+    return Contestant(run, lambda: module.network(task.network))
 
 
-def _of_layers(module: Ordinary, like: Network) -> Network:
-    linear = [layer for layer in module.layers if isinstance(layer, torch.nn.Linear)]
-    return _as_network([l.weight.T[None].cpu() for l in linear], [l.bias[None].cpu() for l in linear], like)
-
-
-def scikit_learn(course: Course) -> Contestant:
+def scikit_learn(task: Task) -> Contestant:
     """One start, as an MLPClassifier: logistic, SGD without momentum."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    network = course.network
-    made = MLPClassifier(
-        tuple(network.sizes[1:-1]), activation="logistic", solver="sgd", alpha=0, batch_size=course.batch,
-        learning_rate_init=course.eta, momentum=0, max_iter=1, shuffle=False, warm_start=True, n_iter_no_change=10**6,
-    )  # fmt: skip
-    x, y = course.x.numpy(), course.y.numpy().astype("int8")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        made.fit(x[: course.batch], y[: course.batch])  # makes the layers, which then begin where ours do
-    made.coefs_ = [w[0].numpy().copy() for w in network.w]
-    made.intercepts_ = [b[0].numpy().copy() for b in network.b]
-
-    def run() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            made.fit(x, y)
+    network, x, y = task.network, task.x.numpy(), task.y.numpy().astype("int8")
+    sgd = {"solver": "sgd", "alpha": 0, "momentum": 0, "learning_rate_init": task.eta, "batch_size": task.batch}
+    model = MLPClassifier(tuple(network.sizes[1:-1]), activation="logistic", shuffle=False, **sgd)
+    # It makes the layers, which then begin as ours do.
+    model.partial_fit(x[: task.batch], y[: task.batch], classes=range(network.sizes[-1]))
+    model.coefs_ = [w[0].numpy().copy() for w in network.w]
+    model.intercepts_ = [b[0].numpy().copy() for b in network.b]
 
     def ends() -> Network:
-        w, b = ([torch.from_numpy(t)[None].float() for t in ts] for ts in (made.coefs_, made.intercepts_))
-        return _as_network(w, b, network)
+        w, b = ([torch.from_numpy(t)[None] for t in tensors] for tensors in (model.coefs_, model.intercepts_))
+        return float64(w, b, network)
 
-    return Contestant(run, ends)
+    return Contestant(functools.partial(model.partial_fit, x, y), ends)
 
 
-def torch_vmap(course: Course, compiled: bool = False) -> Contestant:
+def torch_vmap(task: Task, compiled: bool = False) -> Contestant:
     """All starts by torch.func: the gradient of one, mapped over stacked parameters."""
-    module = Ordinary(course.network.sizes, course.eta)
-    names = [name for name, _ in module.named_parameters()]
-    layers = [t for w, b in zip(course.network.w, course.network.b, strict=True) for t in (w.transpose(1, 2), b)]
-    parameters = {name: t.contiguous().to(course.x.device) for name, t in zip(names, layers, strict=True)}
+    layers = Ordinary(task.network.sizes, task.eta).layers
+    tensors = [t for w, b in zip(task.network.w, task.network.b, strict=True) for t in (w.transpose(1, 2), b)]
+    names = [name for name, _ in layers.named_parameters()]
+    parameters = {name: t.contiguous().to(task.x.device) for name, t in zip(names, tensors, strict=True)}
 
     def cost(of_one: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        inner = {name.removeprefix("layers."): t for name, t in of_one.items()}
-        return binary_cross_entropy_with_logits(functional_call(module.layers, inner, x), y, reduction="sum") / len(x)
+        return binary_cross_entropy_with_logits(functional_call(layers, of_one, x), y, reduction="sum") / len(x)
 
     gradient = vmap(grad(cost), in_dims=(0, None, None))
 
     def step(of_all: dict[str, Tensor], x: Tensor, y: Tensor) -> None:
         for name, slope in gradient(of_all, x, y).items():
-            of_all[name].sub_(slope, alpha=course.eta)
+            of_all[name].sub_(slope, alpha=task.eta)
 
     fast = torch.compile(step) if compiled else step
 
     def run() -> None:
-        for x, y in course.batches:
+        for x, y in task.batches:
             fast(parameters, x, y)
 
     def ends() -> Network:
         of = list(parameters.values())
-        return _as_network([t.transpose(1, 2).cpu() for t in of[::2]], [t.cpu() for t in of[1::2]], course.network)
+        return float64([t.transpose(1, 2) for t in of[::2]], of[1::2], task.network)
 
     return Contestant(run, ends)
 
 
-def jax_vmap(course: Course) -> Contestant:
+def jax_vmap(task: Task) -> Contestant:
     """All starts by JAX: the step of one, mapped over stacked parameters, scanned over the mini-batches, compiled."""
     import jax
     import jax.numpy as jnp
 
-    layers = list(zip(course.network.w, course.network.b, strict=True))
+    layers = list(zip(task.network.w, task.network.b, strict=True))
     state = {"layers": [(jnp.asarray(w.cpu().numpy()), jnp.asarray(b.cpu().numpy())) for w, b in layers]}
-    x, y = (jnp.asarray(t.unflatten(0, (-1, course.batch)).cpu().numpy()) for t in (course.x, course.y))
+    x, y = (jnp.asarray(t.unflatten(0, (-1, task.batch)).cpu().numpy()) for t in (task.x, task.y))
 
     def cost(of_one: Any, x: Any, y: Any) -> Any:
         a = x
@@ -162,7 +227,7 @@ def jax_vmap(course: Course) -> Contestant:
         return (jax.nn.softplus(z) - y * z).sum() / len(x)
 
     def step(of_one: Any, x: Any, y: Any) -> Any:
-        return jax.tree.map(lambda p, slope: p - course.eta * slope, of_one, jax.grad(cost)(of_one, x, y))
+        return jax.tree.map(lambda p, slope: p - task.eta * slope, of_one, jax.grad(cost)(of_one, x, y))
 
     @functools.partial(jax.jit, donate_argnums=0)
     def epoch(of_all: Any, x: Any, y: Any) -> Any:
@@ -174,41 +239,41 @@ def jax_vmap(course: Course) -> Contestant:
 
     def ends() -> Network:
         w, b = zip(*([torch.tensor(jax.device_get(t)) for t in layer] for layer in state["layers"]), strict=True)
-        return _as_network(list(w), list(b), course.network)
+        return float64(w, b, task.network)
 
     return Contestant(run, ends)
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A way to make a contestant, and its limits.
+class Maker:
+    """Makes a contestant, within its limits.
 
     Attributes:
         single: it trains one start at a time.
-        cpu_only: it knows no CUDA.
-        missing: why it cannot take part here; empty where it can.
+        cpu_only: it cannot use CUDA.
+        package, compiler: what it needs beside torch and Lightning.
     """
 
-    make: Callable[[Course], Contestant]
+    make: Callable[[Task], Contestant]
     single: bool = False
     cpu_only: bool = False
     package: str = ""
     compiler: bool = False
 
-    @property
-    def missing(self) -> str:
-        if self.package and importlib.util.find_spec(self.package) is None:
+    def missing(self, device: torch.device) -> str:
+        """Why it cannot take part here; empty where it can."""
+        if self.package and find_spec(self.package) is None:
             return f"needs {self.package}: pip install 'hillstart[bench]'"
         if self.compiler and not any(map(shutil.which, ("g++", "clang++"))):
             return "needs a C++ compiler"
-        return ""
+        return "cannot use CUDA" if self.cpu_only and device.type != "cpu" else ""
 
 
 PEERS = {
-    "lightning": Peer(lightning, single=True),
-    "torch-autograd": Peer(autograd, single=True),
-    "scikit-learn": Peer(scikit_learn, single=True, cpu_only=True, package="sklearn"),
-    "torch-vmap": Peer(torch_vmap),
-    "torch-vmap-compiled": Peer(functools.partial(torch_vmap, compiled=True), compiler=True),
-    "jax-vmap": Peer(jax_vmap, package="jax"),
+    "lightning": Maker(lightning, single=True),
+    "torch-autograd": Maker(autograd, single=True),
+    "scikit-learn": Maker(scikit_learn, single=True, cpu_only=True, package="sklearn"),
+    "torch-vmap": Maker(torch_vmap),
+    "torch-vmap-compiled": Maker(functools.partial(torch_vmap, compiled=True), compiler=True),
+    "jax-vmap": Maker(jax_vmap, package="jax"),
 }

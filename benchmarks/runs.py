@@ -1,4 +1,4 @@
-"""Makes what is measured: noise to train on, and whole runs from the options of `scripts/train.py`."""
+"""Whole runs from the options of `scripts/train.py`, and noise to train on."""
 
 import gc
 import math
@@ -11,7 +11,7 @@ import hydra
 import torch
 from omegaconf import DictConfig, open_dict
 
-from benchmarks.timing import seconds, silence
+from benchmarks.timing import quiet, seconds
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder
 from hillstart.data.augment import Augment
@@ -43,7 +43,7 @@ def noise(sizes: Sequence[int], pictures: int, others: int | None = None) -> Pic
 
 
 def options(device: torch.device, *chosen: str, data: dict[str, Any] | None = None) -> DictConfig:
-    """conf as composed for these options; `data` stands for a file of conf/data."""
+    """conf as composed for these options; `data` replaces a file of conf/data."""
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = hydra.compose("train", [f"trainer.accelerator={device.type}", *chosen])
     if data is not None:
@@ -59,32 +59,21 @@ def noise_options(device: torch.device, sizes: Sequence[int], pictures: int, oth
 
 
 class Run:
-    """`scripts/train.py` but for Hydra's share and the making of the pictures, which lie ready.
+    """`scripts/train.py` without Hydra's share and without the loading of the pictures, which happens here.
 
     Attributes:
-        population: all starts of `cfg`.
+        spec: all starts of `cfg`.
     """
 
     def __init__(self, cfg: DictConfig, device: torch.device):
         self._options, self._device = composed_options(cfg), device
-        self.population: RunSpec = build_run_spec(self._options)
+        self.spec: RunSpec = build_run_spec(self._options)
 
-    def seconds(self, population: RunSpec | None = None) -> float:
-        """Seconds of training, choosing, testing and writing all results, to a folder that is deleted.
-
-        Args:
-            population: to be trained in place of all starts.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            return self.seconds_in(Path(folder), population)
-
-    def seconds_in(self, folder: Path, population: RunSpec | None = None) -> float:
-        """The same in a folder that stays."""
-        of, chosen = self._options, population or self.population
-
-        def run() -> None:
-            experiment.run(chosen, trainer_maker(of, folder), folder, of.keep, of.pack)
-
-        gc.collect()  # a trainer holds itself; what the one before leaves behind is not this run's to clear away
-        with silence():
-            return seconds(run, self._device)
+    def seconds(self, spec: RunSpec | None = None) -> float:
+        """Seconds of training, choosing, testing and writing all results; of `spec` in place of all starts."""
+        options, chosen = self._options, spec or self.spec
+        gc.collect()  # a trainer refers to itself, so the one before is only freed here
+        with tempfile.TemporaryDirectory() as name, quiet():
+            folder = Path(name)
+            maker = trainer_maker(options, folder)
+            return seconds(lambda: experiment.run(chosen, maker, folder, options.keep, options.pack), self._device)

@@ -1,40 +1,37 @@
-"""Timing of contestants in turns, with the median and the lowest and highest repeat of each."""
+"""Seconds and memory of contestants, measured in turns; the median, the lowest and the highest of the repeats."""
 
-import contextlib
-import io
-import statistics
+import re
+import resource
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from hillstart.system.statistics import quantiles
 
-@dataclass(frozen=True)
-class Spread:
-    """The spread of repeats of one measurement."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        return cls(statistics.median(values), min(values), max(values))
-
-    def shown(self, digits: int = 1) -> list[str]:
-        """Three cells of a table."""
-        return [f"{value:.{digits}f}" for value in (self.median, self.low, self.high)]
+T = TypeVar("T")
+Row = dict[str, Any]
 
 
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of `run`, including its pending work on a CUDA device."""
-    began = time.perf_counter()
-    result = run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    del result
-    return time.perf_counter() - began
+class Part(NamedTuple):
+    """A part of a measurement: a table of rows, and figures about all of them."""
+
+    title: str
+    rows: list[Row]
+    figures: Row
+
+
+def spread(values: Sequence[float], name: str = "median") -> Row:
+    """The median of some repeats, under this name, and the `low`est and `high`est."""
+    found = quantiles(values)
+    return {name: found["median"], "low": found["min"], "high": found["max"]}
 
 
 def in_turns(contestants: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -46,8 +43,46 @@ def in_turns(contestants: Mapping[str, Callable[[], float]], repeats: int) -> di
     return found
 
 
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Suppress the output of a training; errors are raised as usual."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+def seconds(run: Callable[[], object], device: torch.device | None = None) -> float:
+    """Seconds of `run`, including its pending work on a CUDA device."""
+    began = time.perf_counter()
+    result = run()
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize()
+    del result
+    return time.perf_counter() - began
+
+
+def in_new_process(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function of a module in a new process, which shares neither imports nor memory with this one."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Run a command without its output.
+
+    Raises:
+        RuntimeError: it exits with a code other than 0; with the end of its output.
+    """
+    with tempfile.TemporaryFile("w+") as printed:
+        try:
+            with redirect_stdout(printed), redirect_stderr(printed):
+                yield
+        except SystemExit as end:
+            if end.code:
+                printed.seek(0)
+                raise RuntimeError(f"exit code {end.code}: {printed.read()[-2000:]}") from end
+
+
+def peak_bytes() -> int:
+    """Peak memory of this process so far.
+
+    On Linux a process inherits ru_maxrss from the one that started it, however small it is itself; VmHWM is its own.
+    """
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
+        return 1024 * int(found[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_all_is_well(photos: Path, run: Run) -> None:
     ran = run(photos)
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out == f"{photos}: 12 pictures, duck 6, lion 6\n\nAll is well.\n"
+    assert (ran.code, ran.err) == (0, "") and "12 pictures, duck 6, lion 6" in ran.out
 
 
 def damaged(duck: Path) -> None:
@@ -77,8 +77,8 @@ def moving(duck: Path) -> None:
     noise(99).save(duck / "odd.gif", save_all=True, append_images=[noise(98)])
 
 
-def deep_grey(duck: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (9, 9), dtype=np.uint16)).save(duck / "odd.png")
+def deep_grey(duck: Path, levels: int = 2**16) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, levels, (9, 9), dtype=np.uint16)).save(duck / "odd.png")
 
 
 def transparent(duck: Path) -> None:
@@ -106,12 +106,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, int]] = {
     "too many pixels": (large, "too large", 1),
     "too many bytes": (huge_file, "too large", 1),
     "floating pixels": (floating, "unsupported", 1),
-    "a copy": (lambda duck: (duck / "odd.png").write_bytes((duck / "1.png").read_bytes()), "copies", 1),
-    "in two classes": (
-        lambda duck: (duck / "odd.png").write_bytes((duck.parent / "lion/1.png").read_bytes()),
-        "copies across classes",
-        1,
-    ),
+    "a copy": (lambda duck: copy(duck / "1.png", duck / "odd.png"), "copies", 1),
+    "in two classes": (lambda duck: copy(duck.parent / "lion/1.png", duck / "odd.png"), "copies across classes", 1),
     "other extension": (lambda duck: (duck / "odd.heic").write_text("x"), "extension", 0),
     "no class": (lambda duck: noise(99).save(duck.parent / "odd.png"), "no class", 0),
     "hidden": (lambda duck: noise(99).save(duck / ".odd.png"), "hidden", 0),
@@ -119,6 +115,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, int]] = {
     "a circle": (circle, "linked twice", 0),
     "animated": (moving, "animated", 0),
     "deep": (deep_grey, "deep", 0),
+    "deep and dark": (lambda duck: deep_grey(duck, 10_000), "deep, dark", 0),
     "transparent": (transparent, "transparent", 0),
     "turned": (turned, "turned", 0),
     "CMYK": (lambda duck: noise(99).convert("CMYK").save(duck / "odd.jpg"), "colours", 0),
@@ -131,16 +128,9 @@ def test_each_kind_is_found_in_every_run(case: str, photos: Path, run: Run) -> N
     make(photos / "duck")
     runs = [run(photos, "--json") for _ in range(2)]
     assert runs[0] == runs[1], "the second, from the cache, tells the same"
-    (found,) = json.loads(runs[0].out)["findings"]
-    assert (found["kind"], runs[0].code) == (kind, code), found
-    assert any("odd" in path or "__MACOSX" in path for path in found["paths"])
-
-
-def test_deep_pictures_that_are_dark_are_told(photos: Path, run: Run) -> None:
-    levels = np.random.default_rng(0).integers(0, 10_000, (9, 9), dtype=np.uint16)  # of 65,535
-    Image.fromarray(levels).save(photos / "duck/odd.png")
-    found = run(photos, "--json")
-    assert [one["kind"] for one in json.loads(found.out)["findings"]] == ["deep", "dark"] and found.code == 0
+    findings = json.loads(runs[0].out)["findings"]
+    assert (", ".join(found["kind"] for found in findings), runs[0].code) == (kind, code), findings
+    assert all(any("odd" in path or "__MACOSX" in path for path in found["paths"]) for found in findings)
 
 
 def test_many_are_counted_and_the_first_shown(photos: Path, run: Run) -> None:

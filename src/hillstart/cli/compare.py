@@ -41,8 +41,8 @@ def show(c: Comparison) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     for name, run in c.runs.items():
         console.print(visible(f"{name}: {run.folder}"), soft_wrap=True)
-    spread = _table(f"{c.on} over starts", "", "starts", "diverged", "min", "lower\nquartile", "median",
-                    "upper\nquartile", "max", "test,\nchosen", "test,\nvote")  # fmt: skip
+    quartiles = ("min", "lower\nquartile", "median", "upper\nquartile", "max")
+    spread = _table(f"{c.on} over starts", "", "starts", "diverged", *quartiles, "test,\nchosen", "test,\nvote")
     for name, run in c.runs.items():
         row = run.row()
         figures = ["-" if row[key] is None else f"{row[key]:.4f}" for key in (*SPREAD, *TESTS)]

@@ -17,10 +17,8 @@ def parser() -> ArgumentParser:
         "square and resized already; the rest is in it. Its metadata hold the classes and the preprocessing.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
-    parser.add_argument(
-        "--to", choices=FORMS, required=True,
-        help="onnx: for ONNX Runtime and other engines; torch: for torch.export.load; csv: for a spreadsheet",
-    )  # fmt: skip
+    what = "onnx: for ONNX Runtime and other engines; torch: for torch.export.load; csv: for a spreadsheet"
+    parser.add_argument("--to", choices=FORMS, required=True, help=what)
     parser.add_argument("--output", type=Path, metavar="PATH", help="a file, for csv a folder (default: beside MODEL)")
     parser.add_argument("--start", type=int, metavar="SEED", help="the start of this seed alone, not the vote of all")
     return parser

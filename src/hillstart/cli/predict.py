@@ -25,40 +25,37 @@ from hillstart.system.errors import InputError
 def parser() -> ArgumentParser:
     parser = ArgumentParser(description="What is on these pictures? Their labels, how likely, by how many starts.")
     parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+",
-        help="files, folders (with all below them), patterns such as 'photos/**/*.jpg', or - for names on standard "
-        "input, one a line",
-    )  # fmt: skip
+    what = (
+        "files, folders (with all below them), patterns such as 'photos/**/*.jpg', or - for names on standard input, "
+    )
+    what += "one a line"
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=what)
     voters = parser.add_mutually_exclusive_group()
     voters.add_argument("--vote", action="store_true", help="let all kept starts vote (the default)")
     voters.add_argument("--start", type=int, metavar="SEED", help="ask the start of this seed alone")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="comma-separated, with a line of headings")
-    parser.add_argument("--top", type=_whole, metavar="K", help="show the K most likely classes")
-    parser.add_argument(
-        "--unsure-below", type=_share, default=UNSURE_BELOW, metavar="SHARE",
-        help="call an answer unsure when a smaller share of the starts gives it (default: %(default)s)",
-    )  # fmt: skip
+    parser.add_argument("--top", type=number(int, 1, 1 << 30), metavar="K", help="show the K most likely classes")
+    what = "call an answer unsure when a smaller share of the starts gives it (default: %(default)s)"
+    parser.add_argument("--unsure-below", type=number(float, 0, 1), default=UNSURE_BELOW, metavar="SHARE", help=what)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     return parser
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)
+def number(kind: type[float], low: float, high: float) -> Callable[[str], float]:
+    """A type of an argument: a number from `low` to `high`."""
 
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number from {low} to {high}")
+        return value
 
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return share
+    return parse
 
 
 def main() -> None:
@@ -111,39 +108,38 @@ def _predict(classifier: Classifier, options: Namespace) -> bool:
 def _paths(
     arguments: Iterable[str], complain: Callable[[InputError], None], note: Callable[[str], None]
 ) -> Iterator[str | Path]:
+    """The files that are named, and all pictures below the folders that are named."""
+    for name in _names(arguments, complain):
+        if not Path(name).is_dir():
+            yield name
+            continue
+        try:
+            pictures, others = find_pictures(name)
+        except InputError as error:
+            complain(error)
+            continue
+        if others:
+            kinds = Counter(path.suffix or "no suffix" for path in others).most_common()
+            listed = ", ".join(f"{kind} {n}" for kind, n in kinds)
+            are = "file that is not a picture" if len(others) == 1 else "files that are not pictures"
+            note(f"{name}: passed over {len(others)} {are} ({listed})")
+        if not pictures:
+            complain(InputError(f"{name}: holds no pictures; give a folder with some, or the files themselves."))
+        yield from pictures
+
+
+def _names(arguments: Iterable[str], complain: Callable[[InputError], None]) -> Iterator[str]:
     for argument in arguments:
         if argument == "-":
-            for line in sys.stdin.buffer:
-                if name := os.fsdecode(line.rstrip(b"\r\n")):
-                    yield from _below(name, complain, note)
+            lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+            yield from filter(None, lines)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - a pattern may be absolute
             if not found:
                 complain(InputError(f"{argument}: no file matches; give another pattern."))
-            for name in found:
-                yield from _below(name, complain, note)
+            yield from found
         else:
-            yield from _below(argument, complain, note)
-
-
-def _below(name: str, complain: Callable[[InputError], None], note: Callable[[str], None]) -> Iterator[str | Path]:
-    """The file itself, or all pictures below a folder."""
-    if not Path(name).is_dir():
-        yield name
-        return
-    try:
-        pictures, others = find_pictures(name)
-    except InputError as error:
-        complain(error)
-        return
-    if others:
-        kinds = Counter(path.suffix or "no suffix" for path in others).most_common()
-        listed = ", ".join(f"{kind} {n}" for kind, n in kinds)
-        are = "file that is not a picture" if len(others) == 1 else "files that are not pictures"
-        note(f"{name}: passed over {len(others)} {are} ({listed})")
-    if not pictures:
-        complain(InputError(f"{name}: holds no pictures; give a folder with some, or the files themselves."))
-    yield from pictures
+            yield argument
 
 
 class Table:
@@ -183,8 +179,8 @@ class Json:
             "probabilities": {name: round(p, 6) for name, p in ranked},
             "agreement": round(answer.agreement, 6),
             "unsure": answer.unsure,
-        } | ({} if answer.calibrated else {"calibrated": False})
-        return json.dumps(fields)
+        }
+        return json.dumps(fields if answer.calibrated else fields | {"calibrated": False})
 
 
 class Csv:
@@ -196,11 +192,9 @@ class Csv:
         self.headings = _row(["path", "label", "probability", "agreement", "unsure", *more])
 
     def line(self, answer: Prediction) -> str:
-        more = [cell for name, p in list(answer.probabilities.items())[1 : self._top] for cell in (name, round(p, 6))]
-        unsure = "yes" if answer.unsure else "no"
-        return _row(
-            [answer.path, answer.label, round(answer.probability, 6), round(answer.agreement, 6), unsure, *more]
-        )
+        (label, p), *others = ((name, round(p, 6)) for name, p in list(answer.probabilities.items())[: self._top])
+        agreement, unsure = round(answer.agreement, 6), "yes" if answer.unsure else "no"
+        return _row([answer.path, label, p, agreement, unsure, *(cell for other in others for cell in other)])
 
 
 def _row(cells: list[Any]) -> str:

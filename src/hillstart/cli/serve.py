@@ -5,39 +5,36 @@ import re
 import signal
 import socket
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError
 from importlib.util import find_spec
 
 import torch
 
+from hillstart.cli.predict import number
 from hillstart.inference.loading import load
 from hillstart.inference.voting import UNSURE_BELOW
-from hillstart.serve.app import application, server
 from hillstart.serve.batching import MAX_BYTES, MAX_PIXELS, WAITING, Service
 from hillstart.system.console import end, visible
 from hillstart.system.errors import InputError
 
 
-def parse_options() -> Namespace:
+def parser() -> ArgumentParser:
     parser = ArgumentParser(description="Answer to pictures over HTTP: a page at /, for programs POST /predict.")
     parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, for this machine)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     what = "a site whose pages may send pictures too, such as https://example.org, or * for any; can be repeated"
     parser.add_argument("--allow-origin", metavar="ORIGIN", type=_origin, action="append", default=[], help=what)
-    numbers: list[tuple[str, type, float, float, float, str]] = [
+    numbers = [
         ("port", int, 0, 65535, 8000, "0 for any that is free"),
         ("max-bytes", int, 1, 1 << 30, MAX_BYTES, "the largest file that is read"),
         ("max-pixels", int, 1, 1 << 30, MAX_PIXELS, "the largest picture that is decoded"),
         ("unsure-below", float, 0, 1, UNSURE_BELOW, "the share of the starts below which an answer is called unsure"),
     ]
-    for name, kind, _, _, default, what in numbers:
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar="NUMBER", help=f"{what} (%(default)s)")
-    options = parser.parse_args()
-    for name, _, low, high, _, _ in numbers:
-        if not low <= (value := vars(options)[name.replace("-", "_")]) <= high:
-            parser.error(f"argument --{name}: {value} is not a number from {low} to {high}")
-    return options
+    for name, kind, low, high, default, what in numbers:
+        form, what = number(kind, low, high), f"{what} (%(default)s)"
+        parser.add_argument(f"--{name}", type=form, default=default, metavar="NUMBER", help=what)
+    return parser
 
 
 def _origin(text: str) -> str:
@@ -48,9 +45,9 @@ def _origin(text: str) -> str:
 
 def main() -> None:
     """Exit code 2 if the options or the model cannot be used, 130 after Ctrl-C, 143 after SIGTERM."""
-    options = parse_options()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+    options = parser().parse_args()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _leave)
     try:
         if not all(map(find_spec, ("starlette", "uvicorn"))):
             raise InputError("a server needs two more packages: pip install 'hillstart[serve]'.")
@@ -58,9 +55,10 @@ def main() -> None:
         listening = _listen(options.host, options.port)
     except InputError as error:
         end(error, 2)
-    torch.set_num_threads(1)  # the other cores decode; a product shared with them would wait for the slowest
+    from hillstart.serve.app import application, server  # these import the packages that were checked above
     from hillstart.serve.connections import most_connections
 
+    torch.set_num_threads(1)  # the other cores decode; a product shared with them would wait for the slowest
     # Fewer than the connections, so that an idle one can always be closed in favour of a new one.
     waiting = min(WAITING, max(1, most_connections() * 3 // 4))
     service = Service(classifier, options.max_bytes, options.max_pixels, options.unsure_below, waiting)
@@ -69,19 +67,19 @@ def main() -> None:
     # Other names are refused: a web page could ask through a name that resolves to this machine (DNS rebinding).
     hosts = ["localhost", "127.0.0.1", "::1", "[::1]", options.host] if local else ["*"]
     url = f"http://[{options.host}]:{port}" if ":" in options.host else f"http://{options.host}:{port}"
-    names, more = classifier.classes[:10], len(classifier.classes) - 10
-    kinds = visible(", ".join([*names, f"{more} more"] if more > 0 else names))
-    print(f"{url} tells {kinds} by the networks of {visible(options.model)}; Ctrl-C ends it.", flush=True)
+    more = [f"{len(classifier.classes) - 10} more"] if len(classifier.classes) > 10 else []
+    classes = visible(", ".join([*classifier.classes[:10], *more]))
+    print(f"{url} tells {classes} by the networks of {visible(options.model)}; Ctrl-C ends it.", flush=True)
     if not local:
         print("hillstart: everyone who can reach this machine can use it.", file=sys.stderr)
     server(application(service, options.model, hosts, options.allow_origin)).run([listening])
 
 
-def _leave(number: int, frame: object) -> None:
+def _leave(signal_number: int, frame: object) -> None:
     """Exit with the code of a signal. The running server calls this too, after it has answered."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the end with a traceback
-    sys.exit(128 + number)
+    sys.exit(128 + signal_number)
 
 
 def _listen(host: str, port: int) -> socket.socket:

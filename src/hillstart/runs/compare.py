@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +57,6 @@ def difference_of_medians(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]
         statistic,
         n_resamples=RESAMPLES,
         batch=max(1, 1_000_000 // max(len(A), len(B))),  # 8 MB at a time
-        vectorized=True,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
@@ -85,9 +85,10 @@ def superiority(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"], *, lower
 
     Mann and Whitney's U / (m n) (1947), also known as Vargha and Delaney's A (2000).
     """
-    ordered = np.sort(A)
-    below = (np.searchsorted(ordered, B, "left") + np.searchsorted(ordered, B, "right")).mean() / (2 * len(A))
-    return float(1 - below if lower_is_better else below)
+    from scipy.stats import mannwhitneyu
+
+    above = float(mannwhitneyu(B, A, method="asymptotic").statistic / (len(A) * len(B)))
+    return 1 - above if lower_is_better else above
 
 
 MEASURED = ("val_accuracy", "val_cost", "train_cost")
@@ -102,9 +103,8 @@ NOT_COMPARED = ("hydra", "logger", "resume")  # where a run wrote, not how it wa
 NOT_WHICH_PICTURES = ("data.augment", "data.normalise")  # they do not change which pictures validate
 
 
-@dataclass(frozen=True)
 class Sample:
-    """One side of a comparison.
+    """One side of a comparison: the folder of a run or the root of a multirun, and one column of its starts.
 
     Attributes:
         values: the compared column, of the starts that did not diverge.
@@ -115,19 +115,42 @@ class Sample:
         costs: the kinds of cost of its starts; empty if not known.
         raced: whether it was trained with `stop.race`.
         tests: test accuracies of the chosen start and of the vote, if known.
+
+    Raises:
+        InputError: a file is missing or damaged, or fewer than two starts did not diverge.
     """
 
-    folder: Path
-    values: Float[np.ndarray, " n"]
-    diverged: int
-    finished: bool
-    grid: bool
-    options: dict[str, str]
-    pictures: dict[str, str]
-    validated_on: dict[str, list[str]]
-    costs: list[str]
-    raced: bool
-    tests: list[float | None]
+    def __init__(self, folder: Path, on: str):
+        self.folder, record, path = folder, RunRecord(folder), folder / "starts.csv"
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; give the folder of a run (outputs/DATE/TIME).")
+        values = [
+            _finite(getattr(row.result, on), f"{path}: row {number}: {on}")
+            for number, row in enumerate(record.starts, 1)
+            if not row.result.diverged
+        ]
+        starts = [row.result.start for row in record.starts]
+        if len(values) < 2:
+            raise InputError(
+                f"{folder}: {len(values)} of {len(starts)} starts did not diverge; a spread needs at least two."
+            )
+        self.values, self.diverged, self.finished = np.array(values), len(starts) - len(values), record.finished
+        self.grid = len({start.seed for start in starts}) < len(starts) or bool(varying(starts))
+        options = _joined(job.options for job in record.jobs)
+        self.options = {key: value for key, value in options.items() if key.split(".")[0] not in NOT_COMPARED}
+        self.raced = options.get("stop.race", "null") != "null"
+        summaries = [job.summary for job in record.jobs if job.summary] or [record.summary]
+        of_data = (key for key in options if key.startswith("data.") and key not in NOT_WHICH_PICTURES)
+        self.pictures = {key: options[key] for key in of_data}
+        self.pictures |= _joined({key: of[key] for key in ("classes", "pictures") if key in of} for of in summaries)
+        self.validated_on = defaultdict[str, set[str]](set)
+        for summary in summaries:
+            if isinstance(of := summary.get("validated_on"), dict):
+                self.validated_on[str(of.get("shape"))].add(str(of.get("sha256")))
+        costs = {str(summary["cost"]) for summary in summaries if summary.get("cost")}
+        self.costs = sorted(costs or {*filter(None, options.get("network.cost", "").split(", "))})
+        tests = {name: record.summary.get(name) for name in TESTS}
+        self.tests = {k: v if v is None else _finite(v, f"{folder}/summary.json: {k}") for k, v in tests.items()}
 
     def row(self) -> dict[str, Any]:
         """The spread of the values, the test accuracies and how many starts diverged, as plain data."""
@@ -139,56 +162,8 @@ class Sample:
             "finished": self.finished,
             "mean": float(self.values.mean()),
             **{name: spread[name] for name in SPREAD},
-            **dict(zip(TESTS, self.tests, strict=True)),
+            **self.tests,
         }
-
-
-def read_sample(folder: Path, on: str) -> Sample:
-    """Read one side of a comparison from the folder of a run or the root of a multirun.
-
-    Raises:
-        InputError: there is no such folder, a file is missing or damaged, or fewer than two starts did not diverge.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; give that of a run (outputs/DATE/TIME).")
-    path = folder / "starts.csv"
-    if not path.is_file():
-        raise InputError(f"{path} is missing, so {folder} is not the folder of a run that has measured its starts.")
-    record = RunRecord(folder)
-    if not record.starts:
-        raise InputError(f"{path} holds no start.")
-    values = []
-    for number, row in enumerate(record.starts, 1):
-        if not row.result.diverged:
-            values.append(_finite(getattr(row.result, on), f"{path}: row {number}: {on}"))
-    if len(values) < 2:
-        raise InputError(
-            f"{folder}: {len(values)} of {len(record.starts)} starts did not diverge; a spread needs at least two."
-        )
-    summaries = [job.summary for job in record.jobs if job.summary] or [record.summary]
-    options = _joined(job.options for job in record.jobs)
-    options = {key: value for key, value in options.items() if key.split(".")[0] not in NOT_COMPARED}
-    validated_on = dict[str, set[str]]()
-    for summary in summaries:
-        if isinstance(of := summary.get("validated_on"), dict):
-            validated_on.setdefault(str(of.get("shape")), set()).add(str(of.get("sha256")))
-    costs = {str(summary["cost"]) for summary in summaries if summary.get("cost")}
-    starts = [row.result.start for row in record.starts]
-    return Sample(
-        folder,
-        np.array(values),
-        len(starts) - len(values),
-        record.finished,
-        len({start.seed for start in starts}) < len(starts) or bool(varying(starts)),
-        options,
-        {key: value for key, value in options.items() if key.startswith("data.") and key not in NOT_WHICH_PICTURES}
-        | _joined({key: of[key] for key in ("classes", "pictures") if key in of} for of in summaries),
-        {shape: sorted(found) for shape, found in validated_on.items()},
-        sorted(costs or {*filter(None, options.get("network.cost", "").split(", "))}),
-        options.get("stop.race", "null") != "null",
-        [None if (test := record.summary.get(name)) is None else _finite(test, f"{folder}/summary.json: {name}")
-         for name in TESTS],
-    )  # fmt: skip
 
 
 def _finite(value: Any, what: str) -> float:
@@ -245,9 +220,9 @@ def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
     """Compare run B with run A by one column of their starts.
 
     Raises:
-        InputError: as `read_sample`; or their costs are of different kinds.
+        InputError: as `Sample`; or their costs are of different kinds.
     """
-    a, b = read_sample(A, on), read_sample(B, on)
+    a, b = Sample(A, on), Sample(B, on)
     kinds = sorted({*a.costs, *b.costs})
     if on.endswith("cost") and len(kinds) > 1:
         raise InputError(
@@ -296,17 +271,18 @@ def _found(c: Comparison) -> Iterator[str]:
     low, high = sorted((abs(d.low), abs(d.high)))
     by = f"by {abs(d.value):.3g} ({CONFIDENCE:.0%} interval {low:.3g} to {high:.3g})"
     if d.shown() and c.other_pictures:
-        yield (f"B's {c.on} is {'higher' if d.low > 0 else 'lower'} {by}, by the median; on other pictures that does "
-               "not make its starts better or worse.")  # fmt: skip
+        direction = "higher" if d.low > 0 else "lower"
+        not_better = "on other pictures that does not make its starts better or worse"
+        yield f"B's {c.on} is {direction} {by}, by the median; {not_better}."
     elif d.shown():
         better = "B" if (d.low > 0) != lower_is_better else "A"
         yield f"{better}'s starts are better {by}: {'lower' if lower_is_better else 'higher'} {c.on}, by the median."
     else:
-        yield (f"No difference shown: the {CONFIDENCE:.0%} interval of the medians' difference, {d.low:.3g} to "
-               f"{d.high:.3g}, holds 0. That does not prove the two equal.")  # fmt: skip
+        interval = f"the {CONFIDENCE:.0%} interval of the medians' difference, {d.low:.3g} to {d.high:.3g}"
+        yield f"No difference shown: {interval}, holds 0. That does not prove the two equal."
     better = f"has the {'lower' if lower_is_better else 'higher'} {c.on}" if c.other_pictures else "is the better"
-    yield (f"Of one start of A and one of B, B's {better} in {c.superiority:.0%} of all pairs; ties count half, "
-           "50% means that neither is ahead.")  # fmt: skip
+    share = f"in {c.superiority:.0%} of all pairs; ties count half, 50% means that neither is ahead"
+    yield f"Of one start of A and one of B, B's {better} {share}."
     if d.shown() != c.means.shown():
         yield f"The means {'do' if c.means.shown() else 'do not'} show a difference: look at both and at the spread."
     if d.low == d.high:
@@ -321,8 +297,8 @@ def _cautions(c: Comparison) -> Iterator[str]:
             starts = run.diverged + len(run.values)
             yield f"{run.diverged} of the {starts} starts of {name} diverged; they are in no other figure here."
         if run.raced:
-            yield (f"{name} was trained with stop.race, which ends starts early: its median is one of unequal "
-                   "trainings and should not be compared with another run's.")  # fmt: skip
+            unequal = "its median is one of unequal trainings and should not be compared with another run's"
+            yield f"{name} was trained with stop.race, which ends starts early: {unequal}."
         if sum(map(len, run.validated_on.values())) > len(run.validated_on):
             yield f"The starts of {name} were validated on different pictures, so its spread mixes splits and starts."
         if run.grid:
@@ -337,11 +313,13 @@ def _pictures(c: Comparison) -> str:
         return "Not covered: the luck of the validation pictures; whether both runs had the same ones is not known."
     if c.other_pictures:
         known = ", ".join(f"{name} {text}" for name, text in luck.items() if text)
-        return (f"The two did not use the same pictures ({', '.join(c.other_pictures)} differ), so the comparison "
-                f"mixes data and descent, and does not cover the luck of either's{f': {known}' if known else ''}."
-                )  # fmt: skip
-    return (f"Not covered: both were measured on the same {luck['A'] or luck['B'] or 'validation pictures'}; "
-            "all starts share the luck of these, and others could move the difference.")  # fmt: skip
+        mixes = f"mixes data and descent, and does not cover the luck of either's{f': {known}' if known else ''}"
+        return (
+            f"The two did not use the same pictures ({', '.join(c.other_pictures)} differ), so the comparison {mixes}."
+        )
+    same = luck["A"] or luck["B"] or "validation pictures"
+    others = "all starts share the luck of these, and others could move the difference"
+    return f"Not covered: both were measured on the same {same}; {others}."
 
 
 def _luck(run: Sample, on: str) -> str:

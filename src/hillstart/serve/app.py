@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from hillstart.serve.batching import CLOSE, RefusedError, Service
+from hillstart.serve.connections import IDLE_SECONDS, Connection, Server, most_connections
 from hillstart.system.errors import InputError
 
 LINGER_SECONDS, END_SECONDS = 1, 20
@@ -29,7 +41,7 @@ HEADERS = {
 }
 
 
-def application(service: Service, model: str, hosts: Sequence[str] = ("*",), origins: Sequence[str] = ()) -> Any:
+def application(service: Service, model: str, hosts: Sequence[str] = ("*",), origins: Sequence[str] = ()) -> Starlette:
     """The ASGI application.
 
     Args:
@@ -38,92 +50,120 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
         hosts: names under which the server accepts requests; `*`: any.
         origins: the sites, beside the server's own, whose pages may send pictures and read the answers; `*`: any.
     """
-    from starlette.applications import Starlette
-    from starlette.datastructures import Headers
-    from starlette.exceptions import HTTPException
-    from starlette.middleware import Middleware
-    from starlette.middleware.cors import CORSMiddleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.requests import ClientDisconnect, Request
-    from starlette.responses import Response
-    from starlette.routing import Route
-
-    class Last(Response):
-        """An answer sent before the end of a body. Some of the rest is read and dropped, because most clients read only
-        after they have sent everything, and would see a broken connection."""
-
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            more, size = True, 0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LINGER_SECONDS):
-                    while more and size < 2 * service.max_bytes:
-                        part = await receive()
-                        more, size = part.get("more_body", False), size + len(part.get("body", b""))
-            await send({"type": "http.response.body"})
-
-    class Guard(TrustedHostMiddleware):
-        """Refuses unknown host names and, before reading the body, pictures that a page of another site sends."""
-
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            headers = Headers(scope=scope)
-            if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, origins):
-                error = RefusedError(403, "pages of other sites may not send pictures here; --allow-origin lists those "
-                                          "that may.", CLOSE)  # fmt: skip
-                await (await refuse(Request(scope), error))(scope, receive, send)
-            elif "host" not in headers and scope["path"] == "/health":  # HTTP/1.0, as load balancers ask
-                await self.app(scope, receive, send)
-            else:
-                await super().__call__(scope, receive, send)
-
-    def plain(text: str, status: int = 200, headers: Mapping[str, str] = HEADERS) -> Response:
-        return (Last if "Connection" in headers else Response)(text, status, headers, "application/json")
-
-    async def predict(request: Request) -> Response:
-        if request.headers.get("content-type", "").lower().startswith("multipart/"):
-            raise RefusedError(415, "a form was sent; send the bytes of the picture itself as the body, as `curl "
-                                    "--data-binary @picture.jpg` does.", CLOSE)  # fmt: skip
-        if int(request.headers.get("content-length", 0)) > service.max_bytes:
-            raise service.too_large()
-        client = request.client.host if request.client else ""
-        return plain(await service.answer(request.stream(), client, request.is_disconnected))
-
-    async def health(request: Request) -> Response:
-        return plain(about)
-
-    def file(path: str, name: str, kind: str) -> Route:
-        content = (Path(__file__).parent / name).read_bytes()
-
-        async def answer(request: Request) -> Response:
-            return Response(content, headers=HEADERS, media_type=kind)
-
-        return Route(path, answer)
-
-    async def refuse(request: Request, error: Exception) -> Response:
-        sentence, status, headers = str(error), 400, {}
-        if isinstance(error, RefusedError):
-            status, headers = error.status, error.headers
-        elif isinstance(error, HTTPException):
-            status, headers = error.status_code, CLOSE | dict(error.headers or {})
-            sentence = (f"{request.method} {request.url.path}: there is no such page; POST the bytes of a "
-                        "picture to /predict, or open / in a browser.")  # fmt: skip
-        elif not isinstance(error, InputError | ClientDisconnect):
-            status, sentence = 500, "the server failed at this picture; its log says why."
-        return plain(json.dumps({"error": sentence}), status, HEADERS | headers)
-
-    classifier = service.classifier
-    about = json.dumps({"model": model, "classes": classifier.classes, "seeds": classifier.seeds,
-                        "calibrated": classifier.calibrated, "max_bytes": service.max_bytes,
-                        "max_pixels": service.max_pixels})  # fmt: skip
-    routes = [Route("/predict", predict, methods=["POST"]), Route("/health", health)]
-    routes += [file(path, *of) for path, of in PAGE.items()]
-    guards = [Middleware(Guard, allowed_hosts=[*hosts], www_redirect=False)]
+    routes = [Route("/predict", _predict, methods=["POST"]), Route("/health", _health)]
+    routes += [Route(path, _page) for path in PAGE]
+    middleware = [Middleware(Guard, allowed_hosts=[*hosts], www_redirect=False)]
     if origins:
-        guards += [Middleware(CORSMiddleware, allow_origins=[*origins], allow_methods=["GET", "POST"],
-                              expose_headers=["Retry-After"])]  # fmt: skip
-    refused = (InputError, RefusedError, HTTPException, ClientDisconnect, Exception)
-    return Starlette(routes=routes, middleware=guards, exception_handlers=dict.fromkeys(refused, refuse))
+        cors = Middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], expose_headers=["Retry-After"]
+        )
+        middleware.append(cors)
+    errors = (InputError, RefusedError, HTTPException, ClientDisconnect, Exception)
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=dict.fromkeys(errors, _refuse))
+    app.state.service, app.state.model, app.state.origins = service, model, origins
+    return app
+
+
+def server(app: Starlette) -> Server:
+    """Make the server of an application; start it by `run` with its listening sockets."""
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=END_SECONDS,
+        backlog=max(1, most_connections() // 8),  # asyncio accepts so many before the first can be closed
+    )
+    return Server(config)
+
+
+async def _predict(request: Request) -> Response:
+    service: Service = request.app.state.service
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        sentence = "a form was sent; send the bytes of the picture itself, as `curl --data-binary @picture.jpg` does."
+        raise RefusedError(415, sentence, CLOSE)
+    if int(request.headers.get("content-length", 0)) > service.max_bytes:
+        raise service.too_large()
+    client = request.client.host if request.client else ""
+    return _json(await service.answer(request.stream(), client, request.is_disconnected))
+
+
+async def _health(request: Request) -> Response:
+    service: Service = request.app.state.service
+    found = {
+        "model": request.app.state.model,
+        "classes": service.classifier.classes,
+        "seeds": service.classifier.seeds,
+        "calibrated": service.classifier.calibrated,
+        "max_bytes": service.max_bytes,
+        "max_pixels": service.max_pixels,
+    }
+    return _json(json.dumps(found))
+
+
+async def _page(request: Request) -> Response:
+    name, kind = PAGE[request.url.path]
+    return Response((Path(__file__).parent / name).read_bytes(), headers=HEADERS, media_type=kind)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    sentence, status, headers = str(error), 400, dict[str, str]()
+    if isinstance(error, RefusedError):
+        status, headers = error.status, error.headers
+    elif isinstance(error, HTTPException):
+        status, headers = error.status_code, CLOSE | dict(error.headers or {})
+        sentence = (
+            f"{request.method} {request.url.path}: there is no such page; POST the bytes of a picture to /predict, "
+            "or open / in a browser."
+        )
+    elif not isinstance(error, InputError | ClientDisconnect):
+        status, sentence = 500, "the server failed at this picture; its log says why."
+    return _json(json.dumps({"error": sentence}), status, headers)
+
+
+def _json(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    kind = EarlyResponse if headers and "Connection" in headers else Response
+    return kind(text, status, HEADERS | dict(headers or {}), "application/json")
+
+
+class EarlyResponse(Response):
+    """An answer sent before the end of a body.
+
+    Some of the rest is read and dropped, because most clients read only after they have sent everything, and would see
+    a broken connection.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        more, size, limit = True, 0, 2 * scope["app"].state.service.max_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while more and size < limit:
+                    part = await receive()
+                    more, size = part.get("more_body", False), size + len(part.get("body", b""))
+        await send({"type": "http.response.body"})
+
+
+class Guard(TrustedHostMiddleware):
+    """Refuses unknown host names and, before reading the body, pictures that a page of another site sends."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = Headers(scope=scope)
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, scope["app"].state.origins):
+            sentence = "pages of other sites may not send pictures here; --allow-origin lists those that may."
+            refusal = await _refuse(Request(scope), RefusedError(403, sentence, CLOSE))
+            await refusal(scope, receive, send)
+        elif "host" not in headers and scope["path"] == "/health":  # HTTP/1.0, as load balancers ask
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:
@@ -134,17 +174,3 @@ def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:
     if site is not None:  # browsers omit it towards http:// addresses of other machines
         return site not in ("same-origin", "none")
     return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
-
-
-def server(app: Any) -> Any:
-    """Make the server of an application; start it by `run` with its listening sockets."""
-    import uvicorn
-
-    from hillstart.serve.connections import IDLE_SECONDS, Connection, Server, most_connections
-
-    return Server(uvicorn.Config(
-        app, http=Connection, lifespan="off", ws="none", log_config=None, log_level="error", access_log=False,
-        server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=END_SECONDS,
-        backlog=max(1, most_connections() // 8),  # asyncio accepts so many before the first can be closed
-    ))  # fmt: skip

@@ -39,6 +39,9 @@ CLOSE = {"Connection": "close"}
 BUSY, LATER = (503, "too many pictures wait; try again in a second."), {"Retry-After": "1"}
 
 
+Gone = Callable[[], Awaitable[bool]]
+
+
 class RefusedError(Exception):
     """A refused request: HTTP status, a sentence for the client, headers."""
 
@@ -47,8 +50,22 @@ class RefusedError(Exception):
         self.status, self.headers = status, headers or {}
 
 
-async def _stays() -> bool:
-    return False
+class Quota:
+    """The use of a limit by all clients together and by each of them, which is at most `SHARE` of it."""
+
+    def __init__(self, limit: int):
+        self.limit, self.used, self.used_by = limit, 0, Counter[str]()
+
+    def add(self, client: str, amount: int) -> None:
+        """Count what a client begins to use, or, below 0, has ceased to use."""
+        self.used += amount
+        self.used_by[client] += amount
+        if not self.used_by[client]:
+            del self.used_by[client]
+
+    def exhausted(self, client: str) -> bool:
+        """True if this client may not use more."""
+        return max(self.used, self.used_by[client] / SHARE) >= self.limit
 
 
 class Turns:
@@ -101,27 +118,27 @@ class Service:
     """
 
     def __init__(
-        self, classifier: Classifier, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS,
-        unsure_below: float = UNSURE_BELOW, waiting: int = WAITING,
-    ):  # fmt: skip
+        self,
+        classifier: Classifier,
+        max_bytes: int = MAX_BYTES,
+        max_pixels: int = MAX_PIXELS,
+        unsure_below: float = UNSURE_BELOW,
+        waiting: int = WAITING,
+    ):
         self.classifier, self.max_bytes, self.max_pixels = classifier, max_bytes, max_pixels
-        self.unsure_below, self.waiting = unsure_below, waiting
+        self.unsure_below = unsure_below
+        self.received, self.unanswered = Quota(WAITING_BYTES), Quota(waiting)
         cores = os.cpu_count() or 1
         self._small = Turns(cores * AHEAD), ThreadPoolExecutor(cores)
         self._large = Turns(cores), ThreadPoolExecutor(cores)
         self._networks = ThreadPoolExecutor(1)
         self._ready: list[tuple[Tensor, asyncio.Future[str]]] = []
         self._computing: asyncio.Task[None] | None = None
-        self._received = self._unanswered = 0
-        self._received_of: Counter[str] = Counter()
-        self._unanswered_of: Counter[str] = Counter()
-        seen = classifier.preprocessing
-        blank = torch.zeros(seen.channels, seen.size, seen.size, dtype=torch.uint8)
+        p = classifier.preprocessing
+        blank = torch.zeros(p.channels, p.size, p.size, dtype=torch.uint8)
         self._networks.submit(self._answers, [blank]).result()  # warm-up: the first forward pass of a process is slow
 
-    async def answer(
-        self, parts: AsyncIterable[bytes], client: str = "", gone: Callable[[], Awaitable[bool]] = _stays
-    ) -> str:
+    async def answer(self, parts: AsyncIterable[bytes], client: str = "", gone: Gone | None = None) -> str:
         """Return the JSON of the prediction for one picture.
 
         Args:
@@ -134,50 +151,45 @@ class Service:
             RefusedError: it is too large or too slow, there are too many, or the client has left.
         """
         received: list[bytes] = []
-        size = 0
         try:
             try:
                 async with asyncio.timeout(READ_SECONDS):
-                    async for part in parts:
-                        received.append(part)
-                        size += len(part)
-                        self._received += len(part)
-                        self._received_of[client] += len(part)
-                        if size > self.max_bytes:
-                            raise self.too_large()
-                        if max(self._received, self._received_of[client] / SHARE) > WAITING_BYTES:
-                            raise RefusedError(*BUSY, headers=CLOSE | LATER)
+                    await self._receive(parts, client, received)
             except TimeoutError:
                 sentence = f"no whole picture came within {READ_SECONDS} s; send it again."
                 raise RefusedError(408, sentence, CLOSE) from None
-            if max(self._unanswered, self._unanswered_of[client] / SHARE) >= self.waiting:
+            if self.unanswered.exhausted(client):
                 raise RefusedError(*BUSY, headers=LATER)
-            picture = b"".join(received)
-            received.clear()  # frees the parts, which `picture` copies
-            self._unanswered += 1
-            self._unanswered_of[client] += 1
+            received[:] = [b"".join(received)]  # frees the parts
+            self.unanswered.add(client, 1)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    return await self._answer(picture, client, gone)
+                    return await self._answer(received[0], client, gone)
+            except TimeoutError:
+                raise RefusedError(*BUSY, headers=LATER) from None
             finally:
-                self._unanswered -= 1
-                self._unanswered_of[client] -= 1
-        except TimeoutError:
-            raise RefusedError(*BUSY, headers=LATER) from None
+                self.unanswered.add(client, -1)
         except asyncio.CancelledError:  # only the end of the server cancels
             raise RefusedError(503, "the server has ended; start it again.") from None
         finally:
-            self._received -= size
-            self._received_of[client] -= size
-            for counts in (self._received_of, self._unanswered_of):
-                if not counts[client]:
-                    del counts[client]
+            self.received.add(client, -sum(map(len, received)))
+
+    async def _receive(self, parts: AsyncIterable[bytes], client: str, received: list[bytes]) -> None:
+        size = 0
+        async for part in parts:
+            received.append(part)
+            size += len(part)
+            self.received.add(client, len(part))
+            if size > self.max_bytes:
+                raise self.too_large()
+            if self.received.exhausted(client):
+                raise RefusedError(*BUSY, headers=CLOSE | LATER)
 
     def too_large(self) -> RefusedError:
         """The refusal of a body of more than `max_bytes`."""
         return RefusedError(413, f"the file is too large; send one of at most {self.max_bytes / 1e6:g} MB.", CLOSE)
 
-    async def _answer(self, picture: bytes, client: str, gone: Callable[[], Awaitable[bool]]) -> str:
+    async def _answer(self, picture: bytes, client: str, gone: Gone | None) -> str:
         small = min(SMALL_PIXELS, self.max_pixels)
         try:
             pixels = await self._decoded(self._small, picture, small, client, gone)
@@ -198,14 +210,14 @@ class Service:
         picture: bytes,
         max_pixels: int,
         client: str,
-        gone: Callable[[], Awaitable[bool]],
+        gone: Gone | None,
     ) -> Tensor:
-        turns, readers = by
+        turns, threads = by
         async with turns.turn(client):
-            if await gone():
+            if gone and await gone():
                 raise RefusedError(499, "the client has left.")
-            seen = self.classifier.preprocessing
-            return await asyncio.get_running_loop().run_in_executor(readers, read_picture, picture, seen, max_pixels)
+            preprocessing, loop = self.classifier.preprocessing, asyncio.get_running_loop()
+            return await loop.run_in_executor(threads, read_picture, picture, preprocessing, max_pixels)
 
     async def _compute(self) -> None:
         """Classify what is ready, batch after batch, until nothing is."""
@@ -232,12 +244,9 @@ class Service:
 
 def _json(found: Prediction) -> str:
     """JSON in ASCII, since a class may be named after a folder with undecodable bytes."""
-    uncalibrated = {} if found.calibrated else {"calibrated": False}
-    return json.dumps({
-        "label": found.label,
-        "probability": found.probability,
-        "probabilities": found.probabilities,
-        "agreement": found.agreement,
-        "unsure": found.unsure,
-        "opinions": [{"seed": o.seed, "label": o.label, "probability": o.probability} for o in found.opinions],
-    } | uncalibrated)  # fmt: skip
+    fields = found._asdict()
+    del fields["path"]
+    fields["opinions"] = [opinion._asdict() for opinion in found.opinions]
+    if found.calibrated:
+        del fields["calibrated"]
+    return json.dumps(fields)

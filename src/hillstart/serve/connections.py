@@ -45,12 +45,12 @@ class Parser(h11.Connection):
     """h11's parser, with a bound on the work that one call does and without requests that could be read in two ways.
 
     Attributes:
-        why: the reason for which a request was refused here.
+        reason: why a request was refused here; empty if none was.
     """
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, HEAD_BYTES)
-        self.why = ""
+        self.reason = ""
         self._unparsed = bytearray()
         self._chunks = self._chunked_bytes = 0
 
@@ -59,7 +59,7 @@ class Parser(h11.Connection):
 
     def next_event(self) -> Any:
         event = super().next_event()
-        while event is h11.NEED_DATA and self._unparsed:  # in pieces, as h11 only measures heads that are incomplete
+        while event is h11.NEED_DATA and self._unparsed:  # in pieces, as h11 measures only incomplete heads
             super().receive_data(bytes(self._unparsed[:HEAD_BYTES]))
             del self._unparsed[:HEAD_BYTES]
             event = super().next_event()
@@ -75,9 +75,9 @@ class Parser(h11.Connection):
                 self._refuse(f"The chunks are too small: send at least {BYTES_PER_PART} bytes in each.")
         return event
 
-    def _refuse(self, why: str) -> None:
-        self.why = why
-        raise h11.RemoteProtocolError(why)
+    def _refuse(self, reason: str) -> None:
+        self.reason = reason
+        raise h11.RemoteProtocolError(reason)
 
 
 class Connection(H11Protocol):
@@ -88,12 +88,12 @@ class Connection(H11Protocol):
         self.conn: Parser = Parser()
         self.connections: set[Any]
         self._ending = self._idle = False
-        self._heard = self.loop.time()
-        self._until = self._heard + HEAD_SECONDS
+        self._last_heard = self.loop.time()
+        self._until = self._last_heard + HEAD_SECONDS
 
     @property
     def address(self) -> str:
-        """The client's, whose connections together have a share."""
+        """The client's address; its connections together have a share."""
         return self.client[0] if self.client else ""
 
     @property
@@ -108,7 +108,7 @@ class Connection(H11Protocol):
 
     def overdue(self, now: float) -> bool:
         """True if the client has taken too long."""
-        return now > self._until or (self._ending and self.waits and now > self._heard + STAY_SECONDS)
+        return now > self._until or (self._ending and self.waits and now > self._last_heard + STAY_SECONDS)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -122,14 +122,14 @@ class Connection(H11Protocol):
         # as the service refuses requests when too many are unanswered.
         silent = [other for other in crowd if other.waits and other is not self]
         if silent:
-            min(silent, key=lambda other: other._heard).transport.abort()
+            min(silent, key=lambda other: other._last_heard).transport.abort()
         else:
             self.app = service_unavailable
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
+        self._last_heard = self.loop.time()
         if self._idle:
-            self._idle, self._until = False, self._heard + HEAD_SECONDS
+            self._idle, self._until = False, self._last_heard + HEAD_SECONDS
         super().data_received(data)
 
     def handle_events(self) -> None:
@@ -137,7 +137,7 @@ class Connection(H11Protocol):
         super().handle_events()
         if self.cycle is not before:
             self._until = self.loop.time() + REQUEST_SECONDS
-            self._announce_the_end()
+            self._close_after_answer()
 
     def on_response_complete(self) -> None:
         self._idle = True
@@ -145,32 +145,32 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self.cycle is not None:  # the application is not to answer as well
+        if self.cycle is not None:  # so that the application does not answer as well
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(self.conn.why or msg)
+            super().send_400_response(self.conn.reason or msg)
         else:
             self.transport.close()
 
     def shutdown(self) -> None:
-        """The server is to end: a request that is under way is answered, then, or after a short silence, all ends."""
+        """Answer a request that is under way, and close the connection after it or after a short silence."""
         if not self._ending:
-            self._ending, self._heard = True, self.loop.time()
-            self._announce_the_end()
+            self._ending, self._last_heard = True, self.loop.time()
+            self._close_after_answer()
 
-    def _announce_the_end(self) -> None:
+    def _close_after_answer(self) -> None:
         if self._ending and self.in_flight:
             self.cycle.keep_alive = False
             self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]  # or the client would ask on
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which closes connections that are overdue and answers what it has, whatever signals come."""
+    """uvicorn's server; it closes overdue connections, and answers pending requests however many signals come."""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        self._told = float("-inf")
-        asyncio.get_running_loop().set_exception_handler(self._told_once)
+        self._last_report = float("-inf")
+        asyncio.get_running_loop().set_exception_handler(self._report_once_a_minute)
         closing = asyncio.create_task(self._close_overdue())
         try:
             await super().serve(sockets)
@@ -181,7 +181,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         while True:
             for connection in list[Any](self.server_state.connections):
-                if self.should_exit:  # also if it was accepted only since
+                if self.should_exit:  # again at each turn, as connections are accepted until the end
                     connection.shutdown()
                 if connection.overdue(loop.time()):
                     connection.transport.abort()
@@ -190,7 +190,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listening in sockets or []:
-            listening.listen(CONNECTIONS)  # the kernel may queue more than asyncio is to accept at once
+            listening.listen(CONNECTIONS)  # the kernel may queue more than asyncio accepts at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down as uvicorn does, after accepting the connections that the kernel has made: it would reset them."""
@@ -208,11 +208,11 @@ class Server(uvicorn.Server):
         if not self.should_exit:
             super().handle_exit(sig, frame)
 
-    def _told_once(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Report that nothing can be accepted once a minute; asyncio retries each second and reports all it tried."""
+    def _report_once_a_minute(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Print once a minute that no connection can be accepted; asyncio would report every attempt, one a second."""
         error = context.get("exception")
         if not (isinstance(error, OSError) and error.errno in _NO_ROOM):
             loop.default_exception_handler(context)
-        elif loop.time() > self._told + 60:
-            self._told = loop.time()
+        elif loop.time() > self._last_report + 60:
+            self._last_report = loop.time()
             print(f"hillstart: no connection can be accepted ({error.strerror}); trying on.", file=sys.stderr)
