@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-from browser import browser, console, opened  # noqa: F401 - a fixture
+from browser import console, opened
 from hillstart.report import charts, page
 from hillstart.report.page import Section, data_bytes, floats, render
 
@@ -52,7 +52,7 @@ def sections(said: str = HOSTILE) -> list[Section]:
 
 
 @pytest.mark.slow
-def test_names_are_shown_and_never_run(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+def test_names_are_shown_and_never_run(browser: WebDriver, parts: Path) -> None:
     path = parts / "page of a <b> run?.html"
     path.write_text(render(sections(), HOSTILE, HOSTILE))
     opened(browser, path)
@@ -66,7 +66,7 @@ def test_names_are_shown_and_never_run(browser: WebDriver, parts: Path) -> None:
 
 
 @pytest.mark.slow
-def test_numbers_arrive_as_they_were(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+def test_numbers_arrive_as_they_were(browser: WebDriver, parts: Path) -> None:
     (parts / "page.html.html").write_text(render(sections(), "numbers"))
     opened(browser, parts / "page.html.html")
     floats_, bytes_, number = browser.execute_script(
@@ -77,7 +77,7 @@ def test_numbers_arrive_as_they_were(browser: WebDriver, parts: Path) -> None:  
 
 
 @pytest.mark.slow
-def test_a_section_far_from_the_view_starts_by_itself(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+def test_a_section_far_from_the_view_starts_by_itself(browser: WebDriver, parts: Path) -> None:
     far = render(sections(""), "far").replace(
         '<section id="second"', '<p style="height: 500vh"></p><section id="second"'
     )
@@ -90,7 +90,7 @@ def test_a_section_far_from_the_view_starts_by_itself(browser: WebDriver, parts:
 
 
 @pytest.mark.slow
-def test_another_script_is_not_run(browser: WebDriver, parts: Path) -> None:  # noqa: F811
+def test_another_script_is_not_run(browser: WebDriver, parts: Path) -> None:
     text = render(sections(), "x").replace("</main>", "<script>window.run = 1</script></main>")
     (parts / "forged.html").write_text(text)
     browser.get((parts / "forged.html").as_uri())
