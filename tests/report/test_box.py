@@ -14,7 +14,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browser import console, opened
+from browser import console
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import PictureSet, Split
 from hillstart.data.images import read_picture
@@ -25,9 +25,9 @@ from hillstart.inference.explain import Way
 from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.report import box
-from hillstart.report.page import render
 from inference.test_classifier import noise
 from launching import BOUND
+from report.conftest import Show
 
 HOSTILE = ("<script>window.run = 1</script>", '"><img src=x onerror="window.run = 1">', "lion", "a duck, " * 12)
 SIZE = 8
@@ -55,15 +55,13 @@ def made(kind: str, classes: int = 3) -> tuple[Classifier, PictureSet]:
     return Classifier(network, starts, names, preprocessing, Calibration(0.5, (0.7, 0.9))), data
 
 
-@pytest.fixture(scope="module")
-def page(browser: WebDriver, tmp_path_factory: pytest.TempPathFactory) -> Page:
+@pytest.fixture
+def page(show: Show) -> Page:
     """The page of a kind of network, open."""
 
-    def page(kind: str, **size: int) -> tuple[WebDriver, Classifier, PictureSet]:
+    def page(kind: str, **view: int) -> tuple[WebDriver, Classifier, PictureSet]:
         classifier, data = made(kind)
-        path = tmp_path_factory.mktemp(kind) / "page.html"
-        path.write_text(render(box.sections(classifier, data), "the box"))
-        return opened(browser, path, **size), classifier, data
+        return show(*box.sections(classifier, data), **view), classifier, data
 
     return page
 
@@ -137,7 +135,7 @@ def test_the_page_goes_through_the_network_as_python_does(page: Page, kind: str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_and_its_steps_are_those_of_python(page: Page, kind: str) -> None:
     driver, classifier, data = page(kind)
-    found = driver.execute_script(
+    script = (
         "const box = hillstart.box(), m = hillstart.maths; box.show(box.pixels(4), { name: 'x', label: 2 });"
         "const layers = box.net.w.map((w, l) => Array.from(w, (_, k) => m.gradient(box.run, box.delta,"
         "  { l, i: Math.floor(k / box.net.sizes[l + 1]), j: k % box.net.sizes[l + 1] })));"
@@ -145,15 +143,13 @@ def test_the_gradient_and_its_steps_are_those_of_python(page: Page, kind: str) -
         "return { layers, delta: box.delta.map((d) => [...d]), cost: m.cost(box.net, box.run, box.y),"
         "  with: m.costWith(box.net, box.run, box.y, edge, 0.25),"
         "  same: m.costWith(box.net, box.run, box.y, edge, box.weight(edge)),"
-        "  after: m.costAfter(box.net, box.run, box.delta, box.y, arguments[0]) };",
-        ETA,
-    )  # fmt: skip
+        "  after: m.costAfter(box.net, box.run, box.delta, box.y, arguments[0]) };"
+    )
+    found = driver.execute_script(script, ETA)
     pixels = data.test.x[box.spread(data.test.y, 100)][4]
     network = way(classifier, pixels).network
-    x, y = (
-        classifier.preprocessing.normalise(pixels.unsqueeze(0)).double(),
-        torch.tensor([[0.0, 0, 1]], dtype=torch.float64),
-    )
+    x = classifier.preprocessing.normalise(pixels.unsqueeze(0)).double()
+    y = torch.tensor([[0.0, 0, 1]], dtype=torch.float64)
     nabla_w, nabla_b = network.gradient(x, y)
     for l, (w, b) in enumerate(zip(nabla_w, nabla_b, strict=True)):
         assert torch.allclose(torch.tensor(found["layers"][l]).double(), w.flatten(), rtol=1e-6, atol=1e-12)

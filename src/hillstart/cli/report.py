@@ -15,7 +15,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, or the root of a multirun")
     image = "a picture of your own to be shown on the page; may be given several times"
     parser.add_argument("--image", dest="images", metavar="FILE", action="append", default=[], help=image)
-    patience = "show the ways downhill if taking them anew needs no longer than this (default: %(default)g)"
+    patience = "train again to show the paths downhill if that takes no longer than this (default: %(default)g)"
     parser.add_argument("--patience", metavar="SECONDS", type=float, default=RETRAINING_SECONDS, help=patience)
     return parser
 
