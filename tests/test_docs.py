@@ -44,7 +44,7 @@ def blocks(document: Path, *languages: str) -> list[str]:
 
 
 def section(document: Path, title: str) -> str:
-    """What stands below a heading, up to the next one as high."""
+    """The text below a heading, up to the next heading of its level."""
     return document.read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
@@ -190,10 +190,10 @@ def test_the_gradient_check_prints_what_is_shown(
     (shown,) = (block for block in blocks(MATHEMATICS, "text") if "autograd" in block)
     printed = capsys.readouterr().out.replace("│", " ")
     assert shown.splitlines()[0] in printed
-    found, told = (re.findall(r"^ *(\d) +([wb])" + r" +(\S+)" * 3 + " *$", t, flags=re.M) for t in (printed, shown))
-    assert [row[:3] for row in told] == [row[:3] for row in found]
-    assert len(told) == 4
-    for row in told:  # the rest is rounding, on the processor that it was measured on
+    found, expected = (re.findall(r"^ *(\d) +([wb])" + r" +(\S+)" * 3 + " *$", t, flags=re.M) for t in (printed, shown))
+    assert [row[:3] for row in expected] == [row[:3] for row in found]
+    assert len(expected) == 4
+    for row in expected:  # the rest is rounding, on the processor that it was measured on
         assert float(row[3]) < TOLERANCE
         assert float(row[4]) < DIFFERENCE_TOLERANCE
 
@@ -234,8 +234,8 @@ def test_python_runs_and_prints_what_is_said(document: Path, example: Path, caps
     for block in blocks(document, "python"):
         if block not in files(document).values():
             exec(compile(block, document.name, "exec"), namespace)
-            told = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.M)
-            assert capsys.readouterr().out.splitlines() == told
+            expected = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.M)
+            assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_the_new_gradients_are_autograds(example: Path) -> None:

@@ -77,7 +77,7 @@ def seen(browser: WebDriver) -> torch.Tensor:
 
 
 def texts(browser: WebDriver, selector: str) -> list[str]:
-    """As it stands in the page, whether in view or not."""
+    """The text of these elements, whether in view or not."""
     script = "return [...document.querySelectorAll(arguments[0])].map((found) => found.textContent)"
     return browser.execute_script(script, selector)
 
@@ -228,7 +228,7 @@ def wait(driver: WebDriver, script: str) -> None:
 def test_a_dropped_picture_changes_every_section(page: Page, tmp_path: Path) -> None:
     driver, _, _ = page("relu")
     everything = ("#answer", "#node-lines", "#cost-lines", "#edge-lines", "#steps")
-    before = [texts(driver, place) for place in everything]
+    before = [texts(driver, selector) for selector in everything]
     drop = (
         "const move = new DataTransfer(); move.items.add(new File([new Uint8Array(arguments[1])], arguments[0]));"
         "document.querySelector('#circles').dispatchEvent("
@@ -237,14 +237,14 @@ def test_a_dropped_picture_changes_every_section(page: Page, tmp_path: Path) -> 
     Image.fromarray(noise(21, 30, 20)).save(tmp_path / "a.png")
     driver.execute_script(drop, "<img>.png", list((tmp_path / "a.png").read_bytes()))
     wait(driver, "return hillstart.box().shown.name === '<img>.png'")
-    after = [texts(driver, place) for place in everything]
+    after = [texts(driver, selector) for selector in everything]
     assert all(one != other for one, other in zip(before, after, strict=True))
     driver.execute_script(drop, "notes.txt", [1, 2, 3])
     wait(driver, "return !document.querySelector('#no-picture').hidden")
     assert texts(driver, "#no-picture") == [
         "notes.txt: this browser cannot read it as a picture; choose a PNG or JPEG."
     ]
-    assert [texts(driver, place) for place in everything] == after
+    assert [texts(driver, selector) for selector in everything] == after
 
 
 @pytest.mark.slow

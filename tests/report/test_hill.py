@@ -1,4 +1,4 @@
-"""Cuts through the hill are the costs of real networks, and the page shows them and rolls the ball."""
+"""Cuts through the loss landscape are the costs of real networks, and the page shows them and rolls the ball."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ HOSTILE = '"><script>alert(1)</script>'
 
 
 def hill(sizes: list[int], cost: str = "quadratic", activation: str = "sigmoid") -> tuple[Landscape, Network]:
-    """One over made-up pictures, and four networks that lie on it."""
+    """A landscape over made-up pictures, and four of its points as networks."""
     g = torch.Generator().manual_seed(1)
     x, y = torch.rand(40, sizes[0], generator=g), torch.eye(sizes[-1])[torch.arange(40) % sizes[-1]]
     network = Network.start(sizes, range(4), activation, cost)

@@ -1,4 +1,4 @@
-"""Training a pack once more gives the very weights that a run kept, and the way to them."""
+"""Training a pack again gives the weights that a run kept, bit for bit, and the path to them."""
 
 from functools import partial
 from pathlib import Path
@@ -54,8 +54,8 @@ def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
     assert torch.equal(paths.weights[0], begun)
     for k, (best, last) in enumerate(zip(paths.best, paths.last, strict=True)):
         assert torch.equal(paths.weights[best, k], paths.best_weights[k])
-        way = paths.weights[:, k].diff(dim=0).abs().amax(1)
-        assert (way[:last] > 0).all() and (way[last:] == 0).all()  # it stays where it was when it has ended
+        steps = paths.weights[:, k].diff(dim=0).abs().amax(1)
+        assert (steps[:last] > 0).all() and (steps[last:] == 0).all()  # it stays where it was when it has ended
         assert best <= last
 
 

@@ -60,15 +60,15 @@ def test_counts_and_pictures_are_those_of_the_vote(
         sum(classifier.network.pick([s]).forward(data.preprocessing.normalise(data.test.x))[-1][0] for s in range(4))
         / 4
     )
-    said, p = m.argmax(-1), (m ** (1 / 0.7)) / (m ** (1 / 0.7)).sum(-1, keepdim=True)
-    counts = [[int(((data.test.y == a) & (said == b)).sum()) for b in range(3)] for a in range(3)]
+    answers, p = m.argmax(-1), (m ** (1 / 0.7)) / (m ** (1 / 0.7)).sum(-1, keepdim=True)
+    counts = [[int(((data.test.y == a) & (answers == b)).sum()) for b in range(3)] for a in range(3)]
     assert section.values["counts"] == counts
     assert sum(map(sum, counts)) == len(data.test.y)
     sheet = np.array(Image.open(io.BytesIO(base64.b64decode(section.values["sheet"].split(",")[1]))))
     shown = 0
     for cell, cards in section.data["cells"].items():
         a, b = map(int, cell.split(","))
-        members = ((data.test.y == a) & (said == b)).nonzero().flatten()
+        members = ((data.test.y == a) & (answers == b)).nonzero().flatten()
         order = members[p.max(-1).values[members].argsort(descending=True, stable=True)]
         assert len(cards) == min(counts[a][b], quality.PICTURES_OF_CELL)
         for card, i in zip(cards, order.tolist(), strict=False):
@@ -79,7 +79,7 @@ def test_counts_and_pictures_are_those_of_the_vote(
             shown += 1
     assert shown > 20
     mistakes = section.values["mistakes"]
-    wrong = (said != data.test.y).nonzero().flatten()
+    wrong = (answers != data.test.y).nonzero().flatten()
     assert [card["sure"] for card in mistakes] == pytest.approx(
         sorted(p.max(-1).values[wrong].tolist(), reverse=True)[: quality.MISTAKES], abs=1e-4
     )
@@ -134,8 +134,8 @@ def test_a_sentence_on_the_temperature_follows_its_figures(
         when: summary["calibration"]["test"][when] | {"expected_calibration_error": error}
         for when, error in (("before", before), ("after", after))
     }
-    told = summary | {"calibration": summary["calibration"] | {"test": test}}
-    page = render([quality.section(classifier, data, told)], "quality")
+    changed = summary | {"calibration": summary["calibration"] | {"test": test}}
+    page = render([quality.section(classifier, data, changed)], "quality")
     others = ("makes the outputs more truthful", "makes the outputs less truthful", "it cannot be told")
     assert [other for other in others if other in page] == [sentence]
 

@@ -1,4 +1,4 @@
-"""The page as a user gets it: after a run, made anew, for a sweep; and what is refused."""
+"""The page as a user gets it: after a run, written again, for a sweep; and what is refused."""
 
 import csv
 import json

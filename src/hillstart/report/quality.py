@@ -77,7 +77,7 @@ def section(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -
                 (name, accuracy, accuracy_interval(accuracy, len(y)))
                 for name, accuracy in list(accuracies.items())[: min(kept, 2)]
             ],
-            "told": temperature_effect(calibration, summary["vote_test_accuracy"], len(y)),
+            "effect": temperature_effect(calibration, summary["vote_test_accuracy"], len(y)),
         },
         {"cells": {cell: [cards[i] for i in members] for cell, members in cells.items()}},
     )

@@ -158,7 +158,9 @@ def _check_pictures(job: Path, classifier: Classifier, spec: RunSpec) -> None:
 
 
 def _compared(jobs: Sequence[RunRecord], classifier: Classifier) -> Classifier:
-    networks, origins, costs = list[Network](), list[Start](), list[float]()
+    networks: list[Network] = []
+    origins: list[Start] = []
+    costs: list[float] = []
 
     def shape(of: Classifier) -> tuple[Any, ...]:
         return of.network.sizes, of.network.activation, of.network.cost, of.classes
