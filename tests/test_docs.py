@@ -1,13 +1,17 @@
 """What the documents say is so: their links, files, commands, numbers and examples."""
 
+import csv
 import json
+import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -27,6 +31,8 @@ TOP = Path(__file__).parent.parent
 DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 MATHEMATICS, EXTENDING = TOP / "docs" / "mathematics.md", TOP / "docs" / "extending.md"
 
+FEW = ["data.train=200", "data.test=40", "trainer.max_epochs=3", "hydra.run.dir=run"]
+
 NUMBER = r"-?\d+\.\d+"
 every_document = pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
 
@@ -38,7 +44,7 @@ def blocks(document: Path, *languages: str) -> list[str]:
 
 
 def section(document: Path, title: str) -> str:
-    """What stands below a heading, up to the next one as high."""
+    """The text below a heading, up to the next heading of its level."""
     return document.read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
@@ -50,7 +56,8 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def files(document: Path) -> dict[str, str]:
     """Blocks that are a file: their first line says which."""
-    named = [re.match(r"# ([\w/]+\.(?:py|yaml))\n", block) for block in blocks(document, "python", "yaml")]
+    found = blocks(document, "python", "yaml", "html")
+    named = [re.match(r"(?:#|<!--) ([\w/]+\.(?:py|yaml|html))\b.*\n", block) for block in found]
     return {name[1]: name.string for name in named if name}
 
 
@@ -183,10 +190,10 @@ def test_the_gradient_check_prints_what_is_shown(
     (shown,) = (block for block in blocks(MATHEMATICS, "text") if "autograd" in block)
     printed = capsys.readouterr().out.replace("│", " ")
     assert shown.splitlines()[0] in printed
-    found, told = (re.findall(r"^ *(\d) +([wb])" + r" +(\S+)" * 3 + " *$", t, flags=re.M) for t in (printed, shown))
-    assert [row[:3] for row in told] == [row[:3] for row in found]
-    assert len(told) == 4
-    for row in told:  # the rest is rounding, on the processor that it was measured on
+    found, expected = (re.findall(r"^ *(\d) +([wb])" + r" +(\S+)" * 3 + " *$", t, flags=re.M) for t in (printed, shown))
+    assert [row[:3] for row in expected] == [row[:3] for row in found]
+    assert len(expected) == 4
+    for row in expected:  # the rest is rounding, on the processor that it was measured on
         assert float(row[3]) < TOLERANCE
         assert float(row[4]) < DIFFERENCE_TOLERANCE
 
@@ -194,12 +201,17 @@ def test_the_gradient_check_prints_what_is_shown(
 # ---------------------------------------------------------------- examples
 
 
+def write_files(folder: Path) -> None:
+    """Write the files of extending.md."""
+    for name, content in files(EXTENDING).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to work in, with the files that extending.md tells to write; new names are forgotten after it."""
-    for name, content in files(EXTENDING).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
+    write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
@@ -222,8 +234,8 @@ def test_python_runs_and_prints_what_is_said(document: Path, example: Path, caps
     for block in blocks(document, "python"):
         if block not in files(document).values():
             exec(compile(block, document.name, "exec"), namespace)
-            told = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.M)
-            assert capsys.readouterr().out.splitlines() == told
+            expected = re.findall(r"^print\(.*\)  # (.*)$", block, flags=re.M)
+            assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_the_new_gradients_are_autograds(example: Path) -> None:
@@ -256,13 +268,12 @@ def lines_to_type(word: str) -> list[list[str]]:
 @pytest.mark.slow
 def test_new_names_are_trained_stored_and_loaded(example: Path) -> None:
     (command,) = lines_to_type("train_mine.py")
-    few = ["data.train=200", "data.test=40", "trainer.max_epochs=3", "hydra.run.dir=run"]
     with_page = [part for part in command[1:] if part != "report=false"]
-    refused = subprocess.run([sys.executable, *with_page, *few], check=False, capture_output=True, text=True)
+    refused = subprocess.run([sys.executable, *with_page, *FEW], check=False, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "hillstart: network.activation=softsign: the page can show sigmoid, tanh, relu only" in refused.stderr
     assert not Path("run/starts.csv").exists()
-    subprocess.run([sys.executable, *command[1:], *few], check=True, capture_output=True)
+    subprocess.run([sys.executable, *command[1:], *FEW], check=True, capture_output=True)
     with pytest.raises(hillstart.InputError, match="activation is not one of sigmoid, tanh, relu"):
         hillstart.load("run")
     runpy.run_path("mine.py")
@@ -270,27 +281,42 @@ def test_new_names_are_trained_stored_and_loaded(example: Path) -> None:
     assert (network.activation, network.cost, network.starts) == ("softsign", "absolute", 4)
 
 
-def test_a_new_step_is_checked_and_trained_with(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Train = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def train(example: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Trains in this process, and returns the summary of the folder `run`."""
+
+    def train(*options: str) -> dict[str, Any]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["train.py", *options])
+        commands.train()
+        summary: dict[str, Any] = json.loads(Path("run/summary.json").read_text())
+        return summary
+
+    return train
+
+
+def test_a_new_step_is_checked_and_trained_with(train: Train) -> None:
     runpy.run_path("check_clipped.py", run_name="__main__")
     (command,) = lines_to_type("clipped.ClippedDescent")
-    few = ["data.train=200", "data.test=40", "trainer.max_epochs=2", "report=false", "hydra.run.dir=run"]
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["train.py", *command[2:], *few])
-    commands.train()
-    assert json.loads(Path("run/summary.json").read_text())["finished"] == 4
+    assert train(*command[2:], *FEW, "report=false")["finished"] == 4
+
+
+def test_a_new_stop_rule_ends_starts_and_its_option_is_checked(train: Train) -> None:
+    (command,) = lines_to_type("target.TargetReached")
+    summary = train(*command[2:], *FEW, "report=false")
+    assert summary["stopped"] + summary["finished"] == 4 and summary["stopped"] > 0
+    with pytest.raises(SystemExit, match=r"stop\.accuracy is 2"):
+        train(*command[2:], *FEW, "report=false", "stop.accuracy=2", "hydra.run.dir=refused")
 
 
 def test_a_new_data_set_is_trained_on(
-    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train(*arguments: str) -> None:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        commands.train()
-
     run, sweep = ([*command[2:]] for command in lines_to_type("data=bars"))
-    train(*run, "hydra.run.dir=run")
-    summary = json.loads(Path("run/summary.json").read_text())
+    summary = train(*run, "hydra.run.dir=run")
     assert summary["classes"] == ["upright", "lying"]
     assert sum(summary["pictures"].values()) == 2000
     assert summary["val_accuracy_of_starts"]["median"] > 0.7
@@ -299,12 +325,55 @@ def test_a_new_data_set_is_trained_on(
     with pytest.raises(SystemExit, match=r"data\._target_ is 'bars\.load', which conf does not know"):
         report.main()
     (path,) = [option for option in run if option.startswith("hydra.searchpath")]
-    train(path, "resume=run", "trainer.max_epochs=4", "report=false")
-    assert json.loads(Path("run/summary.json").read_text())["epochs"] == 4
+    assert train(path, "resume=run", "trainer.max_epochs=4", "report=false")["epochs"] == 4
     capsys.readouterr()
     train(*sweep, "trainer.max_epochs=2", "hydra.sweep.dir=sweep")
     assert json.loads(Path("sweep/summary.json").read_text())["starts"] == 4
     assert "the page is left out: " in "".join(capsys.readouterr())
+
+
+# ---------------------------------------------------------------- changes to hillstart
+
+
+def apply(diff: str, top: Path) -> None:
+    """Apply a diff without line numbers: each hunk must fit in exactly one place."""
+    header, _, body = diff.partition("\n")
+    path = top / header.removeprefix("--- ")
+    text = path.read_text()
+    for hunk in re.split(r"^@@\n", body, flags=re.M):
+        old, new = ("".join(re.findall(rf"^[ {sign}](.*\n)", hunk, flags=re.M)) for sign in "-+")
+        assert text.count(old.removesuffix("\n")) == 1, f"{header}: this change does not fit: {hunk}"
+        text = text.replace(old.removesuffix("\n"), new.removesuffix("\n"))
+    path.write_text(text)
+
+
+@pytest.mark.slow
+def test_a_hyperparameter_a_column_and_a_section_are_added_to_a_copy(tmp_path: Path) -> None:
+    for name in ("src", "conf", "scripts"):
+        shutil.copytree(TOP / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    write_files(tmp_path)
+    for diff in blocks(EXTENDING, "diff"):
+        apply(diff, tmp_path)
+    (command,) = lines_to_type("decay.DecayDescent")
+    path = f"{tmp_path / 'src'}:{tmp_path}"
+    run = [sys.executable, *command[1:], *FEW]
+    done = subprocess.run(run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "starts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["decay"] for row in rows) == ["0.0"] * 4 + ["0.01"] * 4
+    assert len({row["train_cost"] for row in rows}) == 8
+    with (tmp_path / "run" / "history.csv").open() as file:
+        history = [row for row in csv.DictReader(file) if row["val_cost"] == rows[0]["val_cost"]]
+    assert [row["epoch"] for row in history] == [rows[0]["best_epoch"]]
+    assert '<section id="ends"' in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("title", re.findall(r"^## (.*)$", EXTENDING.read_text(), flags=re.M))
+def test_each_recipe_touches_at_most_three_files(title: str) -> None:
+    text = section(EXTENDING, title)
+    written = [name for name, content in files(EXTENDING).items() if content in text]
+    assert len({*written, *re.findall(r"^--- (\S+)$", text, flags=re.M)}) <= 3
 
 
 def test_all_who_ask_for_a_name_are_listed() -> None:

@@ -1,6 +1,5 @@
 """The gradient by hand against two independent ones: that of torch.autograd, and finite differences of the cost."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,6 @@ from hillstart.network import ACTIVATIONS, COSTS, Network
 
 STEP = 1e-5
 """Distance that a weight is moved each way; in float64 the central difference is then right to about 1e-10."""
-
 
 TOLERANCE, DIFFERENCE_TOLERANCE = 1e-12, 1e-6
 """Largest allowed errors against autograd and differences, relative to the largest gradient of the layer."""
@@ -48,9 +46,12 @@ def check(
     by_autograd = autograd(network, x, y, lmbda, n)
     layers = len(network.w)
     checks = []
-    for i, (hand, auto) in enumerate(zip(by_hand, by_autograd, strict=True)):
+    for i, (p, hand, auto) in enumerate(zip(network.parameters, by_hand, by_autograd, strict=True)):
         largest = auto.abs().max().item()
-        differences = [abs(slope - hand[at].item()) for at, slope in slopes(network, i, x, y, lmbda, n, samples)]
+        g = torch.Generator().manual_seed(0)
+        chosen = torch.unravel_index(torch.randperm(p.numel(), generator=g)[:samples], p.shape)
+        elements = zip(*(index.tolist() for index in chosen), strict=True)
+        differences = [abs(_slope(network, p, at, x, y, lmbda / (2 * n)) - hand[at].item()) for at in elements]
         errors = ((hand - auto).abs().max().item(), max(differences))
         checks.append(Check(i % layers + 1, "wb"[i // layers], largest, *(error / largest for error in errors)))
     return sorted(checks, key=lambda c: (c.layer, -ord(c.parameter)))
@@ -88,24 +89,12 @@ def autograd(
     return list(torch.autograd.grad(total, [*w, *b]))
 
 
-def slopes(
-    network: Network,
-    parameter: int,
-    x: Float[Tensor, "B n_in"],
-    y: Float[Tensor, "B n_out"],
-    lmbda: float,
-    n: int,
-    samples: int,
-) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Central differences (C(w + h) - C(w - h)) / 2h for some elements of a parameter: (index, slope)."""
-    p = network.parameters[parameter]
-    g = torch.Generator().manual_seed(0)
-    for flat in torch.randperm(p.numel(), generator=g)[:samples].tolist():
-        at = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), p.shape))
-        before, costs = p[at].item(), []
-        for moved in (before + STEP, before - STEP):
-            p[at] = moved
-            cost = network.evaluate(x, y)[0][at[0]].mean()
-            costs.append(cost + lmbda / (2 * n) * torch.stack([w[at[0]].square().sum() for w in network.w]).sum())
-        p[at] = before
-        yield at, ((costs[0] - costs[1]) / (2 * STEP)).item()
+def _slope(network: Network, p: Tensor, at: tuple[int, ...], x: Tensor, y: Tensor, decay: float) -> float:
+    """The central difference (C(w + h) - C(w - h)) / 2h for the element `at` of the parameter p."""
+    before, s, costs = p[at].item(), at[0], list[float]()
+    for value in (before + STEP, before - STEP):
+        p[at] = value
+        squares = sum(float(w[s].square().sum()) for w in network.w)
+        costs.append(float(network.evaluate(x, y)[0][s].mean()) + decay * squares)
+    p[at] = before
+    return (costs[0] - costs[1]) / (2 * STEP)

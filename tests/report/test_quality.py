@@ -4,17 +4,15 @@ import base64
 import io
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.keys import Keys
 
-from browser import browser, console, opened  # noqa: F401 - a fixture
+from browser import console
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.calibration import before_and_after
@@ -25,6 +23,7 @@ from hillstart.report import box, learning, quality
 from hillstart.report.page import render
 from hillstart.system.statistics import accuracy_interval
 from made import blobs
+from report.conftest import Show
 
 HOSTILE = "<b onclick=alert(1)>"
 
@@ -35,15 +34,15 @@ def data() -> PictureSet:
 
 
 @pytest.fixture(scope="module")
-def model(data: PictureSet) -> Classifier:
+def classifier(data: PictureSet) -> Classifier:
     network = Network.start([36, 5, 3], range(4), start="scaled_normal")
     origins = tuple(Start(seed, Hyperparameters(0.5)) for seed in range(4))
     return Classifier(network, origins, data.classes, data.preprocessing, Calibration(0.7, (0.7,) * 4))
 
 
 @pytest.fixture(scope="module")
-def summary(model: Classifier, data: PictureSet) -> dict[str, Any]:
-    outputs = model.network.forward(data.preprocessing.normalise(data.test.x))[-1]
+def summary(classifier: Classifier, data: PictureSet) -> dict[str, Any]:
+    outputs = classifier.network.forward(data.preprocessing.normalise(data.test.x))[-1]
     calibration = before_and_after(outputs, data.test.y, 0.7)
     return {
         "test_accuracy": 0.5,
@@ -54,21 +53,24 @@ def summary(model: Classifier, data: PictureSet) -> dict[str, Any]:
 
 
 def test_counts_and_pictures_are_those_of_the_vote(
-    model: Classifier, data: PictureSet, summary: dict[str, Any]
+    classifier: Classifier, data: PictureSet, summary: dict[str, Any]
 ) -> None:
-    section = quality.section(model, data, summary)
-    m = sum(model.network.pick([s]).forward(data.preprocessing.normalise(data.test.x))[-1][0] for s in range(4)) / 4
-    said, p = m.argmax(-1), (m ** (1 / 0.7)) / (m ** (1 / 0.7)).sum(-1, keepdim=True)
-    counts = [[int(((data.test.y == a) & (said == b)).sum()) for b in range(3)] for a in range(3)]
+    section = quality.section(classifier, data, summary)
+    m = (
+        sum(classifier.network.pick([s]).forward(data.preprocessing.normalise(data.test.x))[-1][0] for s in range(4))
+        / 4
+    )
+    answers, p = m.argmax(-1), (m ** (1 / 0.7)) / (m ** (1 / 0.7)).sum(-1, keepdim=True)
+    counts = [[int(((data.test.y == a) & (answers == b)).sum()) for b in range(3)] for a in range(3)]
     assert section.values["counts"] == counts
     assert sum(map(sum, counts)) == len(data.test.y)
     sheet = np.array(Image.open(io.BytesIO(base64.b64decode(section.values["sheet"].split(",")[1]))))
     shown = 0
     for cell, cards in section.data["cells"].items():
         a, b = map(int, cell.split(","))
-        members = ((data.test.y == a) & (said == b)).nonzero().flatten()
+        members = ((data.test.y == a) & (answers == b)).nonzero().flatten()
         order = members[p.max(-1).values[members].argsort(descending=True, stable=True)]
-        assert len(cards) == min(counts[a][b], quality.BEHIND_A_CELL)
+        assert len(cards) == min(counts[a][b], quality.PICTURES_OF_CELL)
         for card, i in zip(cards, order.tolist(), strict=False):
             picture = sheet[6 * card["y"] : 6 * card["y"] + 6, 6 * card["x"] : 6 * card["x"] + 6]
             assert np.array_equal(picture, data.test.x[i, 0].numpy())
@@ -77,7 +79,7 @@ def test_counts_and_pictures_are_those_of_the_vote(
             shown += 1
     assert shown > 20
     mistakes = section.values["mistakes"]
-    wrong = (said != data.test.y).nonzero().flatten()
+    wrong = (answers != data.test.y).nonzero().flatten()
     assert [card["sure"] for card in mistakes] == pytest.approx(
         sorted(p.max(-1).values[wrong].tolist(), reverse=True)[: quality.MISTAKES], abs=1e-4
     )
@@ -93,40 +95,27 @@ def test_colour_pictures_come_out_as_they_are(data: PictureSet) -> None:
 
 @pytest.mark.slow
 def test_a_cell_shows_its_pictures(
-    browser: WebDriver,  # noqa: F811
-    model: Classifier,
-    data: PictureSet,
-    summary: dict[str, Any],
-    tmp_path: Path,
+    show: Show, classifier: Classifier, data: PictureSet, summary: dict[str, Any]
 ) -> None:
-    section = quality.section(model, data, summary)
-    (tmp_path / "page.html").write_text(render([section], "quality"))
-    opened(browser, tmp_path / "page.html")
-    cells = browser.find_elements("css selector", ".cell")
-    counts = section.values["counts"]
+    section = quality.section(classifier, data, summary)
+    page = show(section)
+    cells, counts = page.find_elements("css selector", ".cell"), section.values["counts"]
     assert [int(cell.text) for cell in cells] == [n for row in counts for n in row if n]
     for cell in cells:
-        browser.execute_script("arguments[0].focus()", cell)
+        page.execute_script("arguments[0].focus()", cell)
         cell.send_keys(Keys.ENTER)
-        a, b = map(int, cell.get_attribute("data-cell").split(","))
-        shown = browser.find_elements("css selector", "#behind .sprite")
-        assert len(shown) == min(counts[a][b], quality.BEHIND_A_CELL)
-        heading = browser.find_element("css selector", "#behind h4").text
-        assert heading.startswith(f"{counts[a][b]} picture")
-        assert data.classes[a] in heading
+        a, b = map(int, (cell.get_attribute("data-cell") or "").split(","))
+        shown = page.find_elements("css selector", "#behind .sprite")
+        assert len(shown) == min(counts[a][b], quality.PICTURES_OF_CELL)
+        heading = page.find_element("css selector", "#behind h4").text
+        assert heading.startswith(f"{counts[a][b]} picture") and data.classes[a] in heading
         assert cell.get_attribute("aria-pressed") == "true"
-    assert console(browser) == []
+    assert console(page) == []
 
 
-def test_held_curves_keep_the_last_figures_of_those_that_ended() -> None:
+def test_curves_of_starts_that_ended_keep_their_last_figures() -> None:
     curves = np.array([[3.0, 2, 1], [5, 4, np.nan], [7, np.nan, np.nan]])
-    assert learning._held(curves).tolist() == [[3, 2, 1], [5, 4, 4], [7, 7, 7]]
-
-
-def test_every_chart_names_what_it_shows(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> None:
-    drawn = render([quality.section(model, data, summary)], "quality")
-    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', drawn)
-    assert len(labels) == len(set(labels)) == 2
+    assert learning.fill_forward(curves).tolist() == [[3, 2, 1], [5, 4, 4], [7, 7, 7]]
 
 
 @pytest.mark.parametrize(
@@ -139,28 +128,30 @@ def test_every_chart_names_what_it_shows(model: Classifier, data: PictureSet, su
     ],
 )
 def test_a_sentence_on_the_temperature_follows_its_figures(
-    model: Classifier, data: PictureSet, summary: dict[str, Any], before: float, after: float, sentence: str
+    classifier: Classifier, data: PictureSet, summary: dict[str, Any], before: float, after: float, sentence: str
 ) -> None:
     test = {
         when: summary["calibration"]["test"][when] | {"expected_calibration_error": error}
         for when, error in (("before", before), ("after", after))
     }
-    told = summary | {"calibration": summary["calibration"] | {"test": test}}
-    page = render([quality.section(model, data, told)], "quality")
+    changed = summary | {"calibration": summary["calibration"] | {"test": test}}
+    page = render([quality.section(classifier, data, changed)], "quality")
     others = ("makes the outputs more truthful", "makes the outputs less truthful", "it cannot be told")
     assert [other for other in others if other in page] == [sentence]
-    assert "mends" not in page
 
 
-def test_whose_mistakes_are_counted_is_said(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> None:
-    page = render([quality.section(model, data, summary), *box.sections(model, data, 0.5)[:1]], "quality")
-    assert "answers of the vote were wrong" in page
-    assert "the chosen start, is wrong" in page
-    alone = replace(model, network=model.network.pick([0]), origins=model.origins[:1])
-    page = render([quality.section(alone, data, summary), *box.sections(alone, data, 0.5)[:1]], "quality")
+def test_the_text_names_the_vote_only_if_there_is_one(
+    classifier: Classifier, data: PictureSet, summary: dict[str, Any]
+) -> None:
+    page = render([quality.section(classifier, data, summary), *box.sections(classifier, data)[:1]], "quality")
+    assert "answers of the vote were wrong" in page and "the chosen start, is wrong" in page
+    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', page)
+    assert len(labels) == len(set(labels)) == 2
+    alone = replace(classifier, network=classifier.network.pick([0]), origins=classifier.origins[:1])
+    page = render([quality.section(alone, data, summary), *box.sections(alone, data)[:1]], "quality")
     assert "vote" not in page.partition("</style>")[2].partition("<script")[0]
 
 
-def test_all_right_is_not_certain_on_the_page(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> None:
-    figures = quality.section(model, data, summary | {"test_accuracy": 1.0}).values["figures"]
+def test_an_accuracy_of_1_has_an_interval(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -> None:
+    figures = quality.section(classifier, data, summary | {"test_accuracy": 1.0}).values["figures"]
     assert figures[0] == ("chosen start", 1.0, accuracy_interval(1.0, 50))

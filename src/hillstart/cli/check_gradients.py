@@ -26,21 +26,22 @@ def main() -> None:
     """Exit code 1 if the gradient is wrong."""
     options = parser().parse_args().options
     with one_sentence(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        population = build_run_spec(composed_options(hydra.compose("train", ["starts=2", *options])))
-    data, B = population.data, 10
+        spec = build_run_spec(composed_options(hydra.compose("train", ["starts=2", *options])))
+    data, B = spec.data, 10
     x, y = next(Sample(data.train, len(data.classes), data.preprocessing, torch.device("cpu"), limit=B).batches())
-    net = population.begin(sorted({start.seed for start in population.starts}))
+    net = spec.begin(sorted({start.seed for start in spec.starts}))
     net = Network([w.double() for w in net.w], [b.double() for b in net.b], net.activation, net.cost)
-    checks = check(net, x.double(), y.double(), population.starts[0].hyperparameters.lmbda, len(data.train.y))
-    table = Table(
-        title=f"network {net.sizes}, {net.activation}, {net.cost}: {net.starts} starts, {B} pictures, float64"
-    )
+    checks = check(net, x.double(), y.double(), spec.starts[0].hyperparameters.lmbda, len(data.train.y))
+    title = f"network {net.sizes}, {net.activation}, {net.cost}: {net.starts} starts, {B} pictures, float64"
+    table = Table(title=title)
     for heading in ("layer", "", "largest gradient", "by hand - autograd", "by hand - differences"):
         table.add_column(heading, justify="right")
     for c in checks:
         errors = (c.largest_gradient, c.against_autograd, c.against_differences)
         table.add_row(str(c.layer), c.parameter, *(f"{error:.1e}" for error in errors))
     Console().print(table, "Errors are the largest of a layer, relative to its largest gradient.")
-    if any(not (c.against_autograd < TOLERANCE and c.against_differences < DIFFERENCE_TOLERANCE) for c in checks):
-        sys.exit(f"hillstart: the gradient is wrong; autograd must agree to {TOLERANCE:g}, "
-                 f"differences to {DIFFERENCE_TOLERANCE:g}.")  # fmt: skip
+    if not all(c.against_autograd < TOLERANCE and c.against_differences < DIFFERENCE_TOLERANCE for c in checks):
+        sys.exit(
+            f"hillstart: the gradient is wrong; autograd must agree to {TOLERANCE:g}, differences to "
+            f"{DIFFERENCE_TOLERANCE:g}."
+        )

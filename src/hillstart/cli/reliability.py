@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hillstart.inference.calibration import BINS
 from hillstart.report import charts
-from hillstart.report.reliability import TITLES, draw, read
+from hillstart.report.quality import DIAGRAMS, reliability_diagrams
+from hillstart.runs.reader import RunRecord
 from hillstart.runs.summary import show
 from hillstart.system.console import visible
 from hillstart.system.errors import InputError
@@ -27,22 +28,29 @@ def main() -> None:
     options = parser().parse_args()
     output = options.output or options.run / "reliability.svg"
     try:
-        calibration = read(options.run)
+        calibration = RunRecord(options.run).summary["calibration"]
+        drawing = charts.alone(reliability_diagrams(calibration))
         with replacing(output, sync=False) as new:
-            new.write_text(charts.alone(draw(calibration)))
+            new.write_text(drawing)
     except (InputError, OSError) as error:
         sys.exit(f"hillstart: {error}")
-    headings = ("up to", *(f"{what}, {when}" for when in TITLES for what in ("pictures", "mean", "right")))
-    bins = {when: {round(b.high * BINS): b for b in calibration["test"][when]["reliability"]} for when in TITLES}
+    except (KeyError, TypeError, ValueError) as error:
+        path = options.run / "summary.json"
+        sys.exit(f"hillstart: {path} holds no calibration ({error}); give the folder of a run that has ended.")
+    bins = [{round(b["high"] * BINS): b for b in calibration["test"][when]["reliability"]} for when in DIAGRAMS]
     lines = []
-    for k in range(1, BINS + 1):
-        found = [bins[when].get(k) for when in TITLES]
-        if any(found):
-            cells = [
-                (str(b.pictures), f"{b.confidence:.3f}", f"{b.accuracy:.3f}") if b else ("0", "", "") for b in found
-            ]
-            lines.append([f"{k / BINS:.2f}", *cells[0], *cells[1]])
+    for k in sorted(set().union(*bins)):
+        cells = [
+            (str(b["pictures"]), f"{b['confidence']:.3f}", f"{b['accuracy']:.3f}")
+            if (b := of.get(k))
+            else ("0", "", "")
+            for of in bins
+        ]
+        lines.append([f"{k / BINS:.2f}", *cells[0], *cells[1]])
+    headings = ("up to", *(f"{what}, {when}" for when in DIAGRAMS for what in ("pictures", "mean", "right")))
     show("the vote on the test pictures", headings, lines)
-    errors = [f"{calibration['test'][when]['expected_calibration_error']:.4f}" for when in TITLES]
-    print(f"expected calibration error {errors[0]} before, {errors[1]} after, by a temperature of "
-          f"{calibration['temperature']:.3f}; drawn in {visible(str(relative(output)))}")  # fmt: skip
+    before, after = (calibration["test"][when]["expected_calibration_error"] for when in DIAGRAMS)
+    print(
+        f"expected calibration error {before:.4f} before, {after:.4f} after, by a temperature of "
+        f"{calibration['temperature']:.3f}; drawn in {visible(str(relative(output)))}"
+    )

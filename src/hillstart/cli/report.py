@@ -13,14 +13,10 @@ from hillstart.system.files import relative
 def parser() -> ArgumentParser:
     parser = ArgumentParser(description="Open the box: write report.html for a run that has ended, or for a sweep.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, or the root of a multirun")
-    parser.add_argument(
-        "--image", dest="images", metavar="FILE", action="append", default=[],
-        help="a picture of your own to be shown on the page; may be given several times",
-    )  # fmt: skip
-    parser.add_argument(
-        "--patience", metavar="SECONDS", type=float, default=RETRAINING_SECONDS,
-        help="show the ways downhill if taking them anew needs no longer than this (default: %(default)g)",
-    )  # fmt: skip
+    image = "a picture of your own to be shown on the page; may be given several times"
+    parser.add_argument("--image", dest="images", metavar="FILE", action="append", default=[], help=image)
+    patience = "train again to show the paths downhill if that takes no longer than this (default: %(default)g)"
+    parser.add_argument("--patience", metavar="SECONDS", type=float, default=RETRAINING_SECONDS, help=patience)
     return parser
 
 
@@ -29,8 +25,6 @@ def main() -> None:
     options = parser().parse_args()
     try:
         page = write(options.run, pictures=options.images, patience=options.patience)
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, OSError) as error:
         sys.exit(f"hillstart: {explain(error)}")
-    except OSError as error:
-        sys.exit(f"hillstart: {error}")
     print(visible(str(relative(page))))

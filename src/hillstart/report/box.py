@@ -1,7 +1,7 @@
 """The sections that open the chosen network: its circles and lines, one node's arithmetic, the gradient of one step.
 
-The page itself computes: it is given the weights, the preprocessing and some pictures, and goes through the network as
-`network.py` does.
+The page itself computes: it has the weights, the preprocessing and some pictures, and runs the network as `network.py`
+does.
 """
 
 from collections.abc import Sequence
@@ -12,68 +12,70 @@ from torch import Tensor
 
 from hillstart.data.dataset import PictureSet
 from hillstart.inference.classifier import Classifier
-from hillstart.network import Network
 from hillstart.report.page import Section, data_bytes, floats
 from hillstart.system.errors import InputError
 
 PICTURES, PICTURE_BYTES = 100, 400_000
-"""Test pictures that are shown, at most; and bytes that they may take together."""
+"""Limits of the number of test pictures that are shown, and of their size together."""
 IN_THE_PAGE = {"activation": ("sigmoid", "tanh", "relu"), "cost": ("quadratic", "cross_entropy", "log_likelihood")}
 """The activations and costs that page/forward.js computes too."""
 
 
 def sections(
-    model: Classifier, data: PictureSet, eta: float, own: Sequence[tuple[str, UInt8[Tensor, "C H W"]]] = ()
+    classifier: Classifier, data: PictureSet, own: Sequence[tuple[str, UInt8[Tensor, "C H W"]]] = ()
 ) -> list[Section]:
-    """Network, node and gradient, of the best start.
+    """The sections `network`, `node` and `gradient` of the best start.
 
     Args:
-        eta: the learning rate of the step that is shown.
         own: pictures of one's own, with their names, shown before those of the test.
 
     Raises:
         InputError: the page cannot compute the activation or the cost.
     """
-    check_shown(model.network.activation, model.network.cost)
-    network, chosen = model.network.pick([0]), model.origins[0]
-    places = spread(data.test.y, max(1, min(PICTURES, PICTURE_BYTES // data.test.x[0].numel())))
-    x = torch.cat([*(pixels.unsqueeze(0) for _, pixels in own), data.test.x[places]])
-    labels: list[int | None] = [*(None for _ in own), *data.test.y[places].tolist()]
-    names = [*(name for name, _ in own), *(f"Test picture {int(place) + 1}" for place in places)]
-    answers = network.forward(model.preprocessing.normalise(x))[-1][0].argmax(-1).tolist()
-    wrong = sum(label not in (None, answer) for label, answer in zip(labels, answers, strict=True))
-    values = {"network": network, "classes": model.classes, "seed": chosen.seed, "preprocessing": model.preprocessing}
+    check_shown(classifier.network.activation, classifier.network.cost)
+    network, preprocessing = classifier.network.pick([0]), classifier.preprocessing
+    indices = spread(data.test.y, max(1, min(PICTURES, PICTURE_BYTES // data.test.x[0].numel())))
+    x = torch.cat([*(pixels.unsqueeze(0) for _, pixels in own), data.test.x[indices]])
+    labels: list[int | None] = [*(None for _ in own), *data.test.y[indices].tolist()]
+    names = [*(name for name, _ in own), *(f"Test picture {index + 1}" for index in indices.tolist())]
+    answers = network.forward(preprocessing.normalise(x))[-1][0].argmax(-1).tolist()
+    pictures = [
+        {"name": name, "label": label, "answer": answer}
+        for name, label, answer in zip(names, labels, answers, strict=True)
+    ]
+    eta = classifier.origins[0].hyperparameters.eta
+    values = {
+        "network": network,
+        "classes": classifier.classes,
+        "wrong": sum(picture["label"] not in (None, picture["answer"]) for picture in pictures),
+        "pictures": len(indices),
+        "kept": classifier.network.starts,
+        "calibrated": classifier.calibration is not None,
+        "eta": eta,
+    }
+    data_of_script = {
+        "network": {
+            "sizes": network.sizes,
+            "activation": network.activation,
+            "cost": network.cost,
+            "w": [floats(w[0]) for w in network.w],
+            "b": [floats(b[0]) for b in network.b],
+        },
+        "classes": list(classifier.classes),
+        "preprocessing": preprocessing.as_dict(),
+        "temperature": classifier.calibration.starts[0] if classifier.calibration else 1.0,
+        "eta": eta,
+        "paper": paper(data.test.x[indices]),
+        "pictures": data_bytes(x),
+        "shown_pictures": pictures,
+    }
     return [
         Section(
             "network",
             "The network as circles and lines",
             "Choose a picture and see which circles it wakes: each adds up what the lines bring it.",
-            values
-            | {
-                "wrong": wrong,
-                "pictures": len(places),
-                "kept": model.network.starts,
-                "calibrated": model.calibration is not None,
-            },
-            {
-                "network": {
-                    "sizes": network.sizes,
-                    "activation": network.activation,
-                    "cost": network.cost,
-                    "w": [floats(w[0]) for w in network.w],
-                    "b": [floats(b[0]) for b in network.b],
-                },
-                "classes": list(model.classes),
-                "preprocessing": model.preprocessing.as_dict(),
-                "temperature": model.calibration.starts[0] if model.calibration else 1.0,
-                "eta": eta,
-                "paper": paper(data.test.x[places]),
-                "pictures": data_bytes(x),
-                "shown_pictures": [
-                    {"name": name, "label": label, "answer": answer}
-                    for name, label, answer in zip(names, labels, answers, strict=True)
-                ],
-            },
+            values,
+            data_of_script,
         ),
         Section(
             "node",
@@ -85,7 +87,7 @@ def sections(
             "gradient",
             "The gradient of one step",
             "See how one weight would change the cost, and that backpropagation and a tiny nudge find the same slope.",
-            values | {"parameters": _parameters(network), "eta": eta},
+            values,
         ),
     ]
 
@@ -101,22 +103,14 @@ def check_shown(activation: str, cost: str) -> None:
 
 
 def spread(y: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    """Places of so many pictures, or of all if there are fewer, the classes in turn and each class from end to end."""
+    """Indices of so many pictures, or of all if there are fewer, the classes in turn, each evenly spread."""
     members = [(y == k).nonzero().flatten() for k in y.unique()]
-    take = [0] * len(members)
-    while sum(take) < min(count, len(y)):  # a class that has no more leaves its turn to the others
-        for k, of_class in enumerate(members):
-            take[k] += int(take[k] < len(of_class) and sum(take) < count)
-    chosen = [of_class[torch.arange(n) * len(of_class) // max(n, 1)] for of_class, n in zip(members, take, strict=True)]
-    turns = sorted((turn, k) for k, n in enumerate(take) for turn in range(n))
-    return torch.stack([chosen[k][turn] for turn, k in turns])
+    turns = sorted((turn, k) for k, of_class in enumerate(members) for turn in range(len(of_class)))[:count]
+    take = [sum(of == k for _, of in turns) for k in range(len(members))]
+    return torch.stack([members[k][turn * len(members[k]) // take[k]] for turn, k in turns])
 
 
 def paper(x: UInt8[Tensor, "N C H W"]) -> int:
     """The grey level, black or white, that one draws on: what the borders of the pictures mostly are."""
     border = torch.cat([x[..., 0, :], x[..., -1, :], x[..., 0], x[..., -1]], -1)
     return 255 if border.float().median() > 127 else 0
-
-
-def _parameters(network: Network) -> int:
-    return sum(p.numel() for p in network.parameters)

@@ -1,111 +1,101 @@
-"""Hidden nodes renumbered, so that a network is compared with another one as it is, not as it happens to be numbered.
+"""Weight matching: the hidden nodes of a network renumbered so that its weights are near those of another network.
 
-A network stays the same when hidden nodes change places, each with all its weights. Where sigma is symmetric about a
-point, sigma(-z) = 2c - sigma(z) with c = 0 for tanh and 1/2 for sigmoid, it also stays the same when a node is turned
-round: its weights and bias change their signs, so do the weights that leave it, and 2c times what these were is added
-to the next biases (Sussmann 1992 for tanh). Written with the centred bias b + c sum_i w_i, turning is a change of signs
-alone, so it is in this form that networks are matched. The nodes of relu can only change places here; that they can
-also be scaled is left out.
+A network stays the same when hidden nodes change places, each with all its weights. If sigma is symmetric about a
+point, sigma(-z) = 2c - sigma(z) with c = 0 for tanh and 1/2 for sigmoid, it also stays the same when a node is flipped:
+its weights and bias change sign, so do its outgoing weights, and 2c times their old values is added to the next biases
+(Sussmann 1992 for tanh). With the centred bias b + c sum_i w_i a flip is a change of signs alone, so networks are
+matched in this form. Nodes of relu could also be scaled; that symmetry is not used.
 
-The matching is that of weights in Git Re-Basin (Ainsworth, Hayase and Srinivasa 2022): layer by layer the best
-assignment of nodes, given the others, until nothing changes. With one hidden layer that is the best there is.
+The algorithm is the weight matching of Git Re-Basin (Ainsworth, Hayase and Srinivasa 2022): for one layer after the
+other the best assignment of its nodes, given the other layers, until nothing changes. With one hidden layer the result
+is the optimum.
 """
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
 from hillstart.network import Network
 
-# The c of each activation whose nodes can be turned round.
 CENTRE = {"sigmoid": 0.5, "tanh": 0.0}
+"""The value c of each activation whose nodes can be flipped."""
 
-# A gain below this share of the likeness is rounding.
 ROUNDING = 1e-9
+"""A gain below this share of the similarity is rounding."""
 
 
 def matched(network: Network, to: Network) -> Network:
-    """The same networks, each renumbered so that its weights and biases lie near those of the first start of `to`.
+    """The first start of `network`, renumbered so that its weights and biases are near those of the first of `to`.
 
     The sum of squared differences, of weights and centred biases, is never larger than before.
     """
-    nodes, aim = _Nodes(network), _Nodes(to.pick([0]))
+    nodes, aim = _Nodes(network), _Nodes(to)
     if nodes.hidden > 1:
-        # As long as the next layer is in any order, what leaves a node says nothing: first by what enters it alone.
+        # While the next layer is in arbitrary order, outgoing weights say nothing: first match by incoming ones alone.
         guess = _Nodes(network)
         for l in range(guess.hidden):
-            guess.renumber(l, *guess.best(l, guess.likeness(l, aim, leaving=l == guess.hidden - 1)))
-        nodes.take(guess, guess.product(aim) > nodes.product(aim))
+            guess.renumber(l, *guess.best(guess.similarity(l, aim, outgoing=l == guess.hidden - 1)))
+        if guess.product(aim) > nodes.product(aim):
+            nodes = guess
     changed = True
     while changed:
         changed = False
         for l in range(nodes.hidden):
-            likeness = nodes.likeness(l, aim)
-            order, sign = nodes.best(l, likeness)
-            found = likeness.gather(2, order.unsqueeze(2)).squeeze(2) * sign
-            gain = found.sum(1) - likeness.diagonal(dim1=1, dim2=2).sum(1)
+            similarity = nodes.similarity(l, aim)
+            order, sign = nodes.best(similarity)
+            found = similarity[np.arange(len(order)), order] * sign
+            gain = found.sum() - np.trace(similarity)
             nodes.renumber(l, order, sign)
-            changed |= nodes.hidden > 1 and bool((gain > ROUNDING * found.abs().sum(1)).any())
-    return nodes.network()
+            changed |= nodes.hidden > 1 and gain > ROUNDING * np.abs(found).sum()
+    return nodes.network(network)
 
 
 def shuffled(network: Network, g: torch.Generator) -> Network:
-    """The same networks with the hidden nodes of each in an order drawn from g; where sigma allows, half turned."""
+    """The first start with its hidden nodes in an order drawn from g; if sigma is symmetric, half of them flipped."""
     nodes = _Nodes(network)
     for l in range(nodes.hidden):
-        shape = nodes.b[l].shape
-        order = torch.stack([torch.randperm(shape[1], generator=g) for _ in range(shape[0])])
-        sign = torch.randint(2, shape, generator=g).double() * 2 - 1 if nodes.turn else torch.ones(shape).double()
-        nodes.renumber(l, order.to(nodes.b[l].device), sign.to(nodes.b[l].device))
-    return nodes.network()
+        n = len(nodes.b[l])
+        order = torch.randperm(n, generator=g).numpy()
+        sign = torch.randint(2, (1, n), generator=g)[0].double().numpy() * 2 - 1 if nodes.symmetric else np.ones(n)
+        nodes.renumber(l, order, sign)
+    return nodes.network(network)
 
 
 class _Nodes:
-    """Weights and centred biases in float64, in which no product of two float32 overflows."""
+    """Weights and centred biases of one start in float64, in which no product of two float32 overflows."""
 
     def __init__(self, network: Network):
-        self._like, self.turn, self._c = network, network.activation in CENTRE, CENTRE.get(network.activation, 0.0)
+        self.symmetric, self._c = network.activation in CENTRE, CENTRE.get(network.activation, 0.0)
         self.hidden = len(network.w) - 1
-        self.w = [w.double() for w in network.w]
-        self.b = [b.double() for b in network.b]
-        for l in range(1, len(self.w)):
-            self.b[l] = self.b[l] + self._c * self.w[l].sum(1)
+        self.w = [w[0].double().numpy() for w in network.w]
+        self.b = [b[0].double().numpy() for b in network.b]
+        self.b[1:] = [b + self._c * w.sum(0) for w, b in zip(self.w[1:], self.b[1:], strict=True)]
 
-    def network(self) -> Network:
-        dtype, b = self._like.w[0].dtype, list(self.b)
-        for l in range(1, len(self.w)):
-            b[l] = b[l] - self._c * self.w[l].sum(1)
-        w = [w.to(dtype) for w in self.w]
-        return Network(w, [bl.to(dtype) for bl in b], self._like.activation, self._like.cost)
+    def network(self, like: Network) -> Network:
+        """These nodes as a network with the activation, the cost and the dtype of `like`."""
+        b = [self.b[0], *(b - self._c * w.sum(0) for w, b in zip(self.w[1:], self.b[1:], strict=True))]
+        w, b = ([torch.from_numpy(t)[None].to(like.w[0].dtype) for t in part] for part in (self.w, b))
+        return Network(w, b, like.activation, like.cost)
 
-    def likeness(self, l: int, aim: "_Nodes", leaving: bool = True) -> Float64[Tensor, "S n n"]:
-        """The product of the parameters of each node of `aim` in layer l with those of each node here."""
-        found = aim.w[l].transpose(1, 2) @ self.w[l] + aim.b[l].unsqueeze(2) * self.b[l].unsqueeze(1)
-        return found + aim.w[l + 1] @ self.w[l + 1].transpose(1, 2) if leaving else found
+    def similarity(self, l: int, aim: "_Nodes", outgoing: bool = True) -> np.ndarray:
+        """The inner product of the parameters of each node of `aim` in layer l with those of each node here."""
+        found = aim.w[l].T @ self.w[l] + np.outer(aim.b[l], self.b[l])
+        return found + aim.w[l + 1] @ self.w[l + 1].T if outgoing else found
 
-    def best(self, l: int, likeness: Float64[Tensor, "S n n"]) -> tuple[Int64[Tensor, "S n"], Float64[Tensor, "S n"]]:
-        """The node here that matches each node of the aim, and its sign: 1 as it is, -1 turned round."""
-        gains = (likeness.abs() if self.turn else likeness).cpu().numpy()
-        order = torch.from_numpy(np.stack([linear_sum_assignment(gain, maximize=True)[1] for gain in gains]))
-        order = order.to(likeness.device)
-        sign = torch.ones_like(self.b[l])
-        if self.turn:
-            sign[likeness.gather(2, order.unsqueeze(2)).squeeze(2) < 0] = -1.0
-        return order, sign
+    def best(self, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The node here that matches each node of the aim, and its sign: -1 if it is to be flipped."""
+        gains = np.abs(similarity) if self.symmetric else similarity
+        order = linear_sum_assignment(gains, maximize=True)[1]
+        flipped = self.symmetric & (similarity[np.arange(len(order)), order] < 0)
+        return order, np.where(flipped, -1.0, 1.0)
 
-    def renumber(self, l: int, order: Int64[Tensor, "S n"], sign: Float64[Tensor, "S n"]) -> None:
-        self.w[l] = self.w[l].take_along_dim(order.unsqueeze(1), 2) * sign.unsqueeze(1)
-        self.b[l] = self.b[l].take_along_dim(order, 1) * sign
-        self.w[l + 1] = self.w[l + 1].take_along_dim(order.unsqueeze(2), 1) * sign.unsqueeze(2)
+    def renumber(self, l: int, order: np.ndarray, sign: np.ndarray) -> None:
+        self.w[l] = self.w[l][:, order] * sign
+        self.b[l] = self.b[l][order] * sign
+        self.w[l + 1] = self.w[l + 1][order] * sign[:, None]
 
-    def product(self, aim: "_Nodes") -> Float64[Tensor, " S"]:
+    def product(self, aim: "_Nodes") -> float:
         """The inner product with `aim`. It grows as the distance shrinks, because renumbering changes no norm."""
-        pairs = zip([*self.w, *self.b], [*aim.w, *aim.b], strict=True)
-        return torch.stack([(here * there).flatten(1).sum(1) for here, there in pairs]).sum(0)
-
-    def take(self, other: "_Nodes", these: Bool[Tensor, " S"]) -> None:
-        """These starts as they are in `other`."""
-        self.w = [torch.where(these.view(-1, 1, 1), new, w) for w, new in zip(self.w, other.w, strict=True)]
-        self.b = [torch.where(these.view(-1, 1), new, b) for b, new in zip(self.b, other.b, strict=True)]
+        return float(
+            sum((here * there).sum() for here, there in zip([*self.w, *self.b], [*aim.w, *aim.b], strict=True))
+        )

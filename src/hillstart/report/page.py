@@ -7,7 +7,6 @@ names.
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from torch import Tensor
 
@@ -69,9 +69,9 @@ def render(sections: Sequence[Section], title: str, about: str = "") -> str:
         loader=FileSystemLoader(PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     names = [section.name for section in sections]
-    script = "\n".join(
-        [_part("page.js"), *(_apart(_part(f"{name}.js")) for name in (*SHARED, *names)), "hillstart.begin();"]
-    )
+    scripts = [_part("page.js"), *(_isolated(_part(f"{name}.js")) for name in (*SHARED, *names)), "hillstart.begin();"]
+    styles = [THEME.read_text(encoding="utf-8"), _part("page.css"), *(_part(f"{name}.css") for name in names)]
+    script = "\n".join(scripts)
     return templates.get_template("page.html").render(
         title=title,
         about=about,
@@ -79,12 +79,12 @@ def render(sections: Sequence[Section], title: str, about: str = "") -> str:
             (section, Markup(templates.get_template(f"{section.name}.html").render(section.values)))
             for section in sections
         ],
-        data={section.name: _json(section.data) for section in sections if section.data is not None},
-        style=Markup(
-            "\n".join(
-                [THEME.read_text(encoding="utf-8"), *map(_part, ("page.css", *(f"{name}.css" for name in names)))]
-            )
-        ),
+        data={
+            section.name: htmlsafe_json_dumps(section.data, allow_nan=False, separators=(",", ":"))
+            for section in sections
+            if section.data is not None
+        },
+        style=Markup("\n".join(styles)),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -100,11 +100,6 @@ def _part(name: str) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _apart(script: str) -> str:
+def _isolated(script: str) -> str:
     """Wrap a script in a function, so that its names are its own."""
     return f"(() => {{\n{script}\n}})();" if script else ""
-
-
-def _json(data: Any) -> Markup:
-    # In a script element only "<" could end it or open a comment; in JSON it can be written in another way.
-    return Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))

@@ -1,12 +1,13 @@
 """The section on how good the answers are: confusion matrix with the pictures behind it, mistakes, reliability."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -16,92 +17,138 @@ from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration, probabilities, vote
 from hillstart.report import charts
 from hillstart.report.page import Section, data_uri
-from hillstart.report.reliability import TITLES, draw, with_bins
 from hillstart.runs.summary import temperature_effect
 from hillstart.system.statistics import accuracy_interval
 
 MISTAKES = 12
-BEHIND_A_CELL, PIXELS_IN_ALL = 12, 1_500_000
+PICTURES_OF_CELL, PIXELS_IN_ALL = 12, 1_500_000
 COLUMNS = 24
+"""Pictures side by side in the image that holds all of them."""
+DIAGRAMS = {"before": "outputs as they are", "after": "with the temperature"}
 
 
-def section(model: Classifier, data: PictureSet, summary: dict[str, Any]) -> Section:
+def section(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -> Section:
     """The section on the answers of the vote to the test pictures.
 
     Args:
         summary: what `summary.json` holds.
     """
-    y, p = data.test.y, probabilities_of(model, data)
-    sure, said = p.max(-1)
-    counts = torch.bincount(y * len(data.classes) + said, minlength=len(data.classes) ** 2).view(len(data.classes), -1)
-    wrong = (said != y).nonzero().flatten()
-    worst = wrong[sure[wrong].argsort(descending=True, stable=True)][:MISTAKES].tolist()
-    most = max(1, min(BEHIND_A_CELL, PIXELS_IN_ALL // (data.test.x[0].numel() * int((counts > 0).sum()))))
-    behind = {(a, b): _members((a, b), y, said, sure, most) for a, b in counts.nonzero().tolist()}
-    shown = list(dict.fromkeys([*worst, *(i for members in behind.values() for i in members)]))
-    sheet = {i: (k % COLUMNS, k // COLUMNS) for k, i in enumerate(shown)}
+    y, p = data.test.y, _probabilities(classifier, data)
+    confidence, answers = p.max(-1)
+    n_out = len(data.classes)
+    counts = torch.bincount(y * n_out + answers, minlength=n_out**2).view(n_out, n_out)
+    most = max(1, min(PICTURES_OF_CELL, PIXELS_IN_ALL // (data.test.x[0].numel() * int((counts > 0).sum()))))
 
-    def card(i: int) -> dict[str, Any]:
-        (column, row), truth, answer = sheet[i], data.classes[y[i]], data.classes[said[i]]
-        return {"x": column, "y": row, "truth": truth, "answer": answer, "sure": round(float(sure[i]), 4)}
+    def surest(mask: Tensor, count: int) -> list[int]:
+        indices = mask.nonzero().flatten()
+        return indices[confidence[indices].argsort(descending=True, stable=True)][:count].tolist()
 
+    mistakes = surest(answers != y, MISTAKES)
+    cells = {f"{a},{b}": surest((y == a) & (answers == b), most) for a, b in counts.nonzero().tolist()}
+    shown = list(dict.fromkeys([*mistakes, *(i for members in cells.values() for i in members)]))
+    cards = {
+        i: {
+            "x": k % COLUMNS,
+            "y": k // COLUMNS,
+            "truth": data.classes[y[i]],
+            "answer": data.classes[answers[i]],
+            "sure": round(float(confidence[i]), 4),
+        }
+        for k, i in enumerate(shown)
+    }
+    calibration, kept = summary["calibration"], classifier.network.starts
+    accuracies = {"chosen start": summary["test_accuracy"], f"vote of {kept} starts": summary["vote_test_accuracy"]}
     return Section(
         "quality",
         "How good is it",
         "Look at the cells off the diagonal: there the answer was wrong, and a click shows on which pictures.",
         {
-            "summary": summary,
             "classes": data.classes,
             "counts": counts.tolist(),
             "pictures": len(y),
-            "wrong": len(wrong),
-            "mistakes": [card(i) for i in worst],
+            "wrong": int((answers != y).sum()),
+            "mistakes": [cards[i] for i in mistakes],
             "sheet": data_uri(_sheet(data.test.x[shown]), "image/png"),
             "columns": COLUMNS,
-            "reliability": _reliability(summary["calibration"]),
-            "calibration": summary["calibration"],
-            "kept": model.network.starts,
+            "reliability": [_diagram(calibration, when) for when in DIAGRAMS],
+            "calibration": calibration,
+            "kept": kept,
             "figures": [
-                (name, summary[key], accuracy_interval(summary[key], len(y)))
-                for name, key in (
-                    ("chosen start", "test_accuracy"),
-                    (f"vote of {model.network.starts} starts", "vote_test_accuracy"),
-                )[: model.network.starts]
+                (name, accuracy, accuracy_interval(accuracy, len(y)))
+                for name, accuracy in list(accuracies.items())[: min(kept, 2)]
             ],
-            "told": temperature_effect(summary["calibration"], summary["vote_test_accuracy"], len(y)),
+            "effect": temperature_effect(calibration, summary["vote_test_accuracy"], len(y)),
         },
-        {"cells": {f"{a},{b}": [card(i) for i in members] for (a, b), members in behind.items()}},
+        {"cells": {cell: [cards[i] for i in members] for cell, members in cells.items()}},
     )
 
 
-def probabilities_of(model: Classifier, data: PictureSet) -> Float[Tensor, "N n_out"]:
+def _probabilities(classifier: Classifier, data: PictureSet) -> Float[Tensor, "N n_out"]:
     """Calibrated probabilities of the vote for each test picture."""
     sample = Sample(data.test, len(data.classes), data.preprocessing, torch.device("cpu"))
-    outputs = torch.cat([vote(model.network.forward(x)[-1]) for x, _ in sample.batches()])
-    return probabilities(outputs, (model.calibration or Calibration(1.0, ())).vote)
-
-
-def _reliability(calibration: dict[str, Any]) -> list[Markup]:
-    found = with_bins(calibration)
-    label = "How often answers are right, by how sure they are: "
-    return [charts.svg(draw(found, {when: title}), label + title) for when, title in TITLES.items()]
-
-
-def _members(
-    cell: Sequence[int], y: Int64[Tensor, " N"], said: Int64[Tensor, " N"], sure: Float[Tensor, " N"], most: int
-) -> list[int]:
-    """The pictures of a cell, the surest first."""
-    members = ((y == cell[0]) & (said == cell[1])).nonzero().flatten()
-    return members[sure[members].argsort(descending=True, stable=True)][:most].tolist()
+    outputs = torch.cat([vote(classifier.network.forward(x)[-1]) for x, _ in sample.batches()])
+    return probabilities(outputs, (classifier.calibration or Calibration(1.0, ())).vote)
 
 
 def _sheet(x: UInt8[Tensor, "N C H W"]) -> bytes:
-    """Pictures side by side as one PNG, which takes less room than one each."""
+    """Pictures side by side as one PNG, which is smaller than one PNG each."""
     N, C, H, W = x.shape
     rows = -(-N // COLUMNS)
-    laid = torch.zeros(rows * COLUMNS, C, H, W, dtype=torch.uint8)
-    laid[:N] = x
-    pixels = laid.view(rows, COLUMNS, C, H, W).permute(0, 3, 1, 4, 2).reshape(rows * H, COLUMNS * W, C)
-    text = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1).numpy()).save(text, "PNG", optimize=True)
-    return text.getvalue()
+    padded = torch.zeros(rows * COLUMNS, C, H, W, dtype=torch.uint8)
+    padded[:N] = x
+    pixels = padded.view(rows, COLUMNS, C, H, W).permute(0, 3, 1, 4, 2).reshape(rows * H, COLUMNS * W, C)
+    png = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1).numpy()).save(png, "PNG", optimize=True)
+    return png.getvalue()
+
+
+# ---------------------------------------------------------------- reliability
+
+
+def _diagram(calibration: dict[str, Any], when: str) -> Markup:
+    label = f"How often answers are right, by how sure they are: {DIAGRAMS[when]}"
+    return charts.svg(reliability_diagrams(calibration, {when: DIAGRAMS[when]}), label)
+
+
+def reliability_diagrams(calibration: dict[str, Any], titles: Mapping[str, str] = DIAGRAMS) -> Figure:
+    """How often the vote is right on the test pictures, beside how sure it says it is.
+
+    Guo et al. 2017, *On Calibration of Modern Neural Networks*, fig. 1: if every probability were true, all bars would
+    end on the diagonal.
+
+    Args:
+        calibration: as in `summary.json`.
+        titles: of the diagrams that are drawn side by side.
+    """
+    figure, axes = charts.figure(4.5 * len(titles), 4.7, columns=len(titles))
+    for ax, (when, title) in zip(axes, titles.items(), strict=True):
+        bins, error = calibration["test"][when]["reliability"], calibration["test"][when]["expected_calibration_error"]
+        low, wide = [b["low"] for b in bins], [b["high"] - b["low"] for b in bins]
+        right, confidence = [b["accuracy"] for b in bins], [b["confidence"] for b in bins]
+        # The gap is above the bar of answers that are too sure, and within the bar of those that are too modest.
+        gap, bottom = [abs(a - c) for a, c in zip(right, confidence, strict=True)], map(min, right, confidence)
+        bar: dict[str, Any] = {"align": "edge", "color": charts.OTHER, "edgecolor": charts.CARD, "label": "are right"}
+        hatched: dict[str, Any] = {
+            "facecolor": "none",
+            "hatch": "////",
+            "edgecolor": charts.CHOSEN,
+            "linewidth": 0,
+            "label": "gap",
+        }
+        ax.bar(low, right, wide, **bar)
+        ax.bar(low, gap, wide, list(bottom), align="edge", **hatched)
+        ax.plot([0, 1], [0, 1], color=charts.INK, linestyle="--", linewidth=1, label="as right as sure")
+        pictures = sum(b["pictures"] for b in bins)
+        for b in bins:
+            at = ((b["low"] + b["high"]) / 2, 1.02)
+            ax.annotate(f"{100 * b['pictures'] / pictures:.0f}", at, ha="center", fontsize=7.5, color=charts.SOFT)
+        ax.set(
+            xlim=(0, 1),
+            ylim=(0, 1.07),
+            aspect="equal",
+            xlabel=f"how sure: probability of the label; {pictures} test pictures",
+            ylabel="how often right",
+        )
+        ax.set_title(f"{title}: off by {error:.3f}", loc="left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, **charts.LEGEND)
+    return figure

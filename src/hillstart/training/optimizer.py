@@ -72,7 +72,7 @@ class SGDConfig:
     fuse: Flag = False
 
     def __post_init__(self) -> None:
-        check("descent", SGDConfig, vars(self))
+        check("descent", type(self), vars(self))
         if self.optimiser is not None:
             self._check_optimiser(self.optimiser)
         elif self.nesterov and not any(_listed(self.momentum)):

@@ -32,7 +32,7 @@ class EarlyStopping:
     race: Annotated[int | None, *whole(1, of="null, or a whole number of epochs")] = None
 
     def __post_init__(self) -> None:
-        check("stop", EarlyStopping, vars(self))
+        check("stop", type(self), vars(self))
 
     def after_epoch(self, history: History, last: bool) -> None:
         """End the starts that the newest epoch of `history` ends; after the last epoch only those that diverged."""
