@@ -192,7 +192,7 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
     ill.tiles[1].network.b[1][5] = float("inf")
     for made in (sound, ill):
         made.descend(reader(x, y), [1.0] * 4)
-    bad = [3, len(ill.tiles[0].indices) + 5]
+    bad = [3, len(ill.tiles[0].columns) + 5]
     good = [s for s in range(64) if s not in bad]
     for p, q in zip(sound.network().parameters, ill.network().parameters, strict=True):
         assert torch.equal(p[good], q[good])
@@ -204,7 +204,7 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
 def test_empty_tiles_are_dropped_where_starts_are_not_repacked(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
     made.retain([2, 4, 5])
-    assert [tile.indices for tile in made.tiles] == [[2], [4, 5]]
+    assert [[*tile.columns] for tile in made.tiles] == [[2], [4, 5]]
     made.descend(reader(x, y), [1.0] * 10)
     alone = pack()
     alone.descend(reader(x, y), [1.0] * 10)

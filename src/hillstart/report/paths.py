@@ -133,7 +133,7 @@ class Looking(pl.Callback):
 
     def _look(self, training: Training) -> None:
         for tile in training.pack.tiles:
-            for index, column in zip(tile.indices, tile.columns, strict=True):
+            for index, column in tile.columns.items():
                 if index in self._at:
                     parts = [p[column].flatten() for p in tile.network.parameters]
                     self._now[self._at[index]] = torch.cat(parts)
