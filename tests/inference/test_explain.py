@@ -140,7 +140,7 @@ def test_layers_classes_and_how_to_ask_for_a_node(run: Run, tmp_path: Path) -> N
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
 @pytest.mark.parametrize("cost", ["cross_entropy", "log_likelihood"])
 def test_the_arithmetic_ends_at_the_activations_of_the_network(tmp_path: Path, activation: str, cost: str) -> None:
-    way = explain.Way(
+    way = explain.ForwardPass(
         model(1, channels=3, activation=activation, cost=cost),
         read_picture(noise(1, 6, 6, 3), model(1, channels=3).preprocessing),
     )

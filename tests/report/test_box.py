@@ -22,7 +22,7 @@ from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.classifier import Classifier
-from hillstart.inference.explain import Way
+from hillstart.inference.explain import ForwardPass
 from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.report import box
@@ -69,8 +69,8 @@ def page(browser: WebDriver, tmp_path_factory: pytest.TempPathFactory) -> Page: 
     return page
 
 
-def way(model: Classifier, pixels: torch.Tensor) -> Way:
-    return Way(replace(model, network=model.network.pick([0])), pixels)
+def way(model: Classifier, pixels: torch.Tensor) -> ForwardPass:
+    return ForwardPass(replace(model, network=model.network.pick([0])), pixels)
 
 
 def seen(browser: WebDriver) -> torch.Tensor:  # noqa: F811

@@ -96,9 +96,10 @@ def _colours(classifier: Classifier) -> tuple[str, ...]:
 def pictures(classifier: Classifier) -> str:
     """The inputs of a network, in words."""
     p = classifier.preprocessing
-    return (f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
-            f"level {p.background} where transparent, cut to the centre square and resized to {p.size} x {p.size}"
-            )  # fmt: skip
+    return (
+        f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
+        f"level {p.background} where transparent, cut to the centre square and resized to {p.size} x {p.size}"
+    )
 
 
 @contextmanager
