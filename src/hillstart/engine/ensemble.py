@@ -84,7 +84,7 @@ class StartEnsemble:
         if self._step is not GradientDescent or self._optimiser is not None or differ:
             return 1
         decay = max(point.eta * point.lmbda / self._n for point in self._hyperparameters)
-        # In a CUDA graph what is left of w would be a tensor, and comparing it would wait for the device.
+        # In a CUDA graph the factor that shrinks w would be a tensor, and comparing it would wait for the device.
         return mini_batches(self.batch_size) if decay <= (0.0 if self.device.type == "cuda" else MAX_DECAY) else 1
 
     # ------------------------------------------------------------ training

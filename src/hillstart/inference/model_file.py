@@ -187,8 +187,8 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
     except InputError as error:
         raise refusal(path, "the entry preprocessing is not valid") from error
     seeds, sizes, classes, calibration = (plain[key] for key in ("seeds", "sizes", "classes", "calibration"))
-    S, rolls = len(seeds), [Hyperparameters(*map(float, roll)) for roll in plain["rolls"]]
-    if len(rolls) != S or (calibration and len(calibration["starts"]) != S):
+    S, points = len(seeds), [Hyperparameters(*map(float, point)) for point in plain["rolls"]]
+    if len(points) != S or (calibration and len(calibration["starts"]) != S):
         raise refusal(path, "its seeds, rolls and temperatures are not of the same starts")
     if (sizes[0], sizes[-1]) != (preprocessing.channels * preprocessing.size**2, len(classes)):
         raise refusal(path, "its sizes do not match its pictures and classes")
@@ -202,7 +202,7 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
     _check_bytes(path, [*w, *b])
     return Classifier(
         Network(w, b, plain["activation"], plain["cost"]),
-        tuple(map(Start, seeds, rolls)),
+        tuple(map(Start, seeds, points)),
         tuple(classes),
         preprocessing,
         calibration and Calibration(float(calibration["vote"]), tuple(map(float, calibration["starts"]))),
