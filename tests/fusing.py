@@ -27,8 +27,8 @@ class Replayed:
 
 def ends(fuse: bool, step: type[GradientDescent], cost: str) -> list[torch.Tensor]:
     network = Network.start(SIZES, range(S), cost=cost, dtype=torch.float64)
-    columns, values = list(range(S)), asdict(Hyperparameters(0.5, 0.9, 0.1))
-    made = ensemble.Tile(network, columns, columns, values, 40, step, fuse=fuse)
+    columns, values = {s: s for s in range(S)}, asdict(Hyperparameters(0.5, 0.9, 0.1))
+    made = ensemble.Tile(network, columns, values, 40, step, fuse=fuse)
     x, y = (
         torch.rand(K * B, 8, generator=torch.Generator().manual_seed(0)).double(),
         torch.eye(3)[torch.arange(K * B) % 3],

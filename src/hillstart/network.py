@@ -71,7 +71,7 @@ ACTIVATIONS = {
 class Cost:
     """The cost of each picture, (S, B), and delta^L = dC/dz^L, for one activation of the last layer (`output`).
 
-    `value` is a function of z, by softplus and logsumexp, so that it is finite where a has rounded to 0 or 1.
+    `value` takes z, not a, so that it is finite where a has rounded to 0 or 1.
     """
 
     output: Callable[[Tensor], Tensor]
@@ -136,8 +136,8 @@ INITIALIZERS = {"unit_normal": unit_normal, "scaled_normal": scaled_normal, "glo
 class Network:
     """S networks of the same shape, each with its own weights and biases.
 
-    `w[l]` is (S, n_in, n_out) and `b[l]` is (S, n_out). The memory layout of w[0] is (n_in, S, n_out): all starts see
-    the same x, so the first layer of all of them is one wide product (B, n_in) @ (n_in, S n_out).
+    The memory layout of w[0] is (n_in, S, n_out): all starts see the same x, so the first layer of all of them is one
+    wide product (B, n_in) @ (n_in, S n_out).
 
     Args:
         w, b: the weights and biases, layer 1 first.
@@ -176,13 +176,15 @@ class Network:
             g = torch.Generator().manual_seed(seed)
             for l, (n_in, n_out) in enumerate(layers):
                 w[l][s], b[l][s] = INITIALIZERS[start](n_in, n_out, g)
-        return cls([wl.to(device) for wl in w], [bl.to(device) for bl in b], activation, cost)
+        return cls(w, b, activation, cost).to(device)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Network":
+        """The same networks with a function applied to each of their weights and biases."""
+        return Network(list(map(function, self.w)), list(map(function, self.b)), self.activation, self.cost)
 
     def to(self, device: torch.device | str) -> "Network":
         """The same starts on another device; this network itself if it is there already."""
-        if self.w[0].device == torch.device(device):
-            return self
-        return Network([w.to(device) for w in self.w], [b.to(device) for b in self.b], self.activation, self.cost)
+        return self if self.w[0].device == torch.device(device) else self.map(lambda p: p.to(device))
 
     @property
     def sizes(self) -> list[int]:
@@ -208,36 +210,29 @@ class Network:
             return torch.baddbmm(b.unsqueeze(1), a, w)
         return apart(torch.addmm(b.flatten(), a, together(w)), self.starts)
 
-    def forward(self, x: X) -> list[Tensor]:
-        """[a^0, a^1, ..., a^L]: every activation from the pictures x to the outputs; all but x are (S, B, n_out)."""
-        return [x, *self.onward(self.weighted_input(0, x))]
+    def forward(self, x: X, z: First | None = None) -> list[Tensor]:
+        """[a^0, a^1, ..., a^L]: every activation from the pictures x to the outputs; all but x are (S, B, n_out).
 
-    def onward(self, z: First) -> list[Tensor]:
-        """[a^1, ..., a^L] from z^1, the weighted input of the first layer."""
-        a: list[Tensor] = []
+        Args:
+            z: z^1, if it has been computed already.
+        """
+        a = [x]
         for l in range(len(self.w)):
-            z = self.weighted_input(l, a[-1]) if l else z
+            z = self.weighted_input(l, a[l]) if l or z is None else z
             a.append(self._cost.output(z) if l == len(self.w) - 1 else self._sigma.value(z))
         return a
 
-    def evaluate(self, x: X, y: Y) -> tuple[Float[Tensor, "S B"], Here]:
-        """The cost of each picture, without the L2 term, and the outputs a^L."""
-        return self.evaluate_onward(self.weighted_input(0, x), y)
-
-    def evaluate_onward(self, z: First, y: Y) -> tuple[Float[Tensor, "S B"], Here]:
-        """The same as `evaluate`, from z^1, the weighted input of the first layer."""
-        z = self._last(z)
-        return self._cost.value(z, y), self._cost.output(z)
-
-    def outputs(self, x: X) -> Here:
-        """z^L, the weighted input of the last layer, from which a cost is computed."""
-        return self._last(self.weighted_input(0, x))
-
-    def _last(self, z: First) -> Here:
-        """z^L from z^1."""
+    def outputs(self, x: X, z: First | None = None) -> Here:
+        """z^L, the weighted input of the last layer, from which a cost is computed; z as in `forward`."""
+        z = self.weighted_input(0, x) if z is None else z
         for l in range(1, len(self.w)):
             z = self.weighted_input(l, self._sigma.value(z))
         return z
+
+    def evaluate(self, x: X, y: Y, z: First | None = None) -> tuple[Float[Tensor, "S B"], Here]:
+        """The cost of each picture, without the L2 term, and the outputs a^L; z as in `forward`."""
+        z = self.outputs(x, z)
+        return self._cost.value(z, y), self._cost.output(z)
 
     # -------------------------------------------------------- backward
 
@@ -269,14 +264,6 @@ class Network:
             nabla_b[l] += delta.sum(1)  # BP3
         return nabla_w, nabla_b
 
-    def put_gradient(self, x: X, y: Y, lmbda: PerStart = 0.0, n: int = 1) -> None:
-        """Store `gradient` in `.grad` of every parameter, for an optimiser of torch.optim.
-
-        An optimiser that works element by element (SGD, Adam, RMSprop ...) steps each start as if it were alone.
-        """
-        for p, nabla in zip(self.parameters, [g for part in self.gradient(x, y, lmbda, n) for g in part], strict=True):
-            p.grad = nabla
-
     # -------------------------------------------------------- descent
 
     def descend(
@@ -285,20 +272,12 @@ class Network:
         """One step of descent on a mini-batch, in place; the step is part of the matrix product.
 
         Args:
-            eta, lmbda: learning rate and L2 strength.
-            n: pictures in the training set.
             step: how the gradient moves the parameters of this network; None: plain gradient descent.
         """
         step = step or GradientDescent(self)
         a = self.forward(x)
         for l, delta in self.errors(a, y, -eta / len(x)):
             step.move_layer(l, DownhillOfWeights(self.w[l], a[l], delta, eta * lmbda / n), DownhillOfBiases(delta))
-
-    def at_rest(self) -> "Network":
-        """A network of the same shape whose weights and biases are all 0: a velocity before the first step."""
-        return Network(
-            [torch.zeros_like(w) for w in self.w], [torch.zeros_like(b) for b in self.b], self.activation, self.cost
-        )
 
     # -------------------------------------------------------- starts in and out
 
@@ -330,20 +309,14 @@ class Downhill(ABC):
         """keep target - eta nabla C, which may be written over `target`.
 
         Args:
-            target: the parameter itself, or another tensor of its shape; this one while the parameter is unchanged,
-                because the L2 term is computed from it.
+            target: the parameter itself, or another tensor of its shape; the latter only while the parameter is
+                unchanged, because the L2 term is computed from it.
         """
 
 
 @dataclass(frozen=True)
 class DownhillOfWeights(Downhill):
-    """-eta nabla_w C = a^T step - decay w: BP4 and the L2 term, ch. 3 eq. 93.
-
-    Attributes:
-        a: what comes into the layer.
-        step: -eta/B delta^l.
-        decay: eta lmbda/n.
-    """
+    """-eta nabla_w C = a^T step - decay w, where step = -eta/B delta^l and decay = eta lmbda/n: BP4, ch. 3 eq. 93."""
 
     w: Weights
     a: X | Before
@@ -352,19 +325,13 @@ class DownhillOfWeights(Downhill):
 
     def add_to(self, target: Weights, keep: PerStart = 1.0) -> Weights:
         if target is self.w:  # keep w - decay w is one factor of the product
-            _add_product(target, self.a, self.step, keep if is_zero(self.decay) else keep - self.decay)
-            return target
-        _add_product(target, self.a, self.step, keep)
-        return add_scaled(target, self.w, -self.decay)
+            return _add_product(target, self.a, self.step, keep - self.decay)
+        return add_scaled(_add_product(target, self.a, self.step, keep), self.w, -self.decay)
 
 
 @dataclass(frozen=True)
 class DownhillOfBiases(Downhill):
-    """-eta nabla_b C: BP3. Biases do not decay, ch. 3 eq. 94.
-
-    Attributes:
-        step: -eta/B delta^l.
-    """
+    """-eta nabla_b C, the sum of step = -eta/B delta^l over the pictures: BP3. Biases do not decay, ch. 3 eq. 94."""
 
     step: Here
 
@@ -375,11 +342,8 @@ class DownhillOfBiases(Downhill):
 class GradientDescent:
     """p <- p - eta nabla C for each parameter p: ch. 3 eq. 93 and 94.
 
-    Another kind of step is a subclass that overrides `move`, and `states` if it remembers anything between steps.
-
-    Attributes:
-        states: names of the tensors that are remembered for each parameter, 0 before the first step.
-        state: those tensors by name, shaped like the network.
+    Another kind of step is a subclass that overrides `move`, and `states`, the names of the tensors that it remembers
+    for each parameter; `state` holds these tensors, 0 before the first step, shaped like the network.
 
     Args:
         network: the starts that move, in place.
@@ -390,10 +354,10 @@ class GradientDescent:
 
     def __init__(self, network: Network, **hyperparameters: PerStart):
         self.network = network
-        self.state = {name: network.at_rest() for name in self.states}
+        self.state = {name: network.map(torch.zeros_like) for name in self.states}
 
     def move(self, p: Tensor, downhill: Downhill, state: dict[str, Tensor]) -> Tensor:
-        """The parameter p after the step; what is remembered of p is replaced in `state`."""
+        """Return the parameter p after the step, and replace the tensors that are remembered for p in `state`."""
         return downhill.add_to(p)
 
     def move_layer(self, l: int, weights: Downhill, biases: Downhill) -> None:
@@ -446,16 +410,16 @@ def apart(wide: Float[Tensor, "k wide"], S: int) -> Float[Tensor, "S k n_out"]:
     return wide.unflatten(1, (S, -1)).transpose(0, 1)
 
 
-def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> None:
-    """target <- keep target + a^T step, in place and without a temporary of the target's size."""
+def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> Weights:
+    """keep target + a^T step, in place and without a temporary of the target's size."""
     if isinstance(keep, Tensor):  # the factor beta of the product is one number for all starts
         target *= per_start(keep, 3)
         keep = 1.0
     if a.dim() == 3:
-        target.baddbmm_(a.transpose(1, 2), step, beta=keep)
-    else:
-        wide = target.transpose(0, 1).view(target.shape[1], -1)  # view, not reshape: a copy would be lost
-        wide.addmm_(a.t(), together(step), beta=keep)
+        return target.baddbmm_(a.transpose(1, 2), step, beta=keep)
+    wide = target.transpose(0, 1).view(target.shape[1], -1)  # view, not reshape: a copy would be lost
+    wide.addmm_(a.t(), together(step), beta=keep)
+    return target
 
 
 def add_scaled(target: Tensor, other: Tensor, factor: PerStart) -> Tensor:
@@ -473,7 +437,3 @@ def scale(target: Tensor, factor: PerStart) -> Tensor:
 def per_start(value: PerStart, dims: int) -> PerStart | Tensor:
     """A value for each start, shaped to be multiplied with a tensor of `dims` dimensions whose first is S."""
     return value.view(-1, *[1] * (dims - 1)) if isinstance(value, Tensor) else value
-
-
-def is_zero(value: PerStart) -> bool:
-    return not isinstance(value, Tensor) and value == 0

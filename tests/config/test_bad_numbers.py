@@ -70,7 +70,7 @@ def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: 
     fine, _ = descended([0.1, 0.2] * 4, activation=activation, **DESCENTS[name])
     mixed, pack = descended([0.1, 1e30] * 4, activation=activation, **DESCENTS[name])
     assert all(isinstance(tile.eta, Tensor) for tile in pack.tiles) or name == "adam"
-    assert max(len(tile.indices) for tile in pack.tiles) == (width if name != "adam" else min(width, 1))
+    assert max(len(tile.columns) for tile in pack.tiles) == (width if name != "adam" else min(width, 1))
     assert same(good, fine, mixed)
     assert not same(bad, fine, mixed)
     assert any(not t[bad].isfinite().all() or t[bad].abs().max() > 1e6 for t in mixed)

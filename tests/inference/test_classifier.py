@@ -44,7 +44,7 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 
 
 def odd_pictures(root: Path) -> list[Path]:
-    """Every odd kind of picture that is read, of sizes that must be cut and resized."""
+    """Odd kinds of pictures, of sizes that must be cut and resized; tests/data/test_images.py has them all."""
     root.mkdir(parents=True)
     colour, grey = Image.fromarray(noise(0, 40, 30, 3)), Image.fromarray(noise(1, 31, 50))
     deep = Image.fromarray(np.random.default_rng(2).integers(0, 65536, (20, 20), dtype=np.uint16))
@@ -52,15 +52,18 @@ def odd_pictures(root: Path) -> list[Path]:
     exif[0x0112] = 6
     alpha = Image.fromarray(noise(3, 20, 25, 4))
     palette = colour.quantize(16)
-    made = {
-        "colour.png": (colour, {}), "grey.jpg": (grey, {}), "deep.png": (deep, {}), "deep.tif": (deep, {}),
-        "turned.jpg": (colour, {"exif": exif}), "alpha.png": (alpha, {}), "alpha.webp": (alpha, {"lossless": True}),
-        "palette.png": (palette, {"transparency": 3}), "cmyk.jpg": (colour.convert("CMYK"), {}),
-        "bit.png": (grey.convert("1"), {}), "la.png": (alpha.convert("LA"), {}), "1.png": (grey.crop((0, 0, 1, 1)), {}),
-        "large.jpg": (colour.resize((900, 700)), {"quality": 90}), "progressive.jpg": (colour, {"progressive": True}),
-        "moving.gif": (palette, {"save_all": True, "append_images": [grey.convert("P")]}), "plain.ppm": (colour, {}),
+    made: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "grey.jpg": (grey, {}),
+        "deep.png": (deep, {}),
+        "turned.jpg": (colour, {"exif": exif}),
+        "alpha.webp": (alpha, {"lossless": True}),
+        "palette.png": (palette, {"transparency": 3}),
+        "cmyk.jpg": (colour.convert("CMYK"), {}),
+        "1.png": (grey.crop((0, 0, 1, 1)), {}),
+        "large.jpg": (colour.resize((900, 700)), {"quality": 90}),
+        "moving.gif": (palette, {"save_all": True, "append_images": [grey.convert("P")]}),
         "long.bmp": (Image.fromarray(noise(4, 5, 300, 3)), {}),
-    }  # fmt: skip
+    }
     for name, (image, how) in made.items():
         image.save(root / name, **how)
     return sorted(root / name for name in made)
@@ -118,23 +121,21 @@ def test_every_form_of_a_picture_gives_the_same_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("wrong", "named"),
     [
-        (torch.zeros(5, 4, 4, dtype=torch.uint8), "the given tensor: shape (5, 4, 4) is not (H, W) or (1 to 4, H, W)."),
-        (torch.zeros(4, 4, dtype=torch.int32), "the given tensor: its type torch.int32 has no known range"),
-        (torch.full((4, 4), 1.5), "the given tensor: holds numbers outside 0 to 1"),
-        (torch.full((4, 4), torch.nan), "the given tensor: holds numbers outside 0 to 1"),
-        (torch.zeros(3, 0, 4), "the given array: holds no pixels"),
-        (np.zeros((4, 4, 5), np.uint8), "the given array: shape (4, 4, 5)"),
-        ("nowhere.png", "nowhere.png: there is no such file"),
-        (b"nonsense", "the given bytes: is not a picture"),
+        (torch.zeros(5, 4, 4, dtype=torch.uint8), "the given tensor"),
+        (torch.zeros(4, 4, dtype=torch.int32), "the given tensor"),
+        (torch.full((4, 4), 1.5), "the given tensor"),
+        (torch.full((4, 4), torch.nan), "the given tensor"),
+        (torch.zeros(3, 0, 4), "the given array"),
+        (np.zeros((4, 4, 5), np.uint8), "the given array"),
+        ("nowhere.png", "nowhere.png"),
+        (b"nonsense", "the given bytes"),
     ],
 )
-def test_what_is_no_picture_is_refused_in_one_sentence(wrong: Any, sentence: str) -> None:
-    with pytest.raises(InputError) as error:
+def test_what_is_no_picture_is_refused_by_name(wrong: Any, named: str) -> None:
+    with pytest.raises(InputError, match=rf"^{named}: [^\n]*\.$"):
         model().predict(wrong)
-    assert str(error.value).startswith(sentence)
-    assert str(error.value).endswith(".") and "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- the answer
@@ -181,14 +182,6 @@ def test_one_start_alone() -> None:
     assert answer.probability == answer.opinions[0].probability
     with pytest.raises(InputError, match="start 9"):
         classifier.only(9)
-
-
-def test_without_calibration_the_outputs_are_taken_at_their_word() -> None:
-    classifier = model(calibrated=False)
-    pixels = torch.from_numpy(noise(0, 1, 1, SIZE, SIZE))
-    (answer,) = classifier.answer(pixels)
-    assert answer.probability == pytest.approx(float(classifier.outputs(pixels).mean(0).max()), abs=1e-6)
-    assert classifier.only(1).calibration is None
 
 
 def test_a_stream_is_answered_in_order_in_steady_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -268,11 +261,11 @@ def test_a_multirun_answers_by_its_best_job_and_says_so(multirun: Path, caplog: 
     [
         (None, "several runs"),
         ("{", "summary.json"),
-        ('{"jobs": 2}', "without a best job"),
+        ('{"jobs": 2}', "several runs"),
         ('{"jobs": 2, "best_job": "../other"}', "best_job"),
         ('{"jobs": 2, "best_job": "/etc"}', "best_job"),
         ('{"jobs": 2, "best_job": 1}', "best_job"),
-        ('{"jobs": 2, "best_job": "7"}', "best job, 7"),
+        ('{"jobs": 2, "best_job": "7"}', "best_job"),
     ],
 )
 def test_a_multirun_without_a_best_job_is_refused(multirun: Path, summary: str | None, sentence: str) -> None:
@@ -283,16 +276,21 @@ def test_a_multirun_without_a_best_job_is_refused(multirun: Path, summary: str |
         hillstart.load(multirun)
 
 
-def test_other_folders_around_runs_are_refused(multirun: Path) -> None:
-    for mixed in (multirun / "checkpoints/last.ckpt", multirun / "checkpoints/best.ckpt"):
-        with pytest.raises(InputError, match="several jobs"):
-            hillstart.load(mixed)
-    with pytest.raises(InputError, match="holds neither"):
-        hillstart.load(multirun / "checkpoints")
+def test_folders_and_files_that_are_no_single_run_are_refused(multirun: Path) -> None:
+    for path, named in (
+        *((multirun / "checkpoints" / name, "several jobs") for name in ("last.ckpt", "best.ckpt")),
+        (multirun / "checkpoints", "holds neither"),
+        (multirun / "nothing.safetensors", r"nothing\.safetensors"),
+    ):
+        with pytest.raises(InputError, match=named):
+            hillstart.load(path)
     (multirun / "multirun.yaml").unlink()
     (multirun / "summary.json").unlink()  # now it might as well be outputs/DATE
     with pytest.raises(InputError, match="0, 1"):
         hillstart.load(multirun)
+    for device in ("cuda:99", "nonsense", "meta"):
+        with pytest.raises(InputError, match=r"^device: "):
+            hillstart.load(multirun / "0", device)
 
 
 def test_what_is_not_calibrated_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -302,23 +300,15 @@ def test_what_is_not_calibrated_says_so(tmp_path: Path, caplog: pytest.LogCaptur
     assert "best.ckpt: its probabilities are not calibrated" in caplog.text and "; those of" not in caplog.text
     assert not found.calibrated and not found.predict(noise(0, SIZE, SIZE)).calibrated
     assert not found.only(0).calibrated
+    pixels = torch.from_numpy(noise(0, 1, 1, SIZE, SIZE))
+    (answer,) = found.answer(pixels)
+    assert answer.probability == pytest.approx(float(probabilities(found.outputs(pixels).mean(0)).max()), abs=1e-6)
     model_file.save(tmp_path / "network.safetensors", model())
     hillstart.load(checkpoint)
     assert f"; those of {tmp_path} are" in caplog.text
     caplog.clear()
     found = hillstart.load(tmp_path)
     assert found.calibrated and found.predict(noise(0, SIZE, SIZE)).calibrated and not caplog.text
-
-
-def test_what_cannot_be_loaded_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds neither network\.safetensors nor a checkpoint; give the folder of a"):
-        hillstart.load(tmp_path)
-    with pytest.raises(InputError, match=r"nothing\.safetensors: there is no such file"):
-        hillstart.load(tmp_path / "nothing.safetensors")
-    model_file.save(tmp_path / "network.safetensors", model())
-    for device in ("cuda:99", "nonsense", "meta"):
-        with pytest.raises(InputError, match=r"^device: "):
-            hillstart.load(tmp_path, device)
 
 
 @pytest.mark.gpu
@@ -332,7 +322,8 @@ def test_the_answer_is_the_same_on_a_gpu(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_inference_needs_neither_lightning_nor_hydra() -> None:
-    code = "import sys, hillstart, hillstart.cli.predict; print(*{name.split('.')[0] for name in sys.modules})"
+    commands = "hillstart.cli.predict, hillstart.inference.explain"
+    code = f"import sys, hillstart, {commands}; print(*{{name.split('.')[0] for name in sys.modules}})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "torch" in found
     assert not {"lightning", "hydra", "omegaconf", "torchmetrics", "torchvision", "scipy", "rich"} & set(found)

@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,6 @@ from hillstart.inference.voting import Calibration
 from hillstart.network import Network
 from hillstart.system.errors import InputError
 
-SOME_ROLL = Hyperparameters(0.1, 0.0, 0.0)
 NAMES = ("Löwe", "a, b", 'the "c"', "d", "e")
 
 
@@ -56,7 +57,7 @@ class Case:
         T = self.temperature
         model = Classifier(
             network,
-            tuple(Start(seed, SOME_ROLL) for seed in seeds),
+            tuple(Start(seed, Hyperparameters(0.1)) for seed in seeds),
             self.classes,
             Preprocessing(self.size, channels, 90, self.mean, self.std),
             T and Calibration(T, tuple(T + s + 1 for s in range(self.starts))),
@@ -104,40 +105,60 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# ---------------------------------------------------------------- onnx
+# ---------------------------------------------------------------- programs
+
+Program = Callable[[Tensor], Sequence[Any]]
 
 
-@each_case
-def test_onnx(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def onnx_program(path: Path, case: Case) -> tuple[Program, dict[str, str]]:
+    """An ONNX file as a function, and its metadata."""
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    model = case.saved(tmp_path)
-    export(monkeypatch, tmp_path, "--to", "onnx")
-    said, path = capsys.readouterr().out, tmp_path / "network.onnx"
-    assert re.search(r"network\.onnx: .*\nchecked: .*onnx\.checker.*onnxruntime", said)
-    assert files(tmp_path) == ["network.onnx", "network.safetensors"]  # no external data, nothing half written
-    weights = sum(4 * t.numel() for t in load(model).network.parameters)
-    assert path.stat().st_size < 1.2 * weights + 1e6
-    assert os.fsencode(Path(exporting.__file__).parents[3]) not in path.read_bytes()
-
-    classifier, session = load(model), onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session, proto = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), onnx.load(path)
     (pixels,) = session.get_inputs()
     assert (pixels.name, pixels.type) == ("pixels", "tensor(uint8)")
     assert pixels.shape == ["N", len(case.mean), case.size, case.size]
     assert [out.name for out in session.get_outputs()] == ["probabilities", "agreement"]
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)]
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    return lambda x: session.run(None, {"pixels": x.numpy()}), metadata
+
+
+def torch_program(path: Path, case: Case) -> tuple[Program, dict[str, str]]:
+    """A torch program as a function, and its metadata."""
+    metadata = dict.fromkeys(("classes", "preprocessing", "seeds", "hillstart", "input"), "")
+    with path.open("rb") as file:
+        program = torch.export.load(file, extra_files=metadata).module()
+    return lambda x: [t.numpy() for t in program(x)], metadata
+
+
+PROGRAMS = {"onnx": (".onnx", onnx_program), "torch": (".pt2", torch_program)}
+
+
+@pytest.mark.parametrize("form", PROGRAMS)
+@each_case
+def test_a_program_gives_hillstarts_answers(
+    form: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    suffix, loaded = PROGRAMS[form]
+    classifier, path = load(case.saved(tmp_path)), tmp_path / f"network{suffix}"
+    export(monkeypatch, tmp_path, "--to", form)
+    assert re.search(rf"network{suffix}: .*\nchecked: ", capsys.readouterr().out)
+    assert files(tmp_path) == sorted([path.name, "network.safetensors"])  # no external data, nothing half written
+    assert path.stat().st_size < 1.2 * sum(4 * t.numel() for t in classifier.network.parameters) + 1e6
+    assert os.fsencode(Path(exporting.__file__).parents[3]) not in path.read_bytes()
+    program, metadata = loaded(path, case)
     for N in (1, 7):
         x = pictures(classifier, N)
-        for found, expected in zip(session.run(None, {"pixels": x.numpy()}), answers(classifier, x), strict=True):
+        for found, expected in zip(program(x), answers(classifier, x), strict=True):
             assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-5
-
-    proto = onnx.load(path)
-    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)]
-    told = {entry.key: entry.value for entry in proto.metadata_props}
     uncalibrated = set() if classifier.calibrated else {"calibrated"}
-    assert set(told) == {"classes", "preprocessing", "seeds", "hillstart", "input"} | uncalibrated
-    assert json.loads(told["classes"]) == list(case.classes)
-    assert json.loads(told["seeds"]) == list(classifier.seeds)
-    assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == classifier.preprocessing
-    assert "already decoded" in told["input"] and f"{case.size} x {case.size}" in told["input"]
+    assert set(metadata) == {"classes", "preprocessing", "seeds", "hillstart", "input"} | uncalibrated
+    assert json.loads(metadata["classes"]) == list(case.classes)
+    assert json.loads(metadata["seeds"]) == list(classifier.seeds)
+    assert Preprocessing.from_dict(json.loads(metadata["preprocessing"])) == classifier.preprocessing
+    assert "already decoded" in metadata["input"] and f"{case.size} x {case.size}" in metadata["input"]
 
 
 def test_onnx_keeps_the_ratios_of_outputs_near_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,30 +209,6 @@ def test_more_than_one_onnx_file_can_hold(tmp_path: Path, monkeypatch: pytest.Mo
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(exporting, "MAX_ONNX_BYTES", 400)
     assert "--start" in refused(monkeypatch, ONE.saved(tmp_path), "--to", "onnx")
-
-
-# ---------------------------------------------------------------- torch
-
-
-@pytest.mark.parametrize("case", [ONE, THREE, WIDE], ids=["one", "three", "wide"])
-def test_torch(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    model, path = case.saved(tmp_path), tmp_path / "network.pt2"
-    export(monkeypatch, model, "--to", "torch")
-    assert re.search(r"network\.pt2: .*\nchecked: by torch\.export\.load", capsys.readouterr().out)
-    assert files(tmp_path) == ["network.pt2", "network.safetensors"]
-    classifier = load(model)
-    weights = sum(4 * t.numel() for t in classifier.network.parameters)
-    assert path.stat().st_size < 1.2 * weights + 1e6
-    assert os.fsencode(Path(exporting.__file__).parents[3]) not in path.read_bytes()
-    told = {"classes": "", "preprocessing": ""}
-    with path.open("rb") as file:
-        program = torch.export.load(file, extra_files=told).module()
-    assert json.loads(told["classes"]) == list(case.classes)
-    assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == classifier.preprocessing
-    for N in (1, 7):
-        x = pictures(classifier, N)
-        for found, expected in zip(program(x), answers(classifier, x), strict=True):
-            assert found.shape == expected.shape and np.abs(found.numpy() - expected).max() < 1e-5
 
 
 @pytest.mark.slow
@@ -309,9 +306,8 @@ def test_a_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files(tmp_path / "network-start8-csv") == ["about.csv", *(f"start1-seed8-layer{l}.csv" for l in (1, 2, 3))]
     assert np.abs(by_hand(tmp_path / "network-start8-csv", x.numpy()) - answers(alone, x)[0]).max() < 1e-5
     export(monkeypatch, model, "--to", "torch", "--start", "8")
-    with (tmp_path / "network-start8.pt2").open("rb") as file:
-        program = torch.export.load(file).module()
-    assert np.abs(program(x)[0].numpy() - answers(alone, x)[0]).max() < 1e-5
+    program, _ = torch_program(tmp_path / "network-start8.pt2", THREE)
+    assert np.abs(program(x)[0] - answers(alone, x)[0]).max() < 1e-5
     assert "start 5: " in refused(monkeypatch, model, "--to", "torch", "--start", "5")
 
 

@@ -21,7 +21,7 @@ from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.classifier import Classifier
-from hillstart.inference.explain import Way
+from hillstart.inference.explain import ForwardPass
 from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.report import box
@@ -66,8 +66,8 @@ def page(show: Show) -> Page:
     return page
 
 
-def way(classifier: Classifier, pixels: torch.Tensor) -> Way:
-    return Way(replace(classifier, network=classifier.network.pick([0])), pixels)
+def way(classifier: Classifier, pixels: torch.Tensor) -> ForwardPass:
+    return ForwardPass(replace(classifier, network=classifier.network.pick([0])), pixels)
 
 
 def seen(browser: WebDriver) -> torch.Tensor:

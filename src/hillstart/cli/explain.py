@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 
 from hillstart.data.images import read_picture
-from hillstart.inference.explain import Way
+from hillstart.inference.explain import ForwardPass
 from hillstart.inference.loading import load
 from hillstart.system.console import end, visible
 from hillstart.system.errors import InputError
@@ -30,7 +30,7 @@ def main() -> None:
         pixels = read_picture(options.image, classifier.preprocessing)
     except InputError as error:
         end(error, 1)
-    way = Way(classifier, pixels)
+    way = ForwardPass(classifier, pixels)
     try:
         if not all(a.isfinite().all() for a in way.exact):
             raise InputError("an activation is not a finite number; give a model file as a run wrote it.")

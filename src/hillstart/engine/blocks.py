@@ -8,6 +8,7 @@ pictures are small and shared by all starts. Linear algebra calls this a delayed
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -24,14 +25,12 @@ from hillstart.network import (
     PerStart,
     add_scaled,
     apart,
-    is_zero,
     scale,
     together,
 )
 
 Read = Callable[[slice], tuple[Float[Tensor, "P n_in"], Float[Tensor, "P n_out"]]]
 """Returns some pictures of a chunk, by their rows in it, as network inputs, and their wanted outputs."""
-
 
 ROWS = 96
 """Pictures that a block should have: a wider product is hardly faster for each picture."""
@@ -94,19 +93,31 @@ def descend(
         eta, lmbda, n, step: as `Network.descend` takes them. The block must be of one mini-batch unless the step is
             plain gradient descent with one eta and one lmbda for all starts.
     """
-    S, b, alone = network.starts, network.b[0].flatten(), len(block.parts) == 1
+    S = network.starts
+    b = network.b[0].flatten()
+    alone = len(block.parts) == 1
+    decayed = isinstance(lmbda, Tensor) or lmbda != 0
+    decays: list[Any] = [eta * factor * lmbda / n if decayed else 0.0 for factor in block.factors]
+    # The factor by which the decay has shrunk w_0 before each mini-batch, and after the last; numbers, or (S,) each.
+    shrunk = list(accumulate(decays, lambda before, decay: before * (1 - decay), initial=1.0))
+    unscale = block.x.new_ones(len(block.x))  # the factor of each picture that undoes the scale of the stored steps
+    if not alone and shrunk[-1] != 1:
+        sizes = torch.tensor([part.stop - part.start for part in block.parts])
+        factors = torch.tensor([f / shrunk[-1] for f in shrunk[1:]], dtype=block.x.dtype)
+        unscale = factors.repeat_interleave(sizes).to(block.x)
     Z = matmul.forward(b, block.x, together(network.w[0]))
-    decays = [0.0 if is_zero(lmbda) else eta * factor * lmbda / n for factor in block.factors]
-    left = _left(decays)
     steps = Z if alone else torch.empty_like(Z)
     Z_by_start, steps_by_start = apart(Z, S), apart(steps, S)
     for k, (rows, factor) in enumerate(zip(block.parts, block.factors, strict=True)):
         if k:
-            z = Z[rows]
-            if left[-1] != 1:
-                z.mul_(left[k]).add_(b, alpha=1 - left[k])
-            z.addmm_(_moved(block, k, left), steps[: rows.start])
-        a = [block.x, *network.onward(Z_by_start[:, rows])]
+            # w_k = shrunk_k w_0 + sum_(j<k) shrunk_k / shrunk_(j+1) x_j^T step_j, and b does not decay. Steps are
+            # stored times shrunk_K / shrunk_(j+1), as w_K needs them.
+            z, moved = Z[rows], block.gram[rows, : rows.start]
+            if shrunk[-1] != 1:
+                z.mul_(shrunk[k]).add_(b, alpha=1 - shrunk[k])
+                moved = (moved - 1) * (shrunk[k] / shrunk[-1]) + unscale[: rows.start]
+            z.addmm_(moved, steps[: rows.start])
+        a = network.forward(block.x[rows], Z_by_start[:, rows])
         for l, delta in network.errors(a, block.y[rows], -eta * factor / (rows.stop - rows.start)):
             if l:
                 weights = DownhillOfWeights(network.w[l], a[l], delta, decays[k])
@@ -114,12 +125,9 @@ def descend(
             elif alone:
                 steps = together(delta)
             else:
-                torch.mul(delta, left[-1] / left[k + 1], out=steps_by_start[:, rows])
-    step.move_layer(
-        0,
-        _FirstWeights(network.w[0], block, steps, decays[0], left[-1], matmul),
-        _FirstBiases(network.b[0], block, steps, left),
-    )
+                torch.mul(delta, shrunk[-1] / shrunk[k + 1], out=steps_by_start[:, rows])
+    first_weights = _FirstWeights(network.w[0], block.xt, steps, decays[0], shrunk[-1], matmul)
+    step.move_layer(0, first_weights, _FirstBiases(network.b[0], steps, unscale))
 
 
 @dataclass(frozen=True)
@@ -127,67 +135,38 @@ class _FirstWeights(Downhill):
     """-eta nabla C of the first layer's weights over a block.
 
     Attributes:
-        steps: -eta/B delta^1 of all pictures and starts, (R, wide), times what the later decays of the block leave.
+        steps: -eta/B delta^1 of all pictures and starts, times the factor by which later decays of the block shrink it.
         decay: eta lmbda/n, for a step that adds to another tensor than w; its block has one mini-batch.
-        left: the factor that the decays of the block leave of w.
+        shrunk: the factor by which the decays of the block shrink w.
     """
 
     w: Tensor
-    block: Block
-    steps: Tensor
+    xt: Float[Tensor, "n_in R"]
+    steps: Float[Tensor, "R wide"]
     decay: PerStart
-    left: Any
+    shrunk: PerStart
     matmul: MatmulBackend
 
     def add_to(self, target: Tensor, keep: PerStart = 1.0) -> Tensor:
         if target is self.w:
-            scale(target, self.left + (keep - 1))
+            scale(target, self.shrunk + (keep - 1))
         else:
             add_scaled(scale(target, keep), self.w, -self.decay)
-        return apart(self.matmul.add(together(target), self.block.xt, self.steps), len(target))
+        return apart(self.matmul.add(together(target), self.xt, self.steps), len(target))
 
 
 @dataclass(frozen=True)
 class _FirstBiases(Downhill):
-    """-eta nabla C of the first layer's biases over a block."""
+    """-eta nabla C of the first layer's biases over a block; `unscale` undoes the scale of the steps."""
 
     b: Tensor
-    block: Block
-    steps: Tensor
-    left: Sequence[Any]
+    steps: Float[Tensor, "R wide"]
+    unscale: Float[Tensor, " R"]
 
     def add_to(self, target: Tensor, keep: PerStart = 1.0) -> Tensor:
         wide = scale(target, keep).view(-1)
         if target is self.b:
-            wide.addmv_(self.steps.t(), _unscale(self.block, self.left))
+            wide.addmv_(self.steps.t(), self.unscale)
         else:
             wide.add_(self.steps.sum(0))
         return target
-
-
-def _left(decays: Sequence[PerStart]) -> list[Any]:
-    """The factor that the decay leaves of w_0 before each mini-batch, and after the last; numbers, or (S,) each."""
-    left: list[Any] = [1.0]
-    for decay in decays:
-        left.append(left[-1] * (1 - decay))
-    return left
-
-
-def _moved(block: Block, k: int, left: Sequence[Any]) -> Float[Tensor, "B before"]:
-    """The factors by which the scaled steps before mini-batch k move its z.
-
-    w_k = left_k w_0 + sum_(j<k) left_k / left_(j+1) x_j^T step_j, and b does not decay. Steps are stored times
-    left_K / left_(j+1), as w_K needs them.
-    """
-    rows = block.parts[k]
-    if left[-1] == 1:
-        return block.gram[rows, : rows.start]
-    return (block.gram[rows, : rows.start] - 1) * (left[k] / left[-1]) + _unscale(block, left)[: rows.start]
-
-
-def _unscale(block: Block, left: Sequence[Any]) -> Float[Tensor, " R"]:
-    """The factor of each picture that undoes the scale of the stored steps."""
-    if len(block.parts) == 1 or left[-1] == 1:
-        return block.x.new_ones(len(block.x))
-    sizes = torch.tensor([part.stop - part.start for part in block.parts])
-    return torch.tensor([l / left[-1] for l in left[1:]], dtype=block.x.dtype).repeat_interleave(sizes).to(block.x)

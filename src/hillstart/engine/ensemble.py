@@ -30,8 +30,7 @@ U = TypeVar("U")
 @cache
 def _fused() -> Callable[..., None]:
     """`blocks.descend` with one kernel for everything between two products."""
-    compiled: Callable[..., None] = torch.compile(descend)
-    return compiled
+    return torch.compile(descend)
 
 
 class StartEnsemble:
@@ -85,7 +84,7 @@ class StartEnsemble:
         if self._step is not GradientDescent or self._optimiser is not None or differ:
             return 1
         decay = max(point.eta * point.lmbda / self._n for point in self._hyperparameters)
-        # In a CUDA graph what is left of w would be a tensor, and comparing it would wait for the device.
+        # In a CUDA graph the factor that shrinks w would be a tensor, and comparing it would wait for the device.
         return mini_batches(self.batch_size) if decay <= (0.0 if self.device.type == "cuda" else MAX_DECAY) else 1
 
     # ------------------------------------------------------------ training
@@ -136,13 +135,11 @@ class StartEnsemble:
         position = {index: k for k, index in enumerate(indices)}
         self.tiles = []
         for cut in self._tiling.cut(indices):
-            own = [index for index in cut if index is not None]
-            columns = [column for column, index in enumerate(cut) if index is not None]
-            filled = [own[0] if index is None else index for index in cut]
+            columns = {index: column for column, index in enumerate(cut) if index is not None}
+            filled = [next(iter(columns)) if index is None else index for index in cut]
             starts = network.pick([position[index] for index in filled])
             values = {name: self._values(name, filled, starts.w[0]) for name in HYPERPARAMETERS}
-            step = None if self._optimiser else self._step
-            self.tiles.append(Tile(starts, own, columns, values, self._n, step, self._optimiser, self._fuse))
+            self.tiles.append(Tile(starts, columns, values, self._n, self._step, self._optimiser, self._fuse))
         self._set_order()
 
     def _values(self, name: str, indices: Sequence[int], like: Tensor) -> PerStart:
@@ -156,7 +153,7 @@ class StartEnsemble:
 
     def _set_order(self) -> None:
         """Set `active` and the permutation that brings results of tiles into its order."""
-        indices = [index for tile in self.tiles for index in tile.indices]
+        indices = [index for tile in self.tiles for index in tile.columns]
         self.active = sorted(indices)
         order = sorted(range(len(indices)), key=indices.__getitem__)
         self._order = None if order == list(range(len(indices))) else order
@@ -187,27 +184,24 @@ class StartEnsemble:
             self.load(state)
             return
         for tile in self.tiles:
-            pairs = [(i, c) for i, c in zip(tile.indices, tile.columns, strict=True) if i in stay]
-            tile.indices, tile.columns = [i for i, _ in pairs], [c for _, c in pairs]
+            tile.columns = {index: column for index, column in tile.columns.items() if index in stay}
         # One tile stays even without active starts, so that a rank whose starts have all ended keeps step with others.
-        self.tiles = [tile for tile in self.tiles if tile.indices] or self.tiles[:1]
+        self.tiles = [tile for tile in self.tiles if tile.columns] or self.tiles[:1]
         self._set_order()
 
     # ------------------------------------------------------------ starts in and out
 
     def network(self) -> Network:
         """The active starts as they are now, as one network."""
-        joined = Network.join([tile.network.pick(tile.columns) for tile in self.tiles])
+        joined = Network.join([tile.network.pick([*tile.columns.values()]) for tile in self.tiles])
         return joined if self._order is None else joined.pick(self._order)
 
     def copy_into(self, network: Network, these: Bool[Tensor, " S"]) -> None:
         """Write the starts marked in `these`, which must be active, over the same starts of `network`."""
         for tile in self.tiles:
-            pairs = [(i, c) for i, c in zip(tile.indices, tile.columns, strict=True) if these[i]]
-            if pairs:
-                indices, columns = map(list, zip(*pairs, strict=True))
-                for target, source in zip(network.parameters, tile.network.parameters, strict=True):
-                    target[indices] = source[columns]
+            marked = {index: column for index, column in tile.columns.items() if these[index]}
+            for target, source in zip(network.parameters, tile.network.parameters, strict=True):
+                target[[*marked]] = source[[*marked.values()]]
 
     def state(self) -> dict[str, list[Tensor]]:
         """The tensors of a checkpoint, independent of the tiling; their first axis is the active starts."""
@@ -226,12 +220,12 @@ class StartEnsemble:
         """Continue from what `state()` returned, on any device and tiling."""
         position = {index: k for k, index in enumerate(self.active)}
         for tile in self.tiles:
-            rows = [position[index] for index in tile.indices]
+            rows = [position[index] for index in tile.columns]
             tile.allocate(state)
             for name, targets in tile.state().items():
                 for target, source in zip(targets, state[name], strict=True):
                     if source.dim():
-                        target[tile.columns] = source[rows].to(target)
+                        target[[*tile.columns.values()]] = source[rows].to(target)
                     else:
                         target.copy_(source)
 
@@ -240,43 +234,42 @@ class Tile:
     """Some starts that share their matrix products, and the step or the optimiser of torch that moves them.
 
     Attributes:
-        indices: which starts of the ensemble they are.
-        columns: where these are in `network`; its other columns have ended, or only fill the width.
+        columns: the column of `network` in which each active start is, by its index in the ensemble; other columns
+            have ended, or only fill the width.
 
     Args:
         hyperparameters: those of all columns, by name.
-        n: pictures in the training set.
-        step: makes what moves them; None where `optimiser` does.
-        fuse: descend by the kernel that torch.compile makes.
+        n, step, optimiser, fuse: as in `StartEnsemble`.
     """
 
     def __init__(
         self,
         network: Network,
-        indices: list[int],
-        columns: list[int],
+        columns: dict[int, int],
         hyperparameters: Mapping[str, PerStart],
         n: int,
-        step: type[GradientDescent] | None,
+        step: type[GradientDescent],
         optimiser: Optimiser | None = None,
         fuse: bool = False,
     ):
-        self.network, self.indices, self.columns, self.n = network, indices, columns, n
+        self.network, self.columns, self.n = network, columns, n
         self.eta, self.lmbda = hyperparameters["eta"], hyperparameters["lmbda"]
-        self.step = None if step is None else step(network, **hyperparameters)
-        self.optimiser = None if optimiser is None else optimiser(network.parameters, lr=self.eta)
+        self.step = None if optimiser else step(network, **hyperparameters)
+        self.optimiser = optimiser(network.parameters, lr=self.eta) if optimiser else None
         self._descend = _fused() if fuse else descend
         self._graph: CudaGraph | None = None
 
     def descend(self, blocks: Sequence[Block], matmul: MatmulBackend) -> None:
         """Take one step for each mini-batch."""
         for block in blocks:
-            if self.step is not None:
+            if self.optimiser is None:
+                assert self.step is not None
                 self._descend(self.network, block, self.eta, self.lmbda, self.n, self.step, matmul)
                 continue
-            assert self.optimiser is not None
             for rows, factor in zip(block.parts, block.factors, strict=True):
-                self.network.put_gradient(block.x[rows], block.y[rows], self.lmbda, self.n)
+                gradient = self.network.gradient(block.x[rows], block.y[rows], self.lmbda, self.n)
+                for p, nabla in zip(self.network.parameters, itertools.chain(*gradient), strict=True):
+                    p.grad = nabla
                 self.optimiser.param_groups[0]["lr"] = self.eta * factor
                 self.optimiser.step()
 
@@ -314,23 +307,23 @@ class Tile:
         """Sum over the pictures of each start's costs, and the number it gets right, in float64."""
         network = self.network
         z = matmul.forward(network.b[0].flatten(), x, together(network.w[0]))
-        cost, outputs = network.evaluate_onward(apart(z, network.starts), y)
+        cost, outputs = network.evaluate(x, y, apart(z, network.starts))
         right = outputs.argmax(-1) == y.argmax(-1)
         return self.select(cost.double().sum(1)), self.select(right.double().sum(1))
 
     def select(self, t: Tensor) -> Tensor:
         """The rows of the active starts of a tensor that has a row for each column."""
-        return t if self.columns == list(range(len(t))) else t[self.columns]
+        columns = [*self.columns.values()]
+        return t if columns == [*range(len(t))] else t[columns]
 
     def state(self) -> dict[str, list[Tensor]]:
         """Everything that changes in training: by name, a tensor for each parameter."""
         state = {"weights": self.network.parameters}
         if self.step is not None:
-            state |= {name: network.parameters for name, network in self.step.state.items()}
-        if self.optimiser is not None:
-            for name in self.optimiser.state[self.network.parameters[0]]:
-                state[name] = [self.optimiser.state[p][name] for p in self.network.parameters]
-        return state
+            return state | {name: network.parameters for name, network in self.step.state.items()}
+        assert self.optimiser is not None
+        of = self.optimiser.state
+        return state | {name: [of[p][name] for p in state["weights"]] for name in of[state["weights"][0]]}
 
     def allocate(self, state: dict[str, list[Tensor]]) -> None:
         """Allocate an optimiser's part of a state, which torch.optim does only at the first step."""

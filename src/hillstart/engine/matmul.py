@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hillstart.engine.tiling import workers
-from hillstart.system.machine import noted
+from hillstart.system.machine import cached_choice
 from hillstart.system.private import one_dnn_add, one_dnn_forward
 
 CLEARLY = 1.2
@@ -52,15 +52,12 @@ TORCH = MatmulBackend("torch", torch.addmm, lambda w, xt, d: w.addmm_(xt, d), tr
 ONE_DNN = MatmulBackend("oneDNN", one_dnn_forward, one_dnn_add, transposed=True)
 
 
-def _rounded_forward(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
-    return torch.addmm(b.bfloat16(), x.bfloat16(), w.bfloat16()).float()
-
-
-def _rounded_add(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
-    return w.add_(torch.mm(xt.bfloat16(), d.bfloat16()))
-
-
-BFLOAT16 = MatmulBackend("bfloat16", _rounded_forward, _rounded_add, transposed=True)
+BFLOAT16 = MatmulBackend(
+    "bfloat16",
+    lambda b, x, w: torch.addmm(b.bfloat16(), x.bfloat16(), w.bfloat16()).float(),
+    lambda w, xt, d: w.add_(torch.mm(xt.bfloat16(), d.bfloat16())),
+    transposed=True,
+)
 """Factors and products in bfloat16 (8 bits), sums within a product and weights in float32, as in torch's autocast."""
 
 
@@ -72,9 +69,7 @@ def matmul_backend(like: Tensor, rounded: bool = True) -> MatmulBackend:
     """
     if rounded and like.dtype == torch.float32 and torch.get_float32_matmul_precision() == "medium":
         return BFLOAT16
-    if like.device.type != "cpu" or like.dtype != torch.float32 or not _is_there():
-        return TORCH
-    if _fastest() == TORCH.name:
+    if like.device.type != "cpu" or like.dtype != torch.float32 or not _is_there() or _fastest() == TORCH.name:
         return TORCH
     _keep_freed_memory()
     return ONE_DNN
@@ -97,12 +92,12 @@ def _is_there() -> bool:
 @cache
 def _fastest() -> str:
     """The name of the faster library, from the cache of this machine or measured now."""
-    return noted("products", (TORCH.name, ONE_DNN.name), _measured)
 
+    def measure() -> str:
+        taken = workers(1).submit(_seconds).result()  # on one thread, as a tile computes
+        return ONE_DNN.name if CLEARLY * taken[ONE_DNN.name] < taken[TORCH.name] else TORCH.name
 
-def _measured() -> str:
-    taken = workers(1).submit(_seconds).result()  # on one thread, as a tile computes
-    return ONE_DNN.name if CLEARLY * taken[ONE_DNN.name] < taken[TORCH.name] else TORCH.name
+    return cached_choice("products", (TORCH.name, ONE_DNN.name), measure)
 
 
 def _seconds() -> dict[str, float]:

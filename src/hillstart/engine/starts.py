@@ -25,7 +25,6 @@ class Hyperparameters:
 
 HYPERPARAMETERS = tuple(field.name for field in fields(Hyperparameters))
 
-
 TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
 
 FINISHED, STOPPED, DIVERGED = range(3)
@@ -90,6 +89,11 @@ class History:
         return joined
 
     @property
+    def _val_costs(self) -> Float[Tensor, "epochs S"]:
+        """The validation costs, infinite where there is none."""
+        return self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf)
+
+    @property
     def active(self) -> Bool[Tensor, " S"]:
         """Mask of the starts that have not been ended early."""
         return self.status == FINISHED
@@ -113,12 +117,12 @@ class History:
 
     def lowest(self) -> Float[Tensor, " S"]:
         """The lowest validation cost of each start so far; infinite where there is none."""
-        costs = self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf)
-        return torch.cat([torch.full((1, len(self.starts)), math.inf, dtype=torch.float64), costs]).amin(0)
+        none = torch.full((1, len(self.starts)), math.inf, dtype=torch.float64)
+        return torch.cat([none, self._val_costs]).amin(0)
 
     def epochs_since_lowest(self) -> Int64[Tensor, " S"]:
         """Epochs since the lowest validation cost of each start."""
-        return len(self.figures) - 1 - self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
+        return len(self.figures) - 1 - self._val_costs.argmin(0)
 
     def ranking(self) -> list[int]:
         """Indices of the starts in the order of `standing`."""
@@ -129,8 +133,7 @@ class History:
         """The result of each start so far, in the order of `starts`."""
         if not len(self.figures):
             return [StartResult(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
-        best = self.figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin(0)
-        figures = self.figures[best, torch.arange(len(self.starts))].tolist()
+        figures = self.figures[self._val_costs.argmin(0), torch.arange(len(self.starts))].tolist()
         ends = zip(self.starts, self.epochs.tolist(), self.status.tolist(), figures, strict=True)
         return [StartResult(start, epochs, STATUS[status], *costs) for start, epochs, status, costs in ends]
 

@@ -33,14 +33,6 @@ def text(n: int) -> str:
 
 def activated(activation: str, z: int) -> int:
     """sigma of a shown z; `activation` is a key of `network.ACTIVATIONS`."""
-    match activation:
-        case "sigmoid":
-            e = math.exp(-abs(z) / 1000)
-            return thousandths(1 / (1 + e) if z >= 0 else e / (1 + e))
-        case "tanh":
-            return thousandths(math.tanh(z / 1000))
-        case "relu":
-            return max(z, 0)
     return thousandths(float(ACTIVATIONS[activation].value(torch.tensor(z / 1000, dtype=torch.float64))))
 
 
@@ -81,16 +73,13 @@ def softmax_lines(z: Sequence[int], k: int) -> list[str]:
     away, powers, shares = softmax(z)
     lines = []
     if away:
-        left = f"{text(z[k])}{_added(-away)} = {text(z[k] - away)}"
-        lines.append(f"{left}, as the largest z, {text(away)}, is taken away from each: the shares stay the same")
+        difference = f"{text(z[k])}{_added(-away)} = {text(z[k] - away)}"
+        lines.append(f"{difference}, as the largest z, {text(away)}, is taken away from each: the shares stay the same")
     lines.append(f"e^{text(z[k] - away)} = {text(powers[k])}")
-    listed = " + ".join(map(text, powers))
     if len(z) > SHOWN:
         lines.append(f"{text(sum(powers))} is the sum of e^z over all {len(z)} classes")
-        listed = text(sum(powers))
-    else:
-        listed = f"({listed})"
-    return [*lines, f"{text(powers[k])} / {listed} = {text(shares[k])}"]
+        return [*lines, f"{text(powers[k])} / {text(sum(powers))} = {text(shares[k])}"]
+    return [*lines, f"{text(powers[k])} / ({' + '.join(map(text, powers))}) = {text(shares[k])}"]
 
 
 def _factor(n: int, first: bool = False) -> str:

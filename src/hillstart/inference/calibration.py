@@ -64,9 +64,8 @@ def temperature_of(outputs: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) ->
 
 def calibrate(outputs: Float[Tensor, "S N n_out"], y: Int64[Tensor, " N"]) -> Calibration:
     """The temperatures of the vote and of each start, fitted on validation pictures and their classes y."""
-    of_starts = [temperature_of(o, y) for o in outputs] if len(outputs) > 1 else []
     of_vote = temperature_of(vote(outputs), y)
-    return Calibration(of_vote, tuple(of_starts or [of_vote]))
+    return Calibration(of_vote, tuple(temperature_of(o, y) for o in outputs) if len(outputs) > 1 else (of_vote,))
 
 
 def expected_calibration_error(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> float:
@@ -80,22 +79,19 @@ def reliability(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> list[Bin
     """The reliability diagram as numbers: confidence and accuracy of each bin that holds a picture."""
     confidence, label = p.double().max(-1)
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)
-    place = (torch.bucketize(confidence, edges) - 1).clamp(0, BINS - 1)
-    n = torch.bincount(place, minlength=BINS)
-    sure, right = (torch.bincount(place, of, BINS) / n for of in (confidence, (label == y).double()))
-    return [
-        Bin(float(edges[k]), float(edges[k + 1]), int(n[k]), float(sure[k]), float(right[k]))
-        for k in range(BINS)
-        if n[k]
-    ]
+    index = (torch.bucketize(confidence, edges) - 1).clamp(0, BINS - 1)
+    n = torch.bincount(index, minlength=BINS)
+    means = (torch.bincount(index, values, BINS) / n for values in (confidence, (label == y).double()))
+    columns = (edges[:-1], edges[1:], n, *means)
+    return [Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True) if row[2]]
 
 
 def before_and_after(outputs: Float[Tensor, "S N n_out"], y: Int64[Tensor, " N"], temperature: float) -> dict[str, Any]:
     """The calibration error and the reliability diagram of the vote at T = 1 and at the temperature."""
-    of_vote = vote(outputs)
-    found = {}
-    for when, T in (("before", 1.0), ("after", temperature)):
-        p = probabilities(of_vote, T)
-        found[when] = {"expected_calibration_error": expected_calibration_error(p, y),
-                       "reliability": [vars(b) for b in reliability(p, y)]}  # fmt: skip
-    return found
+    return {
+        when: {
+            "expected_calibration_error": expected_calibration_error(p, y),
+            "reliability": [vars(b) for b in reliability(p, y)],
+        }
+        for when, p in (("before", probabilities(vote(outputs))), ("after", probabilities(vote(outputs), temperature)))
+    }

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from hillstart.data.images import MAX_PIXELS, PictureSource, read_picture
+from hillstart.data.images import PictureSource, read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Start
 from hillstart.inference.voting import UNSURE_BELOW, Calibration, agreement, probabilities, vote
@@ -82,11 +81,6 @@ class Classifier:
     versions: Mapping[str, str] | None = None
 
     @property
-    def device(self) -> torch.device:
-        """The device on which the networks compute."""
-        return self.network.w[0].device
-
-    @property
     def calibrated(self) -> bool:
         """True if temperatures were fitted, so that probabilities match frequencies."""
         return self.calibration is not None
@@ -139,7 +133,7 @@ class Classifier:
         return found[0] if one else found
 
     def predict_each(
-        self, sources: Iterable[PictureSource], unsure_below: float = UNSURE_BELOW, max_pixels: int = MAX_PIXELS
+        self, sources: Iterable[PictureSource], unsure_below: float = UNSURE_BELOW
     ) -> Iterator[Prediction | InputError]:
         """Classify any number of pictures in order, in constant memory; a picture that cannot be used yields its error.
 
@@ -151,7 +145,7 @@ class Classifier:
             for source in sources:
                 name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
                 try:
-                    found.append((name, read_picture(source, self.preprocessing, max_pixels)))
+                    found.append((name, read_picture(source, self.preprocessing)))
                 except InputError as error:
                     found.append((name, error))
             return found
@@ -159,7 +153,9 @@ class Classifier:
         sources = iter(sources)
         tasks = iter(lambda: list(islice(sources, AT_ONCE)), [])
         pictures = chain.from_iterable(parallel_map(read, tasks, AHEAD))
-        while batch := list(islice(pictures, self._batch)):
+        widest = max(self.network.sizes[0], self.network.starts * max(self.network.sizes[1:]))
+        size = max(1, min(BATCH, BATCH_BYTES // (4 * widest)))
+        while batch := list(islice(pictures, size)):
             names = [name for name, found in batch if isinstance(found, Tensor)]
             pixels = [found for _, found in batch if isinstance(found, Tensor)]
             answers = self.answer(torch.stack(pixels), unsure_below, names) if pixels else iter(())
@@ -168,7 +164,7 @@ class Classifier:
 
     def outputs(self, pixels: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "S B n_out"]:
         """a^L of every start for pictures as `read_picture` makes them, before vote and temperature."""
-        return self.network.forward(self.preprocessing.normalise(pixels.to(self.device)))[-1]
+        return self.network.forward(self.preprocessing.normalise(pixels.to(self.network.w[0].device)))[-1]
 
     def answer(
         self,
@@ -187,29 +183,15 @@ class Classifier:
         of_vote, ranking = vote(outputs).sort(descending=True, stable=True)
         p = probabilities(of_vote, self.temperatures.vote)
         labels = outputs.argmax(-1)
-        own = probabilities(outputs, self._temperature_of_starts).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        T_of_starts = torch.tensor(self.temperatures.starts, device=outputs.device).view(-1, 1, 1)
+        own = probabilities(outputs, T_of_starts).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
         columns = p, ranking, agreement(outputs), labels.T, own.T
         names, seeds = self.classes, self.seeds
         for path, *row in zip(paths or [None] * len(pixels), *(c.tolist() for c in columns), strict=True):
             sorted_p, order, agreed, own_labels, own_p = row
             ranked = {names[k]: q for k, q in zip(order, sorted_p, strict=True)}
             opinions = tuple(Opinion(seed, names[k], q) for seed, k, q in zip(seeds, own_labels, own_p, strict=True))
+            unsure = agreed < unsure_below
             yield Prediction(
-                path,
-                label=names[order[0]],
-                probability=sorted_p[0],
-                probabilities=ranked,
-                agreement=agreed,
-                unsure=agreed < unsure_below,
-                opinions=opinions,
-                calibrated=self.calibrated,
+                path, names[order[0]], sorted_p[0], ranked, agreed, unsure, opinions, calibrated=self.calibrated
             )
-
-    @cached_property
-    def _batch(self) -> int:
-        widest = max(self.network.sizes[0], self.network.starts * max(self.network.sizes[1:]))
-        return max(1, min(BATCH, BATCH_BYTES // (4 * widest)))
-
-    @cached_property
-    def _temperature_of_starts(self) -> Float[Tensor, "S 1 1"]:
-        return torch.tensor(self.temperatures.starts, device=self.device).view(-1, 1, 1)

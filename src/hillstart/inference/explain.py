@@ -22,7 +22,7 @@ ACTIVE, CLASSES = 6, 5
 
 
 @dataclass(frozen=True)
-class Way:
+class ForwardPass:
     """One picture in one network, computed in float64; z and a in thousandths, as `arithmetic` shows them.
 
     Args:
@@ -35,8 +35,7 @@ class Way:
 
     @cached_property
     def network(self) -> Network:
-        given = self.classifier.network
-        return Network([w.double() for w in given.w], [b.double() for b in given.b], given.activation, given.cost)
+        return self.classifier.network.map(Tensor.double)
 
     @cached_property
     def exact(self) -> list[Tensor]:
@@ -108,13 +107,11 @@ class Way:
         for l, a in enumerate(self.a[1:]):
             most = sorted(range(len(a)), key=lambda j: -abs(self.exact[l + 1][j]))[:ACTIVE]
             nodes = "  ".join(f"{self.name(l, j)} {text(a[j])}" for j in most)
-            found.append(
-                f"{self.layer(l):9}{len(a):5} nodes, {'the most active' if len(most) < len(a) else 'all'}: {nodes}"
-            )
-        T = self.classifier.temperatures.starts[0]
-        p, k = probabilities(self.exact[-1], T).sort(descending=True, stable=True)
-        sure = "  ".join(
-            f"{self.classifier.classes[k]} {100 * p:.1f} %"
-            for p, k in list(zip(p.tolist(), k.tolist(), strict=True))[:CLASSES]
+            which = "the most active" if len(most) < len(a) else "all"
+            found.append(f"{self.layer(l):9}{len(a):5} nodes, {which}: {nodes}")
+        p, ranking = probabilities(self.exact[-1], self.classifier.temperatures.starts[0]).sort(
+            descending=True, stable=True
         )
+        likely = zip(p.tolist()[:CLASSES], ranking.tolist()[:CLASSES], strict=True)
+        sure = "  ".join(f"{self.classifier.classes[k]} {100 * q:.1f} %" for q, k in likely)
         return [*found, f"how sure{'' if self.classifier.calibrated else ' (not calibrated)'}: {sure}"]

@@ -41,7 +41,7 @@ class Answering(nn.Module):
         self._network, self._preprocessing = classifier.network, classifier.preprocessing
         self._temperature = classifier.temperatures.vote
         for l, (w, b) in enumerate(zip(self._network.w, self._network.b, strict=True)):
-            self.register_buffer(f"w{l}", w if l else w.transpose(0, 1))  # as it lies in memory: torch saves no views
+            self.register_buffer(f"w{l}", w if l else w.transpose(0, 1))  # in its memory layout: torch saves no views
             self.register_buffer(f"b{l}", b)
 
     def forward(self, pixels: UInt8[Tensor, "N C H W"]) -> tuple[Float[Tensor, "N n_out"], Float[Tensor, " N"]]:
@@ -79,10 +79,11 @@ def describe(classifier: Classifier) -> dict[str, str]:
 
 
 def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier) -> str:
-    """Put a program beside hillstart, on noise, a black and a white picture, some of them alone; says how close it is.
+    """Compare a program with hillstart, on noise, a black and a white picture, in batches of several sizes.
 
-    `TOLERANCE` is allowed, or up to `MOST`, 4 times what hillstart's own answer changes by when its weights are shaken
-    in their last digits: steep networks tell no better. The agreement counts where no label hangs on such a digit.
+    The probabilities may differ by `TOLERANCE`, or by 4 times as much as hillstart's own answer changes when the last
+    digits of its weights change, up to `MOST`: steep networks are no more exact. The agreement is compared where no
+    label depends on such a digit. Returns how close the program is, in words.
 
     Raises:
         InputError: they disagree.
@@ -99,8 +100,8 @@ def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier
     off, allowed = float((found - expected).abs().max()), TOLERANCE
     for _ in range(4 if off > TOLERANCE else 0):
         w = [w * (1 + (torch.rand(w.shape, generator=g) - 0.5) * 2**-20) for w in network.w]
-        shaken = replace(classifier, network=Network(w, network.b, network.activation, network.cost))
-        changed = 4 * float((_answers(shaken, pixels)[0] - expected).abs().max())
+        nearby = replace(classifier, network=Network(w, network.b, network.activation, network.cost))
+        changed = 4 * float((_answers(nearby, pixels)[0] - expected).abs().max())
         allowed = min(MOST, max(allowed, changed))
     if not off <= allowed or not torch.allclose(shares[clear], agreed[clear]):  # `not <=` holds for nan too
         raise InputError(
@@ -139,12 +140,17 @@ def to_onnx(classifier: Classifier, path: Path) -> str:
         return op.Reciprocal(op.Add(op.Exp(op.Neg(z)), op.Constant(value_float=1.0)))
 
     made = torch.onnx.export(
-        trace(classifier), input_names=[INPUT], output_names=OUTPUTS, dynamic_shapes={INPUT: {0: "N"}}, verbose=False,
-        opset_version=OPSET, custom_translation_table={torch.ops.aten.sigmoid.default: sigmoid},
-    )  # fmt: skip
+        trace(classifier),
+        input_names=[INPUT],
+        output_names=OUTPUTS,
+        dynamic_shapes={INPUT: {0: "N"}},
+        verbose=False,
+        opset_version=OPSET,
+        custom_translation_table={torch.ops.aten.sigmoid.default: sigmoid},
+    )
     assert made is not None  # the old exporter returned None
     for part in (made.model.graph, *made.model.graph, *made.model.graph.inputs, *made.model.graph.outputs):
-        part.metadata_props.clear()  # the exporter's notes, longer than the program
+        part.metadata_props.clear()  # the exporter's remarks, longer than the program
     made.model.metadata_props.update(describe(classifier))
     made.model.doc_string = describe(classifier)["input"]
     made.save(path, external_data=False)

@@ -72,21 +72,16 @@ def _best_job(folder: Path) -> str:
     Raises:
         InputError: the summary names none, or its networks are missing.
     """
-    path = folder / "summary.json"
-    if not path.exists():
-        raise InputError(f"{folder}: holds several runs but no summary.json with a best job; give {_one_of(folder)}.")
-    with untrusted.opened(path) as file:
-        summary = untrusted.parsed(path, file.read(untrusted.MAX_DESCRIPTION_BYTES))
+    path, summary = folder / "summary.json", None
+    if path.exists():
+        with untrusted.opened(path) as file:
+            summary = untrusted.parsed(path, file.read(untrusted.MAX_DESCRIPTION_BYTES))
     best = summary.get("best_job") if isinstance(summary, dict) else None
-    if best is None:
-        raise InputError(
-            f"{folder}: is a multirun without a best job, as its jobs were validated on different pictures; give "
-            f"{_one_of(folder)}."
-        )
-    if not isinstance(best, str) or Path(best).is_absolute() or ".." in Path(best).parts:
-        raise InputError(f"{path}: best_job is not the name of a job's folder; give {_one_of(folder)}.")
-    if not (folder / best / "network.safetensors").exists():
-        raise InputError(f"{folder}: its best job, {best}, holds no network.safetensors; give {_one_of(folder)}.")
+    if best is None:  # also if the jobs were validated on different pictures
+        raise InputError(f"{folder}: holds several runs, and no summary.json names the best; give {_one_of(folder)}.")
+    inside = isinstance(best, str) and not Path(best).is_absolute() and ".." not in Path(best).parts
+    if not inside or not (folder / best / "network.safetensors").exists():
+        raise InputError(f"{path}: best_job is not the folder of a job with its networks; give {_one_of(folder)}.")
     return best
 
 

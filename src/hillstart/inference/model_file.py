@@ -11,8 +11,6 @@ repeats nothing long or unprintable from it. Beside the tensors it takes at most
 import itertools
 import json
 import math
-import os
-import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from hillstart.data.preprocessing import Preprocessing
@@ -61,14 +59,8 @@ def save(path: Path, classifier: Classifier) -> None:
     tensors = {f"w{l}": w.cpu().contiguous() for l, w in enumerate(network.w, 1)}
     tensors |= {f"b{l}": b.cpu().contiguous() for l, b in enumerate(network.b, 1)}
     with replacing(path) as new:
-        new.touch()
-        mode = new.stat().st_mode
-        try:
-            save_file(tensors, new, {"hillstart": json.dumps(about, allow_nan=False)})
-        except SafetensorError as error:
-            found = re.search(r"os error (\d+)", str(error))
-            raise OSError(*((int(found[1]), os.strerror(int(found[1]))) if found else (str(error),))) from error
-        new.chmod(mode)  # safetensors 0.8 makes it readable by its owner alone, whatever the umask
+        # `save_file` would make it readable by its owner alone, and hide the number of an error of the system.
+        new.write_bytes(serialize(tensors, {"hillstart": json.dumps(about, allow_nan=False)}))
 
 
 def load(path: Path) -> Classifier:
@@ -195,21 +187,22 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
     except InputError as error:
         raise refusal(path, "the entry preprocessing is not valid") from error
     seeds, sizes, classes, calibration = (plain[key] for key in ("seeds", "sizes", "classes", "calibration"))
-    S, rolls = len(seeds), [Hyperparameters(*map(float, roll)) for roll in plain["rolls"]]
-    if len(rolls) != S or (calibration and len(calibration["starts"]) != S):
+    S, points = len(seeds), [Hyperparameters(*map(float, point)) for point in plain["rolls"]]
+    if len(points) != S or (calibration and len(calibration["starts"]) != S):
         raise refusal(path, "its seeds, rolls and temperatures are not of the same starts")
     if (sizes[0], sizes[-1]) != (preprocessing.channels * preprocessing.size**2, len(classes)):
         raise refusal(path, "its sizes do not match its pictures and classes")
     if len(names) != 2 * (len(sizes) - 1):
         raise refusal(path, "it does not hold two tensors for each of its layers")
-    w, b = list[Tensor](), list[Tensor]()
-    for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), 1):
-        w.append(_tensor(path, f"w{l}", get(f"w{l}"), torch.float32, [S, n_in, n_out]))
-        b.append(_tensor(path, f"b{l}", get(f"b{l}"), torch.float32, [S, n_out]))
+    w = [
+        _tensor(path, f"w{l}", get(f"w{l}"), torch.float32, [S, *shape])
+        for l, shape in enumerate(itertools.pairwise(sizes), 1)
+    ]
+    b = [_tensor(path, f"b{l}", get(f"b{l}"), torch.float32, [S, n]) for l, n in enumerate(sizes[1:], 1)]
     _check_bytes(path, [*w, *b])
     return Classifier(
         Network(w, b, plain["activation"], plain["cost"]),
-        tuple(map(Start, seeds, rolls)),
+        tuple(map(Start, seeds, points)),
         tuple(classes),
         preprocessing,
         calibration and Calibration(float(calibration["vote"]), tuple(map(float, calibration["starts"]))),

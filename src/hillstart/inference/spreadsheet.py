@@ -74,7 +74,7 @@ def _about(classifier: Classifier) -> Iterator[tuple[str, object]]:
     for colour, mean, std in zip(_colours(classifier), p.mean, p.std, strict=True):
         yield from [(f"mean {colour}", mean), (f"std {colour}", std)]
     yield from [("calibrated", "yes" if classifier.calibrated else "no"), ("temperature of the vote", T.vote)]
-    yield from ((f"temperature of start {s}, if it is asked alone", t) for s, t in enumerate(T.starts, 1))
+    yield from ((f"temperature of start {s}, if it predicts alone", t) for s, t in enumerate(T.starts, 1))
     yield "smallest m", SMALLEST
 
 
@@ -96,9 +96,10 @@ def _colours(classifier: Classifier) -> tuple[str, ...]:
 def pictures(classifier: Classifier) -> str:
     """The inputs of a network, in words."""
     p = classifier.preprocessing
-    return (f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
-            f"level {p.background} where transparent, cut to the centre square and resized to {p.size} x {p.size}"
-            )  # fmt: skip
+    return (
+        f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
+        f"level {p.background} where transparent, cut to the centre square and resized to {p.size} x {p.size}"
+    )
 
 
 @contextmanager
@@ -123,5 +124,5 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for temporary in (new, old):
+            shutil.rmtree(temporary, ignore_errors=True)

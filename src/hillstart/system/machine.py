@@ -1,4 +1,4 @@
-"""The machine: its cores, device, versions and commit, and what is measured once and noted in the user's cache."""
+"""The machine: its cores, device, versions and commit, and choices that are measured once and cached for the user."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from hillstart.system.files import read_text, replacing
 T = TypeVar("T")
 R = TypeVar("R")
 
-NOTES = "machine.json"
+CHOICES = "machine.json"
 """The file of measured choices, in the user's cache."""
 
 
@@ -43,27 +43,27 @@ def parallel_map(function: Callable[[T], R], items: Iterable[T], ahead: int) -> 
         pool.shutdown(cancel_futures=True)
 
 
-def noted(what: str, choices: Collection[str], measure: Callable[[], str]) -> str:
+def cached_choice(what: str, choices: Collection[str], measure: Callable[[], str]) -> str:
     """The choice stored for this processor and this version of torch; if there is none, measure and store it.
 
     An unreadable file is written anew. If the file cannot be written, each process measures again.
     """
     key = f"{processor()}; torch {torch.__version__}; {what}"
-    if (found := _notes().get(key)) in choices:
-        return str(found)
-    measured = measure()
-    notes = _notes()
-    if (found := notes.get(key)) in choices:  # another process was faster
-        return str(found)
-    # There may be no home, or one that cannot be written to.
-    with suppress(OSError, RuntimeError), replacing(made_cache() / NOTES, sync=False) as new:
-        new.write_text(json.dumps(notes | {key: measured}, indent=2) + "\n")
-    return measured
+    stored = _stored_choices()
+    if stored.get(key) not in choices:
+        measured = measure()
+        stored = _stored_choices()
+        if stored.get(key) not in choices:  # otherwise another process was faster
+            stored[key] = measured
+            # There may be no home, or one that cannot be written to.
+            with suppress(OSError, RuntimeError), replacing(made_cache() / CHOICES, sync=False) as new:
+                new.write_text(json.dumps(stored, indent=2) + "\n")
+    return stored[key]
 
 
-def _notes() -> dict[str, str]:
+def _stored_choices() -> dict[str, str]:
     with suppress(OSError, RuntimeError, ValueError):
-        found = json.loads(read_text(own_cache() / NOTES))
+        found = json.loads(read_text(own_cache() / CHOICES))
         return found if isinstance(found, dict) else {}
     return {}
 
@@ -94,13 +94,13 @@ def made_cache(name: str = "") -> Path:
 
 @cache
 def processor() -> str:
-    """Name, family and model of the processor; the name alone can stand for several."""
-    told: dict[str, str] = {}
+    """Name, family and model of the processor; several models can have the same name."""
+    first: dict[str, str] = {}  # the entries of the first core
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             name, _, value = (part.strip() for part in line.partition(":"))
-            told.setdefault(name, value)
-    names = [told[name] for name in ("model name", "cpu family", "model") if told.get(name)]
+            first.setdefault(name, value)
+    names = [first[name] for name in ("model name", "cpu family", "model") if first.get(name)]
     return " ".join(names) or platform.processor() or platform.machine()
 
 

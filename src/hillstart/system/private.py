@@ -25,23 +25,17 @@ if TYPE_CHECKING:
 
 
 def one_dnn_forward(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
-    """b + x w by oneDNN, from b (wide,), x (R, n_in), w (n_in, wide).
+    """`MatmulBackend.forward` by oneDNN.
 
     Raises:
         AttributeError, RuntimeError, TypeError: this torch has no such operator, or another one.
     """
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w.t(), b, "none", [], "")
-    return result
+    return torch.ops.mkldnn._linear_pointwise(x, w.t(), b, "none", [], "")
 
 
 def one_dnn_add(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
-    """w + x^T d by oneDNN, as a new tensor, from w (n_in, wide), x^T (n_in, R), d (R, wide).
-
-    Raises:
-        AttributeError, RuntimeError, TypeError: this torch has no such operator, or another one.
-    """
-    result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(xt, w, d.t(), None, "add")
-    return result
+    """`MatmulBackend.add` by oneDNN, as a new tensor; raises as `one_dnn_forward`."""
+    return torch.ops.mkldnn._linear_pointwise.binary(xt, w, d.t(), None, "add")
 
 
 def take_max_steps(trainer: "pl.Trainer") -> int:

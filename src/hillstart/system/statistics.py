@@ -10,11 +10,9 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     """Number, minimum, lower quartile, median, upper quartile and maximum of some values."""
     if not values:
         return {"n": 0}
+    names = ("min", "lower_quartile", "median", "upper_quartile", "max")
     at = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0, 0.25, 0.5, 0.75, 1]).double()).tolist()
-    return {
-        "n": len(values),
-        **dict(zip(["min", "lower_quartile", "median", "upper_quartile", "max"], at, strict=True)),
-    }
+    return {"n": len(values), **dict(zip(names, at, strict=True))}
 
 
 def accuracy_interval(accuracy: float, pictures: int) -> tuple[float, float]:
