@@ -124,7 +124,7 @@ def test_a_run_is_not_resumed_as_a_multirun(run_folder: Path) -> None:
 
 
 def test_a_multirun_is_resumed_with_its_own_options(tmp_path: Path) -> None:
-    overrides = "{task: [seed=1,2, starts=1], hydra: [hydra.mode=MULTIRUN, hydra.sweep.subdir=x]}"
+    overrides = "{task: ['seed=1,2', starts=1], hydra: [hydra.mode=MULTIRUN, hydra.sweep.subdir=x]}"
     (tmp_path / "multirun.yaml").write_text(f"hydra: {{overrides: {overrides}}}")
     words = with_resumed_folder([f"resume={tmp_path}", "hydra/launcher=joblib"])
     kept = ["-m", "seed=1,2", "starts=1", "hydra.sweep.subdir=x"]

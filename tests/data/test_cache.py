@@ -198,13 +198,13 @@ def test_without_a_cache_folder_or_behind_a_link_nothing_is_cached(
 
 
 def test_the_notes_of_a_machine_may_be_a_pipe_or_a_link(cache: Path, tmp_path: Path) -> None:
-    notes = cache.parent / machine.NOTES
+    notes = cache.parent / machine.CHOICES
     notes.parent.mkdir(parents=True)
     os.mkfifo(notes)
-    assert machine.noted("what", ("a", "b"), lambda: "b") == "b"
-    assert machine.noted("what", ("a", "b"), lambda: "a") == "b" and notes.is_file()
+    assert machine.cached_choice("what", ("a", "b"), lambda: "b") == "b"
+    assert machine.cached_choice("what", ("a", "b"), lambda: "a") == "b" and notes.is_file()
     notes.unlink()
     (tmp_path / "precious").write_text("{}")
     notes.symlink_to(tmp_path / "precious")
-    assert machine.noted("what", ("a", "b"), lambda: "a") == "a"
+    assert machine.cached_choice("what", ("a", "b"), lambda: "a") == "a"
     assert (tmp_path / "precious").read_text() == "{}" and not notes.is_symlink()

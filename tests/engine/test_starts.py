@@ -57,6 +57,15 @@ def test_the_history_of_a_start_ends_with_it() -> None:
     assert made.epochs_since_lowest().tolist() == [0, 1, 1]
 
 
+def test_joined_histories_have_the_rows_of_each() -> None:
+    first, second = ([[1, 1, 1], [0.5, 0.4, 0.6], [0.8, 0.9, 0.7]], [[0.9, 0.9, 0.9], [0.6, 0.3, 0.7], [0.8, 0.9, 0.7]])
+    short, long = history(first), history(first, second)
+    joined = History.join([short, History([]), long])
+    assert joined.figures.shape == (2, 6, 3)
+    assert joined.figures[1, :3].isnan().all() and not joined.figures[:, 3:].isnan().any()
+    assert joined.rows() == [*short.rows(), *long.rows()]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_diverged_start_comes_last(bad: float) -> None:
     made = history([[1, 1, 1], [0.1, 0.9, 0.7], [0.8, 0.6, 0.7]], [[bad, 1, 1], [bad, 0.8, 0.6], [0.1, 0.6, 0.7]])

@@ -28,8 +28,7 @@ def run(of: RunSpec, packs: list[int], folder: Path, **options: Any) -> tuple[li
     """The rows of a run, and each start as it is kept."""
     rows, kept = list[StartResult](), list[Network]()
     for trained in train(of, lambda packs_left: trainer(folder, **options), packs):
-        best = trained.training.best_of(range(len(trained.rows)))
-        assert best is not None
+        best = trained.best_of(range(len(trained.rows)))
         rows += trained.rows
         kept += [best.pick([s]) for s in range(len(trained.rows))]
     return rows, kept

@@ -7,7 +7,14 @@ import pytest
 from hillstart.system.errors import InputError
 from hillstart.training.distributed import Ranks, connect, launch, on_first_rank
 
-SLURM = {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "toy"}
+SLURM = {
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_JOB_NAME": "toy",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "0",
+    "SLURM_NTASKS": "2",
+}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

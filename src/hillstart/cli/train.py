@@ -30,7 +30,7 @@ from hillstart.cli.options import (
     with_quiet_rank,
     with_resumed_folder,
 )
-from hillstart.config.build import PER_START, build_run_spec, composed_options, plain, trainer_maker
+from hillstart.config.build import PER_START, build_run_spec, check_devices, composed_options, plain, trainer_maker
 from hillstart.config.options import RunOptions, conf_folder, read_options, targets
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
@@ -218,13 +218,12 @@ class BeforeTraining(Callback):
             trusted = set(targets(options))
             if options["resume"] is None:
                 checked = read_options(options, trusted)
-                launch(checked.trainer.devices, checked.trainer.num_nodes)
+                _launch(checked)
                 _claim(config.hydra.run.dir, overwrite=checked.overwrite)
                 return
             folder, typed = Path(str(config.hydra.run.dir)), list(config.hydra.overrides.task)
             options, typed = resumed_options(folder, options, typed)
-            checked = read_options(options, trusted)
-            launch(checked.trainer.devices, checked.trainer.num_nodes)
+            _launch(read_options(options, trusted))
             _claim(folder, resume=True)
             with read_write(config), open_dict(config), read_write(config.hydra), open_dict(config.hydra):
                 for key, value in options.items():
@@ -252,6 +251,11 @@ def _close(root: Path, report: bool) -> None:
             _open_the_box(root)
         except InputError as error:  # for example data that conf does not name; the results are complete
             log.warning(f"the page is left out: {error}")
+
+
+def _launch(options: RunOptions) -> None:
+    check_devices(options.trainer)
+    launch(options.trainer.devices, options.trainer.num_nodes)
 
 
 _claims = ExitStack()

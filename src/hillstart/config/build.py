@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hillstart.config.options import RunOptions, located, read_options, targets
+from hillstart.config.options import RunOptions, TrainerOptions, located, read_options, targets
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import HYPERPARAMETERS
 from hillstart.network import Network
@@ -94,13 +94,8 @@ def trainer_maker(
         InputError: a device that is not there; of what it returns, a logger whose package is not installed.
     """
     of, began = options.trainer, cache(time.monotonic)
-    accelerator = _accelerator(of.accelerator)
+    accelerator = check_devices(of)
     torch.set_float32_matmul_precision(of.matmul_precision)
-    cuda = accelerator == "cuda"
-    there, what = (torch.cuda.device_count(), "CUDA device") if cuda else (os.cpu_count() or 1, "core")
-    if of.devices > there:
-        there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
-        raise InputError(f"trainer.devices is {of.devices}, but there {there_are} here.")
     writes: list[pl.Callback] = [Checkpoints(folder / "checkpoints")] if checkpoints and ranks.size == 1 else []
     bar = of.enable_progress_bar and ranks.is_first
 
@@ -113,7 +108,7 @@ def trainer_maker(
             callbacks.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
         return pl.Trainer(
             accelerator=accelerator,
-            devices=[ranks.local] if cuda else 1,
+            devices=[ranks.local] if accelerator == "cuda" else 1,
             max_epochs=of.max_epochs,
             max_steps=of.max_steps,
             min_epochs=1,
@@ -133,12 +128,21 @@ def trainer_maker(
     return make
 
 
-def _accelerator(asked: str) -> str:
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"trainer.accelerator is {asked}, but there is no CUDA device here; use auto or cpu.")
-    return "cpu" if asked == "cpu" else "cuda"
+def check_devices(of: TrainerOptions) -> str:
+    """Return `cuda` or `cpu`, as `trainer.accelerator` asks and this machine has.
+
+    Raises:
+        InputError: there is no such device here, or not as many as `trainer.devices` asks for.
+    """
+    has_cuda = torch.cuda.is_available()
+    if of.accelerator in ("cuda", "gpu") and not has_cuda:
+        raise InputError(f"trainer.accelerator is {of.accelerator}, but there is no CUDA device here; use auto or cpu.")
+    cuda = has_cuda and of.accelerator != "cpu"
+    there, what = (torch.cuda.device_count(), "CUDA device") if cuda else (os.cpu_count() or 1, "core")
+    if of.devices > there:
+        there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
+        raise InputError(f"trainer.devices is {of.devices}, but there {there_are} here.")
+    return "cuda" if cuda else "cpu"
 
 
 def build_logger(options: Plain, folder: Path) -> Any:
