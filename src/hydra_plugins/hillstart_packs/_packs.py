@@ -1,6 +1,5 @@
 """Packs: groups of jobs that differ in nothing but per-start values, from their overrides to their results."""
 
-import copy
 import json
 import logging
 import re
@@ -15,10 +14,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
-from hydra.core.utils import JobReturn, configure_log, run_job
+from hydra.core.utils import JobReturn, configure_log, env_override, run_job
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, flag_override, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from hydra_plugins.hillstart_packs.launcher import returned
 
@@ -40,10 +39,15 @@ class Job:
 
 @dataclass
 class Pack:
-    """Jobs that are trained together, and the config of one of them, from which that of each is made."""
+    """Jobs that are trained together, and the config of one of them, from which that of each is made.
+
+    Attributes:
+        shown: what HydraConfig shows of `config`, where the jobs are run.
+    """
 
     jobs: Sequence[Job]
     config: DictConfig
+    shown: Any = None
 
     def __str__(self) -> str:
         first, n = self.jobs[0], len(self.jobs)
@@ -74,25 +78,25 @@ class Pack:
         return cls(jobs, loader.load_sweep_config(sweep, jobs[0].common))
 
     def turn_to(self, job: Job) -> Path:
-        """Make `config` what Hydra would compose for this job; return the job's folder."""
+        """Make `config`, and `shown`, what Hydra would compose for this job; return the job's folder."""
         for key, value in job.own.items():
             OmegaConf.update(self.config, key, value)
-        hydra = self.config.hydra
-        form = hydra.job.config.override_dirname
+        form = self.config.hydra.job.config.override_dirname
         task = [line for line in job.lines if not re.match(r"[+~]*hydra[./]", line)]
         named = sorted(line for line in task if re.split("[=@]", line.lstrip("+~"))[0] not in form.exclude_keys)
-        with read_write(hydra):
-            hydra.job.id = hydra.job.num = job.number
-            hydra.job.override_dirname = form.item_sep.join(named).replace("=", form.kv_sep)
-            hydra.overrides.task = task
-            return Path(str(hydra.sweep.dir), str(hydra.sweep.subdir))
+        for hydra in (self.config.hydra, self.shown.hydra) if self.shown else (self.config.hydra,):
+            with read_write(hydra):
+                hydra.job.id = hydra.job.num = job.number
+                hydra.job.override_dirname = form.item_sep.join(named).replace("=", form.kv_sep)
+                hydra.overrides.task = task
+                folder = Path(str(hydra.sweep.dir), str(hydra.sweep.subdir))
+                hydra.runtime.output_dir = str(folder)
+        return folder
 
     def options(self, without: Sequence[str] = ()) -> DictConfig:
         """A copy of `config` as the task sees it, without these top-level nodes."""
-        options = copy.deepcopy(self.config)
-        with flag_override(options, ["readonly", "struct"], [False, False]):
-            for key in ("hydra", *without):
-                options.pop(key, None)
+        options = OmegaConf.masked_copy(self.config, [k for k in map(str, self.config) if k not in ("hydra", *without)])
+        OmegaConf.set_struct(options, True)
         return options
 
     def finished(self, task: Any) -> dict[int, Any]:
@@ -224,21 +228,23 @@ class PackTask:
         pack = Pack.read(folder, self.context.config_loader, self.sweep)
         with getattr(self.task, "holding", nullcontext)(folder):
             done = pack.finished(self.task)
-            results = pack.results(done)
             if len(pack.jobs) == 1 and not done:  # has no company, so it can have all that a run by itself has
-                return {pack.jobs[0].number: self._run(self.task, pack, pack.jobs[0])}
+                pack.turn_to(pack.jobs[0])
+                result = run_job(self.task, pack.config, "hydra.sweep.dir", "hydra.sweep.subdir", self.context)
+                result.cfg = result.hydra_cfg = None
+                return {pack.jobs[0].number: result}
+            of_pack: Any = HydraConfig.instance().cfg
+            HydraConfig.instance().set_config(pack.config)
+            pack.shown, HydraConfig.instance().cfg = HydraConfig.instance().cfg, of_pack
+            results = pack.results(done)
             problem: Exception = HydraException("the task ended without a result for this job")
             try:
                 for index, finish in self.task.together(self._configs(pack), done.keys()):
-                    job = pack.jobs[index]
-                    results[job.number] = self._run(partial(_quietly, finish), pack, job)
+                    results[pack.jobs[index].number] = self._end(pack, pack.jobs[index], finish)
             except Exception as error:
                 problem = error
-            for job in pack.jobs:
-                if job.number not in results:
-                    fail = partial(_raise, problem, problem.__traceback__)
-                    results[job.number] = self._run(partial(_quietly, fail), pack, job)
-        return results
+            fail = partial(_raise, problem, problem.__traceback__)
+            return results | {j.number: self._end(pack, j, fail) for j in pack.jobs if j.number not in results}
 
     @staticmethod
     def _configs(pack: Pack) -> Iterator[DictConfig]:
@@ -246,32 +252,38 @@ class PackTask:
             pack.turn_to(job)
             yield pack.options()
 
-    def _run(self, task: TaskFunction, pack: Pack, job: Job) -> JobReturn:
-        """Run one job by Hydra, then log as before."""
-        hydra: Any = HydraConfig.get()
+    def _end(self, pack: Pack, job: Job, finish: TaskFunction) -> JobReturn:
+        """End one job as Hydra's `run_job` would, which copies all of Hydra's options five times for each.
+
+        The job has a log of its own, but the terminal is the pack's.
+        """
+        of_pack: Any = HydraConfig.instance().cfg
         try:
-            pack.turn_to(job)
-            result = run_job(task, pack.config, "hydra.sweep.dir", "hydra.sweep.subdir", self.context)
-            result.cfg = result.hydra_cfg = None
-        except Exception as error:
-            result = returned(job.lines, error)
-        finally:
+            folder, cfg, hydra = pack.turn_to(job), pack.options(), pack.shown.hydra
+            HydraConfig.instance().cfg = pack.shown
+            folder.mkdir(parents=True, exist_ok=True)
+            if hydra.output_subdir is not None:
+                (folder / hydra.output_subdir).mkdir(exist_ok=True)
+                for name, part in (("config", cfg), ("hydra", pack.shown), ("overrides", hydra.overrides.task)):
+                    OmegaConf.save(part, folder / hydra.output_subdir / f"{name}.yaml")
             configure_log(hydra.job_logging, hydra.verbose)
-        return result
-
-
-def _quietly(finish: TaskFunction, cfg: DictConfig) -> Any:
-    """End a job of a pack: it has a log of its own, but the terminal is the pack's."""
-    handlers = logging.getLogger().handlers
-    handlers[:] = [
-        logging.NullHandler(),
-        *(handler for handler in handlers if type(handler) is not logging.StreamHandler),
-    ]
-    try:
-        return finish(cfg)
-    except Exception as error:
-        log.error("This job failed.", exc_info=error)
-        raise
+            handlers = logging.getLogger().handlers
+            handlers[:] = [logging.NullHandler(), *(h for h in handlers if type(h) is not logging.StreamHandler)]
+            with env_override(hydra.job.env_set):
+                self.context.callbacks.on_job_start(config=pack.config, task_function=self.task)
+                try:
+                    value: Any = finish(cfg)
+                except Exception as error:
+                    log.error("This job failed.", exc_info=error)
+                    value = error
+            result = returned(job.lines, value)
+            self.context.callbacks.on_job_end(config=pack.config, job_return=result)
+            return result
+        except Exception as error:
+            return returned(job.lines, error)
+        finally:
+            HydraConfig.instance().cfg = of_pack
+            configure_log(of_pack.hydra.job_logging, of_pack.hydra.verbose)
 
 
 def _raise(error: Exception, origin: Any, cfg: DictConfig) -> Any:
