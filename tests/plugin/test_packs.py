@@ -333,7 +333,7 @@ class Recorded(Toy):
         Path(HydraConfig.get().runtime.output_dir, "value.json").write_text(json.dumps(value))
         return value
 
-    def finished(self, folder: Path, overrides: Sequence[str]) -> Any:
+    def finished(self, folder: Path, overrides: Sequence[str], held: bool) -> Any:
         file = folder / "value.json"
         assert overrides == [f"seed={folder.name}"]
         return json.loads(file.read_text()) if file.is_file() else None

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hillstart.cli import train
 from hillstart.data import lion_duck
 from hillstart.runs import experiment
-from hillstart.runs.sweep import check_objective, close
+from hillstart.runs.sweep import check_objective, close, finished
 from hillstart.system.errors import InputError
 
 SMALL = [
@@ -250,6 +250,18 @@ def test_what_a_sweeper_minimises_must_be_one_figure() -> None:
         check_objective(root, "quadratic", SEEN | {"sha256": "b"})
     with pytest.raises(InputError, match=r"^data"):
         check_objective(root, "quadratic", {"shape": [3, 28, 28], "sha256": "b", "labels": "m"})
+
+
+def test_a_job_is_finished_with_its_summary_and_what_is_left_of_another_is_removed() -> None:
+    job("0", "seed=1", "quadratic", (0.2, 0.8))
+    summary = Path("sweep/0/summary.json")
+    summary.write_text(json.dumps({"val_cost_of_starts": {"median": 0.25}}))
+    assert finished(Path("sweep/0"), ["seed=1"], held=True) == 0.25
+    assert finished(Path("sweep/0"), ["seed=2"], held=True) is None and summary.is_file()  # another job's folder
+    assert finished(Path("sweep/1"), ["seed=1"], held=True) is None
+    summary.unlink()
+    assert finished(Path("sweep/0"), ["seed=1"], held=False) is None and Path("sweep/0/starts.csv").is_file()
+    assert finished(Path("sweep/0"), ["seed=1"], held=True) is None and not Path("sweep/0").exists()
 
 
 def test_which_pictures_validate_is_known_whatever_else_differs() -> None:

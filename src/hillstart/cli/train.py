@@ -115,9 +115,9 @@ class TrainingTask:
         most = cfg.pack or (STARTS_A_WORKER if distributed else None)
         return max(1, most // cfg.starts) if isinstance(most, int) and isinstance(cfg.starts, int) else None
 
-    def finished(self, folder: Path, overrides: Sequence[str]) -> float | None:
+    def finished(self, folder: Path, overrides: Sequence[str], held: bool) -> float | None:
         """The result of a job that an interrupted multirun has finished in this folder."""
-        return sweep.finished(folder, overrides)
+        return sweep.finished(folder, overrides, held)
 
     def holding(self, folder: Path) -> AbstractContextManager[None]:
         """Keep other processes from training the same pack."""

@@ -47,24 +47,23 @@ def check_objective(root: Path, cost: str, validated_on: Mapping[str, Any]) -> N
         )
 
 
-def finished(folder: Path, overrides: Sequence[str]) -> float | None:
+def finished(folder: Path, overrides: Sequence[str], held: bool) -> float | None:
     """The result of a job that an interrupted multirun has finished: the median validation cost of its starts.
-
-    What is left of a job that was being written is removed, so that it can be written again.
 
     Args:
         folder: of the job.
         overrides: the job's options, as typed; a folder of other options is no result of this job.
+        held: no other process trains this job: what is left of it is removed, so that it can be written again.
     """
     try:
         if [*overrides] != stored_overrides(folder):
             return None
         summary = RunRecord(folder).summary
-    except InputError:
+        if summary:
+            return float(summary["val_cost_of_starts"]["median"])
+    except (InputError, KeyError, TypeError, ValueError):
         return None
-    if summary:
-        return float(summary["val_cost_of_starts"]["median"])
-    if not (folder / "checkpoints" / "packs.json").is_file():  # with it, a job that trains alone goes on
+    if held and not (folder / "checkpoints" / "packs.json").is_file():  # with it, a job that trains alone goes on
         remove_run(folder)
     return None
 

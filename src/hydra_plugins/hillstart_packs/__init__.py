@@ -13,8 +13,8 @@ An app takes part by giving attributes to the task function that it hands to `hy
 - `per_pack`, optional: top-level nodes that belong to the pack as a whole, such as its logger;
 - `jobs_per_pack(cfg, distributed)`, optional: the largest number of jobs in a pack, or None for all; `distributed` is
   True with a launcher other than ours;
-- `finished(folder, overrides)`, optional: the value of a job that an earlier, interrupted sweep has finished in
-  `folder`, else None;
+- `finished(folder, overrides, held)`, optional: the value of a job that an earlier, interrupted sweep has finished in
+  `folder`, else None; where it is not finished and `held`, what is left of it may be removed;
 - `holding(folder)`, optional: a context in which no other process runs the pack in `folder`.
 
 Any other task function runs as with Hydra's basic sweeper, except that a job that fails does not stop the others.

@@ -99,12 +99,19 @@ class Pack:
         OmegaConf.set_struct(options, True)
         return options
 
-    def finished(self, task: Any) -> dict[int, Any]:
-        """The value of each job that an earlier, interrupted sweep has finished, by its place in the pack."""
+    def finished(self, task: Any, held: bool = False) -> dict[int, Any]:
+        """The value of each job that is finished, by its place in the pack.
+
+        Args:
+            held: no other process may run this pack.
+        """
         if not hasattr(task, "finished"):
             return {}
-        values = (task.finished(self.turn_to(job), list(self.config.hydra.overrides.task)) for job in self.jobs)
-        return {index: value for index, value in enumerate(values) if value is not None}
+        values = {
+            index: task.finished(self.turn_to(job), list(self.config.hydra.overrides.task), held)
+            for index, job in enumerate(self.jobs)
+        }
+        return {index: value for index, value in values.items() if value is not None}
 
     def results(self, values: Mapping[int, Any], error: Exception | None = None) -> dict[int, JobReturn]:
         """Each job's result by its number: its value, or the error if there is one and no value."""
@@ -227,7 +234,7 @@ class PackTask:
         folder = Path(HydraConfig.get().runtime.output_dir)
         pack = Pack.read(folder, self.context.config_loader, self.sweep)
         with getattr(self.task, "holding", nullcontext)(folder):
-            done = pack.finished(self.task)
+            done = pack.finished(self.task, held=True)
             if len(pack.jobs) == 1 and not done:  # has no company, so it can have all that a run by itself has
                 pack.turn_to(pack.jobs[0])
                 result = run_job(self.task, pack.config, "hydra.sweep.dir", "hydra.sweep.subdir", self.context)
