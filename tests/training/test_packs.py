@@ -378,6 +378,28 @@ def test_the_order_of_jobs_changes_no_bit(tmp_path: Path) -> None:
     assert one == other
 
 
+@pytest.mark.parametrize(
+    ("done", "trained"), [({0}, [3, 2]), ({0, 1}, [3, 2]), ({1}, [3, 3, 2]), ({0, 1, 2}, []), ({2}, [3, 3, 2])]
+)
+def test_jobs_that_are_done_change_no_bit_of_the_others(
+    done: set[int], trained: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, trainings = jobs((0, 1, 2), (3, 4), (5, 6, 7)), list[int]()
+
+    def written(folder: Path, done: set[int]) -> dict[str, bytes]:
+        for result in experiment.run_together(run_spec(), given, maker(tmp_path), pack=3, done=done):
+            job = folder / str(result.job)
+            job.mkdir(parents=True)
+            result.write(job)
+        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("*/*") if p.suffix != ".json"}
+
+    whole = written(tmp_path / "whole", set())
+    fit = packs._fit
+    monkeypatch.setattr(packs, "_fit", lambda t, *rest: trainings.append(len(t.history.starts)) or fit(t, *rest))
+    assert written(tmp_path / "resumed", done) == {k: v for k, v in whole.items() if int(k[0]) not in done}
+    assert trainings == trained
+
+
 def test_a_start_in_two_jobs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^seed 2 \(eta 0.5, momentum 0, lmbda 0\)"):
         next(experiment.run_together(run_spec(), jobs((0, 1, 2), (2, 3)), maker(tmp_path)))

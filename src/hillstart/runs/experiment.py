@@ -154,14 +154,13 @@ def run_together(
     device = trainer.strategy.root_device
     packs = whole.packs(device, most=pack)
     ends = list(itertools.accumulate(len(jobs[j]) for j in order))
-    skipped = first = 0
-    while skipped < len(packs) and all(
-        j in done for j, end in zip(order, ends, strict=True) if first < end < first + packs[skipped] + len(jobs[j])
-    ):
-        first, skipped = first + packs[skipped], skipped + 1
+    lead = sum(len(jobs[j]) for j in itertools.takewhile(done.__contains__, order))
+    firsts = [0, *itertools.accumulate(packs)]
+    # What is skipped ends with a job, so that the others are evaluated in the same company.
+    skipped = max(k for k, first in enumerate(firsts) if first <= lead and first in {0, *ends})
     if skipped == len(packs):
         return
-    left = [(j, min(end - first, len(jobs[j]))) for j, end in zip(order, ends, strict=True) if end > first]
+    left = [(j, len(jobs[j])) for j, end in zip(order, ends, strict=True) if end > firsts[skipped]]
     _announce(whole, device, Ranks(), packs[skipped:], None)
     outcome, histories = RunResult(keep), list[tuple[History, Sequence[int]]]()
     with interrupts.deferred():
