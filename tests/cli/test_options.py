@@ -30,6 +30,7 @@ TOP = Path(__file__).parents[2]
         ("data.root=here", "data.root: the chosen data has no such key; it belongs to data="),
         ("startz=3", "startz: there is no such key; the nearest is start"),
         ("experiment=nielsen", "experiment=nielsen: there is no such choice; the nearest is nielsen_30"),
+        ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs: the chosen parts of Hydra have no such key"),
         ("hydra/sweeper=basik", "hydra/sweeper=basik: there is no such choice; the nearest is basic"),
     ],
 )

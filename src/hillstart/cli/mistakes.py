@@ -60,6 +60,8 @@ def explain(error: BaseException) -> str:
         return f"{group}={name}: there is no such choice{nearest(name, choices(group) or list(error.options or ()))}."
     if isinstance(error, ConfigCompositionException) and (found := re.search(r"override '([^']+)'", str(error))):
         key = found[1]
+        if key.startswith("hydra."):
+            return f"{key}: the chosen parts of Hydra have no such key; +{key}=VALUE adds one."
         owners = [f"{group}={name}" for group, name, keys in conf_keys() if key in keys and group]
         if owners:
             return f"{key}: the chosen {key.split('.')[0]} has no such key; it belongs to {', '.join(owners)}."
