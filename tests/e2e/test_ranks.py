@@ -116,7 +116,13 @@ def variables(process: int) -> list[str]:
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_that_slurm_started(runs: Path, size: int) -> None:
     """One that has no start, of two packs of two, too."""
-    task = {"SLURM_NTASKS": f"{size}", "SLURM_JOB_NAME": "toy", "SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_ID": "77"}
+    task = {
+        "SLURM_NTASKS": f"{size}",
+        "SLURM_NTASKS_PER_NODE": f"{size}",
+        "SLURM_JOB_NAME": "toy",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_JOB_ID": "77",
+    }
     options = [*SMALL, "starts=5", "pack=3", f"trainer.devices={size}", f"hydra.run.dir=slurm{size}"]
     pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     tasks = []

@@ -133,7 +133,8 @@ class History:
         """The result of each start so far, in the order of `starts`."""
         if not len(self.figures):
             return [StartResult(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
-        figures = self.figures[self._val_costs.argmin(0), torch.arange(len(self.starts))].tolist()
+        best = self._val_costs.argmin(0)
+        figures = self.figures[best, torch.arange(len(self.starts))].tolist()
         ends = zip(self.starts, self.epochs.tolist(), self.status.tolist(), figures, strict=True)
         return [StartResult(start, epochs, STATUS[status], *costs) for start, epochs, status, costs in ends]
 
