@@ -28,7 +28,7 @@ from hillstart.network import Network
 
 @dataclass(frozen=True)
 class Task:
-    """What a contestant trains.
+    """The networks and pictures that a contestant trains.
 
     Attributes:
         network: the starts.

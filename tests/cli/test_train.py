@@ -237,7 +237,7 @@ def test_mlflow_has_one_store_for_all_runs() -> None:
         (["seed=["], ""),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)  # fmt: skip
+)
 def test_a_mistake_is_answered_in_one_sentence(
     options: list[str], sentence: str, train: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

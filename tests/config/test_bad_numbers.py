@@ -155,8 +155,12 @@ def test_a_good_training_logs_nothing_about_saturation(log: Any) -> None:
 def net(w: float, b: list[float], activation: str = "sigmoid") -> Network:
     """One input, a hidden node for each of these biases, all of weight w, one output."""
     n = len(b)
-    return Network([torch.full((1, 1, n), w), torch.ones(1, n, 1)], [torch.tensor([b]), torch.zeros(1, 1)],
-                   activation, "cross_entropy")  # fmt: skip
+    return Network(
+        [torch.full((1, 1, n), w), torch.ones(1, n, 1)],
+        [torch.tensor([b]), torch.zeros(1, 1)],
+        activation,
+        "cross_entropy",
+    )
 
 
 EDGE = math.log(0.5 + math.sqrt(0.25 - FLAT / 4)) - math.log(0.5 - math.sqrt(0.25 - FLAT / 4))

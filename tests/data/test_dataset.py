@@ -1,4 +1,4 @@
-"""What all sources share: splits that keep class shares, classes by name, pictures of one size, options in conf."""
+"""Rules of all sources: splits that keep class shares, classes by name, pictures of one size, options in conf."""
 
 import importlib
 import inspect

@@ -174,7 +174,7 @@ def saved(value: Any, **how: Any) -> Write:
     return lambda path: torch.save(value, path, **how)
 
 
-# What the error message holds, and the checkpoints that it is for.
+# Text that the error message must hold, and the checkpoints that cause it.
 HARMFUL: dict[str, dict[str, Write]] = {
     "not a whole checkpoint": {
         "empty": lambda path: path.touch(),

@@ -254,7 +254,7 @@ def number_at(at: int, value: float) -> Callable[[Path], None]:
 
 EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 
-# What the error message holds, and the files that it is for.
+# Text that the error message must hold, and the files that cause it.
 HARMFUL: dict[str, dict[str, Callable[[Path], Any]]] = {
     "not a whole model file": {
         "empty": lambda path: path.touch(),

@@ -136,8 +136,14 @@ def test_optuna_minimises_the_median_over_the_starts(sweep: Any, monkeypatch: py
     calls = []
     together = experiment.run_together
     monkeypatch.setattr(experiment, "run_together", lambda *a, **k: calls.append(len(a[1])) or together(*a, **k))
-    sweep("hydra/sweeper=optuna", "starts=3", "descent.eta=interval(0.05,0.5)", "hydra.sweeper.n_trials=4",
-          "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=1")  # fmt: skip
+    sweep(
+        "hydra/sweeper=optuna",
+        "starts=3",
+        "descent.eta=interval(0.05,0.5)",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_jobs=2",
+        "hydra.sweeper.sampler.seed=1",
+    )
     assert calls == [2, 2]
     found = (Path("sweep") / "optimization_results.yaml").read_text()
     medians = []
@@ -160,8 +166,10 @@ def job(name: str, options: str, cost: str, *starts: tuple[float, float], seen: 
     folder = Path("sweep", name)
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra/overrides.yaml").write_text(json.dumps(options.split()))
-    lines = [f"{seed},0.1,3,{'finished' if val < 9 else 'diverged'},1,{val},{accuracy},{seed + 1}"
-             for seed, (val, accuracy) in enumerate(starts)]  # fmt: skip
+    lines = [
+        f"{seed},0.1,3,{'finished' if val < 9 else 'diverged'},1,{val},{accuracy},{seed + 1}"
+        for seed, (val, accuracy) in enumerate(starts)
+    ]
     head = "seed,eta,epochs,status,train_cost,val_cost,val_accuracy,rank"
     (folder / "starts.csv").write_text("\n".join([head, *lines]) + "\n")
     if starts[0][0] < 9:

@@ -110,7 +110,7 @@ def test_a_client_that_does_not_read_its_answers_is_closed(served: tuple[int, An
 
 
 def parsed(data: bytes) -> tuple[int, str]:
-    """How many events come of the bytes that a client sends, and why no more do."""
+    """The number of events parsed from the bytes of a client, and the reason why parsing stopped."""
     parser, events = connections.Parser(), 0
     parser.receive_data(data)
     while True:

@@ -1,4 +1,4 @@
-"""What all commands share at their terminal: readers that go away, closed streams, encodings, file names, backends."""
+"""Rules of all commands at their terminal: readers that go away, closed streams, encodings, file names, backends."""
 
 import csv
 import io

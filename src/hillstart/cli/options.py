@@ -35,19 +35,20 @@ def check_words(arguments: list[str]) -> None:
 
 
 def with_resumed_folder(arguments: list[str]) -> list[str]:
-    """The options of the command line, completed for `resume=`: the folder of that run and the groups that it chose.
+    """Complete the options of the command line for `resume=`.
 
-    The groups are needed for their keys to be accepted. The other options of the run are plain data; `resumed_options`
-    adds them once the command line is composed.
+    A multirun is resumed with its own options. A run gets its folder and the groups that it chose, which are needed for
+    their keys to be accepted; its other options are plain data, which `resumed_options` adds to the composed ones.
 
     Raises:
-        InputError: `resume` names no run folder and no checkpoint in one, or stands in a multirun.
+        InputError: `resume` names no multirun, no run folder and no checkpoint in one; or `-m` is given for a run.
     """
     named = [_unquoted(a.partition("=")[2]) for a in arguments if _RESUME.match(a)]
     if not named or named[-1] in ("", "null"):
         return arguments
     others = [a for a in arguments if not _RESUME.match(a)]
-    if (root := Path(named[-1]).absolute()) and (root / "multirun.yaml").is_file():
+    root = Path(named[-1]).absolute()
+    if (root / "multirun.yaml").is_file():
         resumed_sweeps.add(root)
         return _sweep_again(root, others)
     if {"-m", "--multirun"} & set(arguments):

@@ -111,7 +111,7 @@ def _diagram(calibration: dict[str, Any], when: str) -> Markup:
 
 
 def reliability_diagrams(calibration: dict[str, Any], titles: Mapping[str, str] = DIAGRAMS) -> Figure:
-    """How often the vote is right on the test pictures, beside how sure it says it is.
+    """Draw the accuracy of the vote on the test pictures against its stated probability.
 
     Guo et al. 2017, *On Calibration of Modern Neural Networks*, fig. 1: if every probability were true, all bars would
     end on the diagonal.

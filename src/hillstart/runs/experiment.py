@@ -156,7 +156,7 @@ def run_together(
     ends = list(itertools.accumulate(len(jobs[j]) for j in order))
     lead = sum(len(jobs[j]) for j in itertools.takewhile(done.__contains__, order))
     firsts = [0, *itertools.accumulate(packs)]
-    # What is skipped ends with a job, so that the others are evaluated in the same company.
+    # Skip only up to the end of a job: the number of starts evaluated together decides the last bits.
     skipped = max(k for k, first in enumerate(firsts) if first <= lead and first in {0, *ends})
     if skipped == len(packs):
         return

@@ -168,9 +168,11 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: boo
     best = outcome.kept[0]
     setting = "".join(f", {name} {getattr(best.start.hyperparameters, name):g}" for name in differs)
     _spread(summary, rows if table else [])
-    log.info(f"chosen by val cost: seed {best.start.seed}{setting}: val accuracy {best.val_accuracy:.4f}, "
-             f"test accuracy {summary['test_accuracy']:.4f}; vote of the {summary['kept']} kept: "
-             f"{summary['vote_test_accuracy']:.4f}")  # fmt: skip
+    log.info(
+        f"chosen by val cost: seed {best.start.seed}{setting}: val accuracy {best.val_accuracy:.4f}, "
+        f"test accuracy {summary['test_accuracy']:.4f}; vote of the {summary['kept']} kept: "
+        f"{summary['vote_test_accuracy']:.4f}"
+    )
     test = summary["pictures"]["test"]
     chosen, vote = (uncertain(summary[name], test) for name in ("test_accuracy", "vote_test_accuracy"))
     log.info(f"one standard error on {test} test pictures: chosen start {chosen}, vote {vote}")

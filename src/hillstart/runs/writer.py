@@ -203,8 +203,11 @@ class RunFolder:
     @staticmethod
     def _check_alike(there: Mapping[str, Any], here: Mapping[str, Any], why: str = "") -> None:
         """Refuse to go on with what differs; a run of an earlier version may not have stored all of it."""
-        differ = [f"{key} ({briefly(there[key])} there, {briefly(here[key])} here)" for key in here
-                  if key in there and there[key] != here[key]]  # fmt: skip
+        differ = [
+            f"{key} ({briefly(there[key])} there, {briefly(here[key])} here)"
+            for key in here
+            if key in there and there[key] != here[key]
+        ]
         if differ:
             raise InputError(
                 f"resume: {why}this run differs from the one in the folder in {'; '.join(differ)}; give the same "

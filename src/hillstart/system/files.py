@@ -22,7 +22,7 @@ DISK_ADVICE = {
     errno.EFBIG: "raise the limit of this process (ulimit -f)",
     errno.EIO: "check its disk",
 }
-"""What the user can do, by error number, where a disk or a folder is the cause rather than the program."""
+"""Advice by error number, for errors caused by a disk or a folder rather than by the program."""
 FOLDER_ADVICE = dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "restore its folder")
 
 

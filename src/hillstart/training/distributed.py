@@ -85,7 +85,7 @@ def _lost(error: RuntimeError) -> InputError:
 
 
 def _environment() -> ClusterEnvironment | None:
-    """How torchrun or srun numbered this process; None if neither started it."""
+    """The launcher that numbered this process, torchrun or srun; None if neither started it."""
     kinds: tuple[type[Any], ...] = (TorchElasticEnvironment, SLURMEnvironment)
     return next((kind() for kind in kinds if kind.detect()), None)
 
@@ -112,7 +112,7 @@ def connect(devices: int, nodes: int) -> Ranks:
             f"number {ranks.local} on its host; give the launcher and the trainer the same numbers."
         )
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // devices))
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
     if not dist.is_initialized():
         if not isinstance(environment, TorchElasticEnvironment):
             address = {"MASTER_ADDR": environment.main_address, "MASTER_PORT": environment.main_port}
@@ -125,10 +125,11 @@ def connect(devices: int, nodes: int) -> Ranks:
                 f"trainer.num_nodes={nodes}: rank {ranks.rank} of {ranks.size} does not reach the others; "
                 f"GLOO_SOCKET_IFNAME=eth0, say, names the network between the hosts ({error})."
             ) from error
-        host, bound = environment.main_address, timedelta(seconds=LIMIT)
-        store = (
-            dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=bound) if ranks.is_first else None
-        )
+        host, bound, store = environment.main_address, timedelta(seconds=LIMIT), None
+        if ranks.is_first:
+            store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=bound)
+            for rank in range(ranks.size):  # so that one which is slow to begin is silent, not missing
+                store.set(str(rank), "")
         port = ranks.from_first(store and store.port)
         store = store or dist.TCPStore(host, port, is_master=False, timeout=bound)
         threading.Thread(target=_beat, args=(store, ranks), daemon=True).start()
@@ -176,13 +177,13 @@ def launch(devices: int, nodes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // devices)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // devices)))
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed"):  # this module says what they warn of
             logging.getLogger(name).setLevel(logging.CRITICAL)
     interrupts.hand_over()
     agent = LaunchConfig(
-        1, 1, devices, run_id="hillstart", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+        1, 1, devices, run_id=interrupts.OWN_LAUNCH, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
     )
     try:
         elastic_launch(agent, sys.orig_argv[0])(*sys.orig_argv[1:])
