@@ -17,6 +17,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
+import pillow_heif
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -73,9 +74,21 @@ def pictures() -> list[bytes]:
         saved(palette, "GIF", save_all=True, append_images=[palette.rotate(90)]),
         saved(deep, "TIFF", tiffinfo=tiff),
         saved(rgb, "TIFF", compression="tiff_lzw"),
+        *heif_files(),
         saved(rgba, "WEBP"),
         *(saved(rgb, form) for form in ("BMP", "PPM", "AVIF")),
     ]
+
+
+def heif_files() -> list[bytes]:
+    """A picture with transparency, and one of four tiles."""
+    pillow_heif.register_heif_opener()
+    found = []
+    for mode, tile in (("RGBA", 0), ("RGB", 64)):
+        file = io.BytesIO()
+        Image.new(mode, (128, 128), "red").save(file, "HEIF", tile_size=tile)
+        found.append(file.getvalue())
+    return found
 
 
 def models() -> list[bytes]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from hillstart.data.images import find_pictures
+from hillstart.data.audit import UNREAD
+from hillstart.data.images import find_pictures, skipped_as
 from hillstart.inference.classifier import Classifier, Prediction
 from hillstart.inference.loading import load
 from hillstart.inference.voting import UNSURE_BELOW
@@ -118,12 +119,17 @@ def _paths(
         except InputError as error:
             complain(error)
             continue
+        skipped = Counter(map(skipped_as, others))
+        for kind, what in UNREAD.items():
+            if skipped[kind]:
+                complain(InputError(f"{name}: {skipped[kind]} {what}."))
+        others = [path for path in others if skipped_as(path) not in UNREAD]
         if others:
             kinds = Counter(path.suffix or "no suffix" for path in others).most_common()
             listed = ", ".join(f"{kind} {n}" for kind, n in kinds)
             are = "file that is not a picture" if len(others) == 1 else "files that are not pictures"
             note(f"{name}: passed over {len(others)} {are} ({listed})")
-        if not pictures:
+        if not pictures and not skipped.keys() & UNREAD:
             complain(InputError(f"{name}: holds no pictures; give a folder with some, or the files themselves."))
         yield from pictures
 

@@ -47,7 +47,7 @@ def load(
     preprocessing = Preprocessing(size=size, channels=3 if colour else 1, background=background)
     layout = read_layout(root, classes, _raise)
     _log(logging.INFO, (finding for finding in layout.skipped if finding.kind in ("split", "no class")), layout.root)
-    _log(logging.WARNING, (finding for finding in layout.skipped if finding.kind == "extension"), layout.root)
+    _log(logging.WARNING, (f for f in layout.skipped if f.kind in ("extension", *audit.UNREAD)), layout.root)
     decoded = decode([picture.path for picture in layout.pictures], preprocessing, layout.name if cache else None)
     if decoded.errors:
         layout = _without(layout, decoded, bad_files)

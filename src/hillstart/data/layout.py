@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from hillstart.data.audit import MIN_PICTURES, Finding, LabelledPicture
+from hillstart.data.audit import MIN_PICTURES, UNREAD, Finding, LabelledPicture
 from hillstart.data.dataset import pick_classes
-from hillstart.data.images import PICTURE_SUFFIXES, find_pictures, is_skipped
+from hillstart.data.images import find_pictures, is_skipped, skipped_as
 from hillstart.data.split_names import UNLABELLED, is_redundant, named_like_splits
 from hillstart.system.errors import InputError
 
@@ -206,7 +206,7 @@ def _inner(folder: Path) -> Path:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    return any(path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir() for path in folder.iterdir())
+    return any(not skipped_as(path) and not path.is_dir() for path in folder.iterdir())
 
 
 def _check_same_classes(folder: Path, train: Path, known: tuple[str, ...], refuse: Refuse) -> None:
@@ -226,7 +226,7 @@ def _outside_classes(root: Path, folders: dict[str, Path]) -> Iterator[Finding]:
     for path in sorted(entry for folder in searched for entry in folder.iterdir()):
         if is_skipped(path.name):
             yield Finding("hidden", (path,))
-        elif not path.is_dir() and path.suffix.lower() in PICTURE_SUFFIXES:
+        elif not path.is_dir() and not skipped_as(path):
             yield Finding("no class", (path,))
         elif path.is_dir() and path.parent == root != folders["train"] and path not in of_splits:
             yield Finding("no class", (path,), f"{path}: all in it")
@@ -241,7 +241,11 @@ def _pictures(folder: Path, skipped: list[Finding], refuse: Refuse) -> list[Path
     except InputError as error:
         refuse(folder, f"cannot be searched ({error.__cause__}); allow it, or move it away.")
         return []
-    skipped += [Finding("extension", (path,)) for path in others]
+    skipped += [Finding(skipped_as(path), (path,)) for path in others]
     if not pictures:
-        refuse(folder, "holds no pictures; add some, or remove the folder.")
+        unread = Counter(
+            finding.kind for finding in skipped if finding.kind in UNREAD and folder in finding.paths[0].parents
+        )
+        listed = "".join(f", but {n} {UNREAD[kind]}" for kind, n in unread.items())
+        refuse(folder, f"holds no pictures that are read{listed or '; add some, or remove the folder'}.")
     return pictures
