@@ -44,7 +44,8 @@ class PictureSet:
     """A data set to train on: starts are chosen by `val`; `test` is used once, for the chosen start and the vote.
 
     `classes`: names in the order of the labels. `source`: one line about the origin of the pictures. `files`: names of
-    the files of the training pictures, independent of their location; empty if the pictures were drawn.
+    the files of the training pictures, independent of their location; empty if the pictures were drawn. `balance`: how
+    often each class is shown in training (see `batches.MiniBatches`).
     """
 
     train: Split
@@ -55,6 +56,7 @@ class PictureSet:
     augment: Augment
     source: str
     files: Sequence[str] = ()
+    balance: str = "none"
 
     @cached_property
     def trained_on(self) -> dict[str, Any]:
@@ -148,11 +150,12 @@ def assemble(
     normalise: bool,
     source: str,
     files: Sequence[str] = (),
+    balance: str = "none",
 ) -> PictureSet:
     """Make the data set, the last step of every source. Normalisation is fitted to the training split alone."""
     chosen = Augment.preset(augment, preprocessing.size)
     fitted = preprocessing.fitted(train.x) if normalise else preprocessing
-    return PictureSet(train, val, test, classes, fitted, chosen, source, files)
+    return PictureSet(train, val, test, classes, fitted, chosen, source, files, balance)
 
 
 def assemble_official(

@@ -36,6 +36,7 @@ def load(
     seed: Seed = 0,
     bad_files: Annotated[str, *one_of(("fail", "skip"))] = "fail",
     cache: Flag = True,
+    balance: Annotated[str, *one_of(("none", "sampling"))] = "none",
 ) -> PictureSet:
     """Load the pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
 
@@ -44,7 +45,7 @@ def load(
     from the rest by `seed`, class by class: the test first, then the validation. Classes are in the order of their
     names. Findings that spoil the measurement are logged as warnings in every run. `bad_files`: `fail` refuses files
     that cannot be used, `skip` leaves them out and logs their number. `cache`: keep the decoded pictures for the next
-    run.
+    run. `balance`: `sampling` shows each class equally often in training, however rare it is.
     """
     preprocessing = Preprocessing(size=size, channels=3 if colour else 1, background=background)
     layout, decoded = _read(root, classes, preprocessing, cache, _raise)
@@ -73,6 +74,7 @@ def load(
         augment=augment,
         normalise=normalise,
         source=f"pictures from {root}",
+        balance=balance,
         files=[pictures[i].path.relative_to(train).as_posix() for i in indices["train"]],
     )
 
