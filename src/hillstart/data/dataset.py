@@ -65,6 +65,12 @@ class PictureSet:
         return {"pictures": len(self.train.y), "files": len(self.files), "sha256": sha256}
 
     @cached_property
+    def brightness(self) -> float:
+        """Mean of all training pixels, from 0 (black) to 1 (white)."""
+        mean = self.preprocessing.fitted(self.train.x).mean
+        return sum(mean) / len(mean)
+
+    @cached_property
     def validated_on(self) -> dict[str, Any]:
         """Identity of the validation pictures: `shape` (C, H, W), `sha256` of pixels and labels, and `labels`.
 

@@ -253,6 +253,7 @@ def _json(found: Prediction) -> str:
     fields = found._asdict()
     del fields["path"]
     fields["opinions"] = [opinion._asdict() for opinion in found.opinions]
-    if found.calibrated:
-        del fields["calibrated"]
+    for key, usual in (("calibrated", True), ("seems_inverted", False)):
+        if fields[key] is usual:
+            del fields[key]
     return json.dumps(fields)
