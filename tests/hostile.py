@@ -28,7 +28,8 @@ from hillstart.cli.options import check_words
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder, read_stored_options
 from hillstart.data import cache as picture_cache
-from hillstart.data import idx, quickdraw
+from hillstart.data import folder as picture_folder
+from hillstart.data import idx, quickdraw, table
 from hillstart.data.batches import MiniBatches
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
@@ -157,6 +158,11 @@ def tables() -> list[bytes]:
     return ["\r\n".join([*lines, "1,0.1,3,diverged,nan,inf,0.5,2", ""]).encode()]
 
 
+def labelled() -> list[bytes]:
+    rows = [f"{k % 2}," + ",".join(map(str, range(k, k + 25))) for k in range(9)]
+    return ["\n".join([heading, *rows]).encode() for heading in ("label," + ",".join(f"p{k}" for k in range(25)), "")]
+
+
 def stored_options() -> list[bytes]:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfgs = [compose("train", words) for words in ([], ["descent=adam", "data=folder", "data.root=pets"])]
@@ -243,6 +249,9 @@ READERS = {
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),
     "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),
     "ndjson": Reader("a.ndjson", lambda path: quickdraw.read_drawings(path, 100), drawings),
+    "labelled pictures": Reader(
+        "train.csv", lambda path: table.read_tables({"train": path}, None, SMALL, picture_folder._raise), labelled
+    ),
     "cache": Reader("cache", lambda path: _decode(path.parent, path.read_bytes()), caches),
     "table": Reader("starts.csv", lambda path: Tables(path.parent, [START]).read(), tables),
     "options": Reader(

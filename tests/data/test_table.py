@@ -11,6 +11,7 @@ from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 
+HEADING = "label," + ",".join(f"pixel{k}" for k in range(25))
 GREY = {"size": 5, "colour": False, "augment": "none", "cache": False}
 
 
@@ -78,11 +79,12 @@ def test_names_of_files_beside_a_folder(tmp_path: Path, heading: str) -> None:
     ("text", "wrong"),
     [
         ("label," + ",".join(f"pixel{k}" for k in range(24)) + "\n" + "1," * 24 + "1\n", "make no square"),
-        *(
-            ("label," + ",".join(f"pixel{k}" for k in range(25)) + "\n" + "1," * 25 + f"{cell}\n", "cannot be read")
-            for cell in ("256", "-1", "0.5", "", "a", "1,1\n1")
-        ),
+        *((f"{HEADING}\n{'1,' * 25}{cell}\n", "cannot be read") for cell in ("256", "-1", "0.5", "", "a", "1,1\n1")),
         ("a,b,c\n1,2,3\n", "has no column of labels"),
+        *(
+            (f"{HEADING}\n{label},{'1,' * 24}1", "the label .* is no name of a class")
+            for label in ("", "a\tb", "a" * 101)
+        ),
         ("", "has no column of labels"),
         ("\x00\udcff", "cannot be read"),
     ],

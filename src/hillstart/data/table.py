@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ LABELS = frozenset(["label", "labels", "class", "classes", "class_name", "catego
 """Headings of the column of labels, in any case."""
 LARGEST_FILE = 2**31
 """Bytes; a million pictures of 28 x 28 have as many."""
+LONGEST_LABEL = 100
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Table:
 
     @property
     def holds_pixels(self) -> bool:
-        return len(self.columns) > 1
+        return len(self.columns) != 1
 
 
 def find_tables(root: str | Path | None) -> dict[str, Path]:
@@ -98,6 +100,8 @@ def read_tables(
         else:
             labelled += _read_names(table, split, by_name, refuse)
     known = tuple(sorted({p.label for p in labelled}, key=_in_order))
+    if wrong := [name for name in known if not name or not name.isprintable() or len(name) > LONGEST_LABEL]:
+        raise InputError(f"{paths['train']}: the label {briefly(wrong[0])!r:.60} is no name of a class; mend it.")
     if sorted({p.label for p in labelled if p.split == "train"}) != sorted(known):
         refuse(paths["train"], "lacks a class that another split has; add it there.")
     names = pick_classes(known, classes)
@@ -137,14 +141,14 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
             yield file
     except InputError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({briefly(error)}); give a csv file in UTF-8.") from error
 
 
 def _table(path: Path, by_name: dict[str, Path]) -> Table | None:
     """What the columns of a csv file hold; None if it has no labels."""
     with _opened(path) as file:
-        rows = csv.reader(file)
+        rows = filter(None, csv.reader(file))
         first, second = next(rows, []), next(rows, [])
     headed = not (first and all(cell.strip().isdecimal() for cell in first)) and not any(c in by_name for c in first)
     row = second if headed else first
@@ -164,13 +168,16 @@ def _table(path: Path, by_name: dict[str, Path]) -> Table | None:
 
 def _read_pixels(table: Table, preprocessing: Preprocessing) -> tuple[UInt8[Tensor, "N C H W"], list[str]]:
     side = math.isqrt(len(table.columns))
-    if side**2 != len(table.columns) or side > MAX_SIZE:
+    if side**2 != len(table.columns) or not 1 < side <= MAX_SIZE:
         raise InputError(f"{table.path}: has {len(table.columns)} columns of pixels, which make no square; give S x S.")
     with _opened(table.path) as file:
         start = file.tell()
-        labels = [row[table.label].strip() for row in csv.reader(file) if row][table.headed :]
+        labels = [row[table.label].strip() for row in islice(filter(None, csv.reader(file)), int(table.headed), None)]
         file.seek(start)
-        x = np.loadtxt(file, np.uint8, delimiter=",", skiprows=int(table.headed), usecols=table.columns, ndmin=2)
+        lines = islice(filter(str.strip, file), int(table.headed), None)
+        x = np.loadtxt(lines, np.uint8, delimiter=",", comments=None, usecols=table.columns, ndmin=2)
+    if len(x) != len(labels):
+        raise InputError(f"{table.path}: has {len(labels)} labels for {len(x)} rows of pixels; complete it.")
     grey = x.reshape(-1, side, side)
     if (preprocessing.size, preprocessing.channels) == (side, 1):
         return torch.from_numpy(grey).unsqueeze(1), labels
