@@ -17,6 +17,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
+import pillow_heif
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -27,7 +28,8 @@ from hillstart.cli.options import check_words
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder, read_stored_options
 from hillstart.data import cache as picture_cache
-from hillstart.data import idx, quickdraw
+from hillstart.data import folder as picture_folder
+from hillstart.data import idx, quickdraw, table
 from hillstart.data.batches import MiniBatches
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
@@ -73,9 +75,21 @@ def pictures() -> list[bytes]:
         saved(palette, "GIF", save_all=True, append_images=[palette.rotate(90)]),
         saved(deep, "TIFF", tiffinfo=tiff),
         saved(rgb, "TIFF", compression="tiff_lzw"),
+        *heif_files(),
         saved(rgba, "WEBP"),
         *(saved(rgb, form) for form in ("BMP", "PPM", "AVIF")),
     ]
+
+
+def heif_files() -> list[bytes]:
+    """A picture with transparency, and one of four tiles."""
+    pillow_heif.register_heif_opener()
+    found = []
+    for mode, tile in (("RGBA", 0), ("RGB", 64)):
+        file = io.BytesIO()
+        Image.new(mode, (128, 128), "red").save(file, "HEIF", tile_size=tile)
+        found.append(file.getvalue())
+    return found
 
 
 def models() -> list[bytes]:
@@ -142,6 +156,11 @@ def caches() -> list[bytes]:
 def tables() -> list[bytes]:
     lines = ["seed,eta,epochs,status,train_cost,val_cost,val_accuracy,rank", "0,0.1,3,finished,0.5,0.25,0.75,1"]
     return ["\r\n".join([*lines, "1,0.1,3,diverged,nan,inf,0.5,2", ""]).encode()]
+
+
+def labelled() -> list[bytes]:
+    rows = [f"{k % 2}," + ",".join(map(str, range(k, k + 25))) for k in range(9)]
+    return ["\n".join([heading, *rows]).encode() for heading in ("label," + ",".join(f"p{k}" for k in range(25)), "")]
 
 
 def stored_options() -> list[bytes]:
@@ -230,6 +249,9 @@ READERS = {
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),
     "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),
     "ndjson": Reader("a.ndjson", lambda path: quickdraw.read_drawings(path, 100), drawings),
+    "labelled pictures": Reader(
+        "train.csv", lambda path: table.read_tables({"train": path}, None, SMALL, picture_folder._raise), labelled
+    ),
     "cache": Reader("cache", lambda path: _decode(path.parent, path.read_bytes()), caches),
     "table": Reader("starts.csv", lambda path: Tables(path.parent, [START]).read(), tables),
     "options": Reader(

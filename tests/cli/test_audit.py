@@ -55,7 +55,7 @@ def damaged(duck: Path) -> None:
 
 
 def large(duck: Path) -> None:
-    Image.new("1", (10_001, 10_000)).save(duck / "odd.png")
+    Image.new("1", (12_000, 12_000)).save(duck / "odd.png")
 
 
 def huge_file(duck: Path) -> None:
@@ -108,7 +108,8 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, int]] = {
     "floating pixels": (floating, "unsupported", 1),
     "a copy": (lambda duck: copy(duck / "1.png", duck / "odd.png"), "copies", 1),
     "in two classes": (lambda duck: copy(duck.parent / "lion/1.png", duck / "odd.png"), "copies across classes", 1),
-    "other extension": (lambda duck: (duck / "odd.heic").write_text("x"), "extension", 0),
+    "other extension": (lambda duck: (duck / "odd.txt").write_text("x"), "extension", 0),
+    "other format": (lambda duck: (duck / "odd.jxl").write_text("x"), "format", 1),
     "no class": (lambda duck: noise(99).save(duck.parent / "odd.png"), "no class", 0),
     "hidden": (lambda duck: noise(99).save(duck / ".odd.png"), "hidden", 0),
     "hidden class": (lambda duck: (duck.parent / "__MACOSX").mkdir(), "hidden", 0),

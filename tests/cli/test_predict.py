@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_a_table(run: Run, photos: Path) -> None:
         assert cells[:3] == [answer.label, f"{answer.probability:.3f}", f"{round(4 * answer.agreement)}/4"]
         assert cells[-1] == answer.path and ("unsure" in cells) == (answer.agreement < 1)
     assert len({line.index("/4") for line in lines}) == 1
+
+
+@pytest.mark.parametrize("recorded", ["brightness", "mean"])
+def test_negatives_are_noticed_and_inverted(run: Run, tmp_path: Path, recorded: str) -> None:
+    """White on black was learned; ink on paper is told once, and with --invert answered as white on black is."""
+    of = replace(model(), trained_on={"brightness": 0.1})
+    if recorded == "mean":
+        of = replace(model(), preprocessing=replace(of.preprocessing, mean=(0.1,)))
+    model_file.save(tmp_path / "dark.safetensors", of)
+    chalk = noise(0, 6, 6) // 5
+    for name, array in (("chalk.png", chalk), ("ink.png", 255 - chalk)):
+        Image.fromarray(array).save(tmp_path / name)
+    ask = partial(run, "--json", of=tmp_path / "dark.safetensors")
+    right, wrong, mended = ask(tmp_path / "chalk.png"), ask(tmp_path / "ink.png"), ask(tmp_path / "ink.png", "--invert")
+    assert "--invert" in wrong.err and "--invert" not in right.err + mended.err
+    told = [json.loads(ran.out) for ran in (right, mended, wrong)]
+    assert told[0]["probabilities"] == told[1]["probabilities"] != told[2]["probabilities"]
+    assert "leave out --invert" in ask(tmp_path / "chalk.png", "--invert").err
+    assert "--invert" not in ask(tmp_path / "chalk.png", tmp_path / "ink.png").err, "the half of them may be meant"
+    for unknown in ({}, {"brightness": "x"}, {"brightness": None}):
+        plain = replace(of.preprocessing, mean=(0.0,), std=(1.0,))
+        model_file.save(tmp_path / "dark.safetensors", replace(of, preprocessing=plain, trained_on=unknown))
+        assert "--invert" not in ask(tmp_path / "ink.png").err
 
 
 def test_json_and_csv_tell_the_same(run: Run, photos: Path) -> None:

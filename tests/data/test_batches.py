@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from hillstart.data.batches import MiniBatches, Sample
+from hillstart.data.dataset import Split
 from hillstart.system.errors import InputError
 from made import blobs
 
 CPU = torch.device("cpu")
 
 
-def batches(seed: int = 0, augment: str = "none", batch_size: int = 10) -> MiniBatches:
+def batches(seed: int = 0, augment: str = "none", batch_size: int = 10, balance: str = "none") -> MiniBatches:
     data = blobs(augment=augment)
-    return MiniBatches(data.train, 3, data.preprocessing, data.augment, batch_size, seed, CPU)
+    return MiniBatches(data.train, 3, data.preprocessing, data.augment, batch_size, seed, CPU, balance)
 
 
 def test_an_epoch_shows_every_picture_once_with_its_label() -> None:
@@ -24,11 +25,31 @@ def test_an_epoch_shows_every_picture_once_with_its_label() -> None:
     assert not torch.equal(x, inputs)
 
 
-@pytest.mark.parametrize("augment", ["none", "photo"])
-def test_any_part_of_any_epoch_can_be_returned_to(augment: str) -> None:
-    made = batches(augment=augment)
+def test_balanced_classes_are_shown_equally_often() -> None:
+    """80 pictures of a class, 20 and 3 of others: 34, 34 and 35 are shown, none of a class twice before all once."""
+    data = blobs()
+    split = Split(data.train.x, torch.tensor([0] * 80 + [1] * 20 + [2] * 3))
+    made = MiniBatches(split, 3, data.preprocessing, data.augment, 10, 0, CPU, "sampling")
+    epochs = [made.chunk(epoch, 0, made.per_epoch)(slice(None)) for epoch in (0, 1)]
+    number = {tuple(x.tolist()): i for i, x in enumerate(data.preprocessing.normalise(split.x))}
+    shown = [
+        torch.tensor([number[tuple(picture.tolist())] for picture in x]).bincount(minlength=103) for x, _ in epochs
+    ]
+    for (_, y), times in zip(epochs, shown, strict=True):
+        assert y.sum(0).tolist() == [34, 34, 35] and y[:50].sum(0).min() > 5, "the classes are mixed"
+        assert [times[of].unique().tolist() for of in (slice(80), slice(80, 100), slice(100, 103))] == [
+            [0, 1],
+            [1, 2],
+            [11, 12],
+        ]
+    assert not torch.equal(shown[0][:80], shown[1][:80])
+
+
+@pytest.mark.parametrize(("augment", "balance"), [("none", "none"), ("photo", "none"), ("photo", "sampling")])
+def test_any_part_of_any_epoch_can_be_returned_to(augment: str, balance: str) -> None:
+    made = batches(augment=augment, balance=balance)
     whole = {epoch: made.chunk(epoch, 0, made.per_epoch)(slice(None))[0] for epoch in (0, 1, 2)}
-    assert torch.equal(batches(augment=augment).chunk(1, 3, 2)(slice(None))[0], whole[1][30:50])
+    assert torch.equal(batches(augment=augment, balance=balance).chunk(1, 3, 2)(slice(None))[0], whole[1][30:50])
     the_rest = made.chunk(1, 10, 1)(slice(None))[0]
     assert torch.equal(the_rest, whole[1][100:103])
     assert not torch.equal(whole[0], whole[1])

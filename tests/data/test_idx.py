@@ -31,10 +31,10 @@ def arrays() -> Arrays:
     return made
 
 
-def write(folder: Path, arrays: Arrays, zipped: bool = False) -> Path:
+def write(folder: Path, arrays: Arrays, zipped: bool = False, dot: str = "-") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        data = packed(array)
+        data, name = packed(array), name.replace("-idx", f"{dot}idx")
         (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(data) if zipped else data)
     return folder
 
@@ -46,9 +46,9 @@ def no_files_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("below", [".", "raw", "FashionMNIST/raw"])
-def test_files_are_found_and_read(tmp_path: Path, arrays: Arrays, zipped: bool, below: str) -> None:
-    write(tmp_path / "sets" / below, arrays, zipped)
+@pytest.mark.parametrize(("below", "dot"), [(".", "."), ("raw", "-"), ("FashionMNIST/raw", "-")])
+def test_files_are_found_and_read(tmp_path: Path, arrays: Arrays, zipped: bool, below: str, dot: str) -> None:
+    write(tmp_path / "sets" / below, arrays, zipped, dot)
     made = idx.load(root=tmp_path / "sets")
     assert [len(split.y) for split in (made.train, made.val, made.test)] == [50, 10, 20]
     assert torch.equal(made.test.x[:, 0], torch.from_numpy(arrays[TEST_IMAGES]))

@@ -53,8 +53,21 @@ def test_both_forms_look_alike(bitmaps: Path) -> None:
         shutil.copy(file, bitmaps)
     made = quickdraw.load(root=bitmaps, classes=None)
     x, y = together(made)
-    assert made.classes == ("bird", "cat", "duck", "lion") and len(y) == 10 + 50
+    assert made.classes == ("bird", "cat", "duck", "lion") and len(y) == 9 + 50, "one bird was not recognised"
     assert (x[y < 2].min(1).values == 0).all() and (x[y < 2].median(1).values == 255).all()
+
+
+def test_files_as_downloaded_without_what_the_game_did_not_recognise(tmp_path: Path) -> None:
+    for name, mark in (("full_simplified_lion", "\ufeff"), ("full_simplified_alarm clock", "")):
+        lines = [
+            json.dumps({"word": "x", "recognized": k < 6, "drawing": [[[0, 9 + 20 * k], [0, 9]]]}) for k in range(9)
+        ]
+        (tmp_path / f"{name}.ndjson").write_text(mark + "\n".join(lines), encoding="utf-8")
+    np.save(tmp_path / "full_numpy_bitmap_cat.npy", np.zeros((9, 784), np.uint8))
+    made = quickdraw.load(root=tmp_path, classes=None)
+    assert made.classes == ("alarm clock", "cat", "lion") and together(made)[1].bincount().tolist() == [6, 9, 6]
+    every = quickdraw.load(root=tmp_path, classes=["lion", "cat"], unrecognised=True, per_class=8)
+    assert together(every)[1].bincount().tolist() == [8, 8]
 
 
 def test_strokes_are_centred_and_as_thick_as_in_the_bitmaps() -> None:

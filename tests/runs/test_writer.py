@@ -171,6 +171,7 @@ OTHERS: dict[str, tuple[RunSpec, list[str]]] = {
         replace(run_spec(), data=replace(DATA, preprocessing=replace(DATA.preprocessing, background=0))),
         ["data.background (255 there, 0 here)"],
     ),
+    "balance": (replace(run_spec(), data=replace(DATA, balance="sampling")), ["data.balance"]),
     "augment": (replace(run_spec(), data=replace(DATA, augment=Augment.preset("photo", 32))), ["data.augment"]),
     "all of it": (
         replace(with_split("train", one_more), data=replace(DATA, train=one_more(DATA.train), val=one_more(DATA.val))),

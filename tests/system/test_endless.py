@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile import READERS, headed, plain
+from hostile import READERS, headed, heif_files, plain
 from launching import BOUND
 
 pytestmark = pytest.mark.slow  # starts processes
@@ -102,6 +102,13 @@ ENDLESS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "an endless drawing": ("ndjson", lambda: b'{"drawing": [' + b"[[0],[0]]," * (6 << 20)),
     "a drawing of empty strokes": ("ndjson", lambda: b'{"drawing": [' + b"[]," * 340_000 + b"[]]}"),
     "a picture that states a large size": ("picture", lambda: b"P6 30000 30000 255\n" + bytes(99)),
+    "a HEIC whose tiles state a large size": (
+        "picture",
+        # The rows and columns of tiles, and the size of the whole.
+        lambda: heif_files()[1].replace(
+            struct.pack(">4B2H", 0, 0, 1, 1, 128, 128), struct.pack(">4B2H", 0, 0, 255, 255, 16384, 16384)
+        ),
+    ),
     "a zipped text in a picture": (
         "picture",
         lambda: READERS["picture"].sound()[0][:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200 << 20), 1)),

@@ -137,7 +137,9 @@ def test_what_is_kept_predicts_as_the_summary_says(tmp_path: Path) -> None:
     summary, data = run(tmp_path, run_spec(momentum=0.9), pack=4, keep=4), blobs()
     classifier = hillstart.load(tmp_path)
     assert classifier.calibration.vote == summary["calibration"]["temperature"] != 1
-    assert dict(classifier.trained_on or {}) == data.trained_on == {"pictures": 103, "files": 0, "sha256": None}
+    assert data.trained_on == {"pictures": 103, "files": 0, "sha256": None}
+    brightness = pytest.approx(float(data.train.x.double().mean() / 255), abs=1e-6)
+    assert dict(classifier.trained_on or {}) == data.trained_on | {"brightness": brightness}
     answers = classifier.predict(data.test.x)
     right = [answer.label == data.classes[k] for answer, k in zip(answers, data.test.y.tolist(), strict=True)]
     chosen = [

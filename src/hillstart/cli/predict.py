@@ -9,12 +9,14 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hillstart.data.images import find_pictures
+from hillstart.data.audit import UNREAD
+from hillstart.data.images import find_pictures, skipped_as
 from hillstart.inference.classifier import Classifier, Prediction
 from hillstart.inference.loading import load
 from hillstart.inference.voting import UNSURE_BELOW
@@ -39,6 +41,8 @@ def parser() -> ArgumentParser:
     parser.add_argument("--top", type=number(int, 1, 1 << 30), metavar="K", help="show the K most likely classes")
     what = "call an answer unsure when a smaller share of the starts gives it (default: %(default)s)"
     parser.add_argument("--unsure-below", type=number(float, 0, 1), default=UNSURE_BELOW, metavar="SHARE", help=what)
+    what = "take the negative of each picture, such as dark on white where the networks learned white on black"
+    parser.add_argument("--invert", action="store_true", help=what)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     return parser
 
@@ -63,7 +67,7 @@ def main() -> None:
     options = parser().parse_args()
     torch.set_num_threads(1)  # decoding keeps all cores busy; threads of one product would wait for each other
     try:
-        classifier = load(options.model, options.device)
+        classifier = replace(load(options.model, options.device), invert=options.invert)
         if options.start is not None:
             classifier = classifier.only(options.start)
     except InputError as error:
@@ -77,7 +81,7 @@ def main() -> None:
 
 def _predict(classifier: Classifier, options: Namespace) -> bool:
     """Classify all pictures; return whether every one could be used."""
-    lines, faults = Lines(), 0
+    lines, faults, answered, inverted = Lines(), 0, 0, 0
 
     def complain(error: InputError) -> None:
         nonlocal faults
@@ -98,7 +102,12 @@ def _predict(classifier: Classifier, options: Namespace) -> bool:
                 complain(answer)
             else:
                 lines.show(shown.line(answer))
+                answered, inverted = answered + 1, inverted + answer.seems_inverted
             lines.advance()
+    if 2 * inverted > answered:
+        change = "leave out --invert" if options.invert else "--invert takes their negatives"
+        many = f"{inverted} of {answered} pictures"
+        lines.note(f"{many} are about as bright as negatives of the training pictures; if they are, {change}.")
     return not faults
 
 
@@ -118,12 +127,17 @@ def _paths(
         except InputError as error:
             complain(error)
             continue
+        skipped = Counter(map(skipped_as, others))
+        for kind, what in UNREAD.items():
+            if skipped[kind]:
+                complain(InputError(f"{name}: {skipped[kind]} {what}."))
+        others = [path for path in others if skipped_as(path) not in UNREAD]
         if others:
             kinds = Counter(path.suffix or "no suffix" for path in others).most_common()
             listed = ", ".join(f"{kind} {n}" for kind, n in kinds)
             are = "file that is not a picture" if len(others) == 1 else "files that are not pictures"
             note(f"{name}: passed over {len(others)} {are} ({listed})")
-        if not pictures:
+        if not pictures and not skipped.keys() & UNREAD:
             complain(InputError(f"{name}: holds no pictures; give a folder with some, or the files themselves."))
         yield from pictures
 

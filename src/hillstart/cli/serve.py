@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
@@ -25,6 +26,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     what = "a site whose pages may send pictures too, such as https://example.org, or * for any; can be repeated"
     parser.add_argument("--allow-origin", metavar="ORIGIN", type=_origin, action="append", default=[], help=what)
+    parser.add_argument("--invert", action="store_true", help="answer for the negative of each picture, as predict")
     numbers = [
         ("port", int, 0, 65535, 8000, "0 for any that is free"),
         ("max-bytes", int, 1, 1 << 30, MAX_BYTES, "the largest file that is read"),
@@ -51,7 +53,7 @@ def main() -> None:
     try:
         if not all(map(find_spec, ("starlette", "uvicorn"))):
             raise InputError("a server needs two more packages: pip install 'hillstart[serve]'.")
-        classifier = load(options.model, options.device)
+        classifier = replace(load(options.model, options.device), invert=options.invert)
         listening = _listen(options.host, options.port)
     except InputError as error:
         end(error, 2)

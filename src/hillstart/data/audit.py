@@ -10,6 +10,8 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
+from hillstart.data import heif
+from hillstart.data.images import SAVE
 from hillstart.system.console import visible
 
 MIN_PICTURES = 5
@@ -30,6 +32,8 @@ KINDS = {
     "unsupported": (REFUSED, "pictures of a kind that is not read"),
     "unreadable": (REFUSED, "files that cannot be read"),
     "class names": (SPOILS, "class names that differ by case or accents alone, so perhaps one class"),
+    "heif": (SPOILS, f"HEIC pictures skipped; {heif.INSTALL}"),
+    "format": (SPOILS, f"pictures skipped, as their format is not read; {SAVE}"),
     "few": (SPOILS, f"classes with fewer than {MIN_PICTURES} pictures"),
     "split": (NOTED, "folders read as those of a split, by their names"),
     "extension": (NOTED, "files skipped, as their extension is not that of a picture"),
@@ -44,6 +48,9 @@ KINDS = {
     "colours": (NOTED, "pictures in other colours (such as CMYK), converted to red, green and blue"),
 }
 """Weight (training refuses it, it spoils the measurement, or it is good to know) and heading of each kind."""
+
+
+UNREAD = {kind: KINDS[kind][1] for kind in ("heif", "format")}
 
 
 @dataclass

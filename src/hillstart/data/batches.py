@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from hillstart.data.augment import Augment
@@ -25,6 +25,10 @@ class MiniBatches:
     The order of an epoch and the augmentation of each picture depend on `seed` and the number of the epoch alone, not
     on the device, the size of the chunks or the starts that are trained; so training can continue at any position.
 
+    `balance`: `none` shows every picture once in an epoch; `sampling` shows each class equally often, in as many
+    pictures altogether: of a rare class all in turn, again and again, of a frequent one as many, others in each epoch.
+    Cost and gradient stay those of plain mini-batches, for every kind of step; weights in the cost would change both.
+
     `batch_size`: pictures in a mini-batch, except the last one of an epoch, which may be smaller. Raises InputError if
     it is not from 1 to the number of pictures.
     """
@@ -38,6 +42,7 @@ class MiniBatches:
         batch_size: int,
         seed: int,
         device: torch.device,
+        balance: str = "none",
     ):
         self.pictures = len(split.y)
         if not 1 <= batch_size <= self.pictures:
@@ -47,6 +52,8 @@ class MiniBatches:
         self.batch_size, self.per_epoch = batch_size, -(-self.pictures // batch_size)
         self._x, self._y = split.x.to(device), one_hot(split, classes, device)
         self._preprocessing, self._augment, self._seed = preprocessing, augment, seed
+        of_class = [(split.y.cpu() == k).nonzero().flatten() for k in range(classes if balance == "sampling" else 0)]
+        self._of_class = [members for members in of_class if len(members)]
         self._epoch, self._order, self._drawn = -1, torch.empty(0, dtype=torch.long), torch.empty(0)
 
     def chunk(
@@ -57,8 +64,7 @@ class MiniBatches:
         Pictures are gathered when they are read, by any thread, so that they are then still in that core's cache.
         """
         if epoch != self._epoch:
-            g = generator(self._seed, "order", epoch)
-            self._order = torch.randperm(self.pictures, generator=g).to(self._x.device)
+            self._order = self._drawn_order(generator(self._seed, "order", epoch)).to(self._x.device)
             if not self._augment.is_none:
                 drawn = self._augment.draw(self.pictures, generator(self._seed, "augment", epoch))
                 self._drawn = drawn.to(self._x.device)
@@ -73,6 +79,19 @@ class MiniBatches:
             return self._preprocessing.normalise(x), self._y.index_select(0, order[rows])
 
         return read
+
+    def _drawn_order(self, g: torch.Generator) -> Int64[Tensor, " pictures"]:
+        """The pictures of an epoch, in their order."""
+        order = torch.randperm(self.pictures, generator=g)
+        if not self._of_class:
+            return order
+        shown = []
+        for k, members in enumerate(self._of_class):
+            count = (self.pictures + k) // len(self._of_class)  # the shares of all classes make up the epoch
+            rounds = -(-count // len(members))
+            turns = torch.cat([torch.randperm(len(members), generator=g) for _ in range(rounds)])
+            shown.append(members[turns[:count]])
+        return torch.cat(shown)[order]
 
 
 class Sample:

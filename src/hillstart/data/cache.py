@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hillstart.data import images
+from hillstart.data import heif, images
 from hillstart.data.images import PictureError, read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.console import ProgressBar
@@ -32,7 +32,7 @@ from hillstart.system.untrusted import briefly
 
 log = logging.getLogger(__name__)
 LARGEST_FILE = 2**30
-"""Largest picture file in bytes; 100 million pixels of 16 bit in four channels take less."""
+"""Largest picture file in bytes; 128 million pixels of 16 bit in four channels take less."""
 CACHE_BYTES = 4 * 2**30
 """Limit of the cache on the disk; the least recently used pictures are removed first."""
 DARK = 2**14
@@ -147,11 +147,14 @@ def _cache_file(cache_name: str, preprocessing: Preprocessing) -> Path | None:
     try:
         folder = made_cache("pictures")
         # The source code is part of the key, so that nobody has to increase a version.
-        code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, __file__)]
+        code = [
+            hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in (images.__file__, heif.__file__, __file__)
+        ]
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         log.info("decoded pictures are not cached for the next run (%s)", error)
         return None
     decoders = {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo", "webp", "avif", "libtiff")}
+    decoders["heif"] = heif.installed()
     how = [preprocessing.size, preprocessing.channels, preprocessing.background]
     key = json.dumps([cache_name, how, code, decoders], sort_keys=True).encode()
     return folder / f"{hashlib.sha256(key).hexdigest()[:32]}.safetensors"

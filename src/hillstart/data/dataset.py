@@ -44,7 +44,8 @@ class PictureSet:
     """A data set to train on: starts are chosen by `val`; `test` is used once, for the chosen start and the vote.
 
     `classes`: names in the order of the labels. `source`: one line about the origin of the pictures. `files`: names of
-    the files of the training pictures, independent of their location; empty if the pictures were drawn.
+    the files of the training pictures, independent of their location; empty if the pictures were drawn. `balance`: how
+    often each class is shown in training (see `batches.MiniBatches`).
     """
 
     train: Split
@@ -55,12 +56,19 @@ class PictureSet:
     augment: Augment
     source: str
     files: Sequence[str] = ()
+    balance: str = "none"
 
     @cached_property
     def trained_on(self) -> dict[str, Any]:
         """Number of training pictures and of the files they came from, and the SHA-256 of the sorted list of files."""
         sha256 = _sha256("\n".join(sorted(self.files))).hexdigest() if self.files else None
         return {"pictures": len(self.train.y), "files": len(self.files), "sha256": sha256}
+
+    @cached_property
+    def brightness(self) -> float:
+        """Mean of all training pixels, from 0 (black) to 1 (white)."""
+        mean = self.preprocessing.fitted(self.train.x).mean
+        return sum(mean) / len(mean)
 
     @cached_property
     def validated_on(self) -> dict[str, Any]:
@@ -148,11 +156,12 @@ def assemble(
     normalise: bool,
     source: str,
     files: Sequence[str] = (),
+    balance: str = "none",
 ) -> PictureSet:
     """Make the data set, the last step of every source. Normalisation is fitted to the training split alone."""
     chosen = Augment.preset(augment, preprocessing.size)
     fitted = preprocessing.fitted(train.x) if normalise else preprocessing
-    return PictureSet(train, val, test, classes, fitted, chosen, source, files)
+    return PictureSet(train, val, test, classes, fitted, chosen, source, files, balance)
 
 
 def assemble_official(

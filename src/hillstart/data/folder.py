@@ -12,8 +12,9 @@ from hillstart.data import audit
 from hillstart.data.audit import Finding
 from hillstart.data.cache import Decoded, decode
 from hillstart.data.dataset import PictureSet, Preset, Split, assemble, stratified
-from hillstart.data.layout import Layout, check_enough, read_layout
+from hillstart.data.layout import Layout, Refuse, check_enough, read_layout
 from hillstart.data.preprocessing import Grey, Preprocessing, Size
+from hillstart.data.table import find_tables, read_tables
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Location, Names, Says, Seed, Share, checked, one_of
 
@@ -35,20 +36,21 @@ def load(
     seed: Seed = 0,
     bad_files: Annotated[str, *one_of(("fail", "skip"))] = "fail",
     cache: Flag = True,
+    balance: Annotated[str, *one_of(("none", "sampling"))] = "none",
 ) -> PictureSet:
     """Load the pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
 
-    Folders of splits may have other usual names, such as Training, valid or test_set (see `split_names`). A split
-    without a folder is drawn from the rest by `seed`, class by class: the test first, then the validation. Classes are
-    in the order of their names. Findings that spoil the measurement are logged as warnings in every run.
-    `bad_files`: `fail` refuses files that cannot be used, `skip` leaves them out and logs their number. `cache`: keep
-    the decoded pictures for the next run.
+    Folders of splits may have other usual names, such as Training, valid or test_set (see `split_names`); in place of
+    folders a csv file, root itself or in root, may give the labels (see `table`). A split without a folder is drawn
+    from the rest by `seed`, class by class: the test first, then the validation. Classes are in the order of their
+    names. Findings that spoil the measurement are logged as warnings in every run. `bad_files`: `fail` refuses files
+    that cannot be used, `skip` leaves them out and logs their number. `cache`: keep the decoded pictures for the next
+    run. `balance`: `sampling` shows each class equally often in training, however rare it is.
     """
     preprocessing = Preprocessing(size=size, channels=3 if colour else 1, background=background)
-    layout = read_layout(root, classes, _raise)
+    layout, decoded = _read(root, classes, preprocessing, cache, _raise)
     _log(logging.INFO, (finding for finding in layout.skipped if finding.kind in ("split", "no class")), layout.root)
-    _log(logging.WARNING, (finding for finding in layout.skipped if finding.kind == "extension"), layout.root)
-    decoded = decode([picture.path for picture in layout.pictures], preprocessing, layout.name if cache else None)
+    _log(logging.WARNING, (f for f in layout.skipped if f.kind in ("extension", *audit.UNREAD)), layout.root)
     if decoded.errors:
         layout = _without(layout, decoded, bad_files)
     names, train, pictures = layout.classes, layout.folders["train"], layout.pictures
@@ -72,6 +74,7 @@ def load(
         augment=augment,
         normalise=normalise,
         source=f"pictures from {root}",
+        balance=balance,
         files=[pictures[i].path.relative_to(train).as_posix() for i in indices["train"]],
     )
 
@@ -89,8 +92,7 @@ def examine(
     def note(path: Path, wrong: str) -> None:
         findings.append(Finding("layout", (path,), f"{path}: {wrong}"))
 
-    layout = read_layout(root, None, note)
-    decoded = decode([p.path for p in layout.pictures], Preprocessing(size=size, channels=3), layout.name)
+    layout, decoded = _read(root, None, Preprocessing(size=size, channels=3), True, note)
     findings += layout.skipped
     for i, error in decoded.errors.items():
         kind = "unreadable" if error.reason == "missing" else error.reason
@@ -100,6 +102,19 @@ def examine(
     findings += audit.similar_names([layout.folders["train"] / name for name in layout.classes])
     findings += [*usable.few(), *audit.conversions(usable.pictures, decoded.traits)]
     return findings, usable.counts()
+
+
+def _read(
+    root: str | Path | None, classes: Names, preprocessing: Preprocessing, cache: bool, refuse: Refuse
+) -> tuple[Layout, Decoded]:
+    """The pictures of root, labelled by their folders or by a csv file."""
+    if tables := find_tables(root):
+        layout, decoded = read_tables(tables, classes, preprocessing, refuse)
+        if decoded is not None:
+            return layout, decoded
+    else:
+        layout = read_layout(root, classes, refuse)
+    return layout, decode([p.path for p in layout.pictures], preprocessing, layout.name if cache else None)
 
 
 def _raise(path: Path, wrong: str) -> None:

@@ -78,7 +78,9 @@ def _folder(name: str, root: Path) -> Path | None:
 
 
 def _file(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    dotted = name.replace("-idx", ".idx")  # as many copies are named
+    names = (name, f"{name}.gz", dotted, f"{dotted}.gz")
+    return next((path for path in map(folder.joinpath, names) if path.is_file()), None)
 
 
 def _found_or_downloaded(name: str) -> Path | None:

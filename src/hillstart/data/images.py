@@ -1,5 +1,6 @@
 """Read pictures, from files or arrays, into tensors: the same for training and for prediction."""
 
+import contextlib
 import io
 import os
 import threading
@@ -11,20 +12,48 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from hillstart.data import heif
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
 from hillstart.system.untrusted import briefly
 
 PICTURE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+    [
+        *(".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    ]
 )
+"""Of pictures that are read; with pillow-heif `heif.SUFFIXES` too."""
+OTHER_SUFFIXES = frozenset(
+    [
+        *(".ai", ".arw", ".cr2", ".cr3", ".dcm", ".dds", ".dng", ".eps", ".exr"),
+        *(".hdr", ".heics", ".ico", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl", ".nef"),
+        *(".nrw", ".orf", ".pcx", ".pef", ".psd", ".qoi", ".raf", ".raw", ".rw2"),
+        *(".srw", ".svg", ".tga", ".x3f", ".xcf"),
+    ]
+)
+"""Of pictures in formats that are not read."""
 # Only these decoders are tried: Pillow's others run programs (EPS) or read whole documents.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 128_000_000
+"""Limit of pictures that are decoded whole, so that those of 108 million pixels are read."""
+JPEG_FASTER = 4
+"""How many pixels of a JPEG count as one if it is decoded at a fraction, which takes less time and little memory."""
+ADVICE = f", or save it as JPEG, which may have {JPEG_FASTER} times as many"
+LARGE = 32_000_000
+"""Pictures of more pixels are decoded one at a time, so that their memory is needed once and not for each core."""
+OTHER_FORMATS = {
+    "TIFF": (b"II*\0", b"MM\0*"),
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "PSD": (b"8BPS",),
+}
+"""How files begin that are named in a message, as no decoder takes them."""
+SAVE = "save them as PNG or JPEG"
 SHORT_SIDE, PART_PIXELS = 16, 256
 """Pixels that a shorter row or column, and a smaller part of a TIFF, count as, since they take as long to decode."""
 SLOW_DECODERS, SLOWER = ("ppm", "ppm_plain", "bmp_rle"), 16
@@ -36,7 +65,7 @@ REDUCING_GAP = 2  # as in Pillow's thumbnails: the final, smooth resize is at le
 PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 
 # warnings.catch_warnings affects the whole process, so one thread at a time reads headers; decoding runs in parallel.
-_reading_header = threading.Lock()
+_reading_header, _decoding_large = threading.Lock(), threading.Lock()
 
 
 class PictureError(InputError):
@@ -94,36 +123,64 @@ def _decoded(
     max_pixels: int,
     notice: Callable[[Image.Image], None] | None,
 ) -> Tensor:
-    too_large = f"{name}: the picture is too large; give one of at most {max_pixels / 1e6:g} million pixels."
+    def too_large(advice: str = ADVICE) -> PictureError:
+        wrong = f"the picture is too large, as at most {max_pixels / 1e6:g} million pixels are read"
+        return PictureError(f"{name}: {wrong}; reduce it{advice}.", "too large")
+
+    def check(pixels: int) -> None:
+        if pixels > max_pixels:
+            raise too_large()
+
+    beginning = file.read(16)
+    file.seek(0)
+    if heif.is_heif(beginning) and not heif.installed():
+        raise PictureError(f"{name}: is a HEIC picture, of which none is read; {heif.INSTALL}.")
     try:
         with _reading_header, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd headers; the checks below decide
-            image = Image.open(file, formats=FORMATS)
-            if image.width * image.height > max_pixels:
-                raise PictureError(too_large, "too large")
-            if _cost(image) > max_pixels:
+            image = _opened(file, beginning, check)
+            pixels, cost, faster = image.width * image.height, _cost(image), 1
+            if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, but at twice the needed size or more
+                image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
+                if image.width * image.height < pixels and not image.info.get("progressive"):
+                    faster = JPEG_FASTER
+            if pixels > faster * max_pixels:
+                raise too_large("" if faster > 1 else ADVICE)
+            if cost > faster * max_pixels:
                 kind = f"{image.width} x {image.height} pixels, {image.format} in {len(image.tile)} parts"
                 raise PictureError(f"{name}: takes too long to read ({kind}); cut it, or save it as PNG.", "too large")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _check_tiff(image, name)
             halved = any(map(_is_deep, image.tile))  # in colour pictures Pillow keeps 8 of 16 bits
-            if image.format == "JPEG":  # decoded at 1/2, 1/4 or 1/8, but at twice the needed size or more
-                image.draft(None, (REDUCING_GAP * preprocessing.size,) * 2)
             if image.format != "PNG":  # PNG metadata may follow the pixels; reading them would decode the picture here
                 image.getexif()
-    except InputError:
+    except PictureError:
         raise
-    except UnidentifiedImageError:
-        file.seek(0)
-        if file.read(4) in (b"II*\0", b"MM\0*"):
-            raise PictureError(f"{name}: is a TIFF of a kind that is not read; save it as PNG or JPEG.") from None
+    except UnidentifiedImageError as error:
+        if heif.is_heif(beginning):
+            raise _damaged(name, error) from error
+        for kind, begins in OTHER_FORMATS.items():
+            if beginning.startswith(begins):
+                raise PictureError(
+                    f"{name}: is a {kind} file of a kind that is not read; save it as PNG or JPEG."
+                ) from None
         raise PictureError(f"{name}: is not a picture; give a file such as PNG, JPEG or WebP.", "no picture") from None
     except Image.DecompressionBombError:
-        raise PictureError(too_large, "too large") from None
+        raise too_large() from None
     except Exception as error:
         raise _damaged(name, error) from error
-    with image:
+    with image, _decoding_large if pixels > faster * LARGE else contextlib.nullcontext():
         return _square(image, name, preprocessing, notice, halved)
+
+
+def _opened(file: io.BytesIO | BinaryIO, beginning: bytes, check: Callable[[int], None]) -> ImageFile.ImageFile:
+    """Open a picture without decoding it."""
+    if beginning.startswith(b"\xff\xd8\xff"):
+        # `Image.open` has a limit of its own, and takes a phone's file with a second picture for one of MPO.
+        return JpegImagePlugin.JpegImageFile(file)
+    if heif.is_heif(beginning):
+        return heif.open_heif(file, check)
+    return Image.open(file, formats=FORMATS)
 
 
 def _is_deep(tile: Any) -> bool:
@@ -227,9 +284,12 @@ def _eight_bit(image: Image.Image, name: str, preprocessing: Preprocessing) -> I
     deep = np.asarray(image).astype(np.int64)
     if deep.min() < 0 or deep.max() > 65535:
         raise PictureError(f"{name}: holds grey levels beyond 16 bit; save it as 8 or 16 bit.")
-    if 0 < deep.max() < LEAST_GREY:
+    top = 65535
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE) == (12,):
+        top = LEAST_GREY - 1  # the file says that it holds 12 bit
+    elif 0 < deep.max() < LEAST_GREY:
         raise _low(name)
-    grey = ((deep + 128) // 257).astype(np.uint8)
+    grey = ((deep * 255 + top // 2) // top).astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
         grey[deep == image.info["transparency"]] = preprocessing.background
     return Image.fromarray(grey)
@@ -277,8 +337,16 @@ def find_pictures(
             skip(Path(parent, name), "hidden")
         folders[:] = sorted(name for name in folders if not is_skipped(name))
         for path in (Path(parent, name) for name in names if not is_skipped(name)):
-            (pictures if path.suffix.lower() in PICTURE_SUFFIXES else others).append(path)
+            (others if skipped_as(path) else pictures).append(path)
     return sorted(pictures), sorted(others)
+
+
+def skipped_as(path: Path) -> str:
+    """Why a file is not read as a picture, by its suffix: `heif`, `format` or `extension`; empty if it is read."""
+    suffix = path.suffix.lower()
+    if suffix in heif.SUFFIXES:
+        return "" if heif.installed() else "heif"
+    return "" if suffix in PICTURE_SUFFIXES else "format" if suffix in OTHER_SUFFIXES else "extension"
 
 
 def is_skipped(name: str) -> bool:

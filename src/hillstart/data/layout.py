@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from hillstart.data.audit import MIN_PICTURES, Finding, LabelledPicture
+from hillstart.data.audit import MIN_PICTURES, UNREAD, Finding, LabelledPicture
 from hillstart.data.dataset import pick_classes
-from hillstart.data.images import PICTURE_SUFFIXES, find_pictures, is_skipped
+from hillstart.data.images import find_pictures, is_skipped, skipped_as
 from hillstart.data.split_names import UNLABELLED, is_redundant, named_like_splits
 from hillstart.system.errors import InputError
 
@@ -62,10 +62,10 @@ def read_layout(root: str | Path | None, classes: Sequence[str] | None, refuse: 
     root = _checked_root(root)
     folders = _split_folders(root, classes is not None, refuse)
     train = folders["train"]
-    known = _class_names(train)
+    known = class_names(train)
     if len(known) < 2:
         only = _inner(train / known[0])
-        below = _class_names(only)
+        below = class_names(only)
         advice = (
             f", which holds folders itself ({_some(below)}); give data.root={only} if these are the classes or splits."
             if below and train == root
@@ -118,7 +118,7 @@ def _check_utf8(folder: Path, refuse: Refuse) -> None:
         refuse(folder, "is not a UTF-8 path, as in some old archives, so that no run can store it; rename it.")
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def class_names(folder: Path) -> tuple[str, ...]:
     # scandir knows folders without another system call; `find_pictures` reports what cannot be read.
     with suppress(OSError), os.scandir(folder) as entries:
         return tuple(sorted(e.name for e in entries if e.is_dir() and not is_skipped(e.name)))
@@ -130,12 +130,12 @@ def _split_folders(root: Path, listed: bool, refuse: Refuse) -> dict[str, Path]:
 
     `listed`: the user has named the classes, so their folders may be named like splits and hold anything.
     """
-    names = _class_names(root)
+    names = class_names(root)
     if not names:
         raise InputError(f"data.root is {root}, which holds no folders; give one with a folder for each class.")
     splits = named_like_splits(names)
     others = [name for name in names if name not in splits]
-    if set(splits.values()) == {"train"} and others and not any(_class_names(root / name) for name in splits):
+    if set(splits.values()) == {"train"} and others and not any(class_names(root / name) for name in splits):
         splits = {}  # a class named train that holds pictures, as the others do
     folders = {"train": root}
     if "train" in splits.values():
@@ -153,9 +153,9 @@ def _read_as_splits(root: Path, splits: dict[str, str], others: Sequence[str], r
         folder = _inner(root / name)
         if split in found:
             refuse(root / name, f"is a second folder for {split}, beside {found[split]}; keep one of them.")
-        elif split == UNLABELLED and _class_names(folder):
+        elif split == UNLABELLED and class_names(folder):
             refuse(root / name, "holds folders, but is named like one without labels; rename it or move it away.")
-        elif split != UNLABELLED and not _class_names(folder):
+        elif split != UNLABELLED and not class_names(folder):
             wrong = f"is named like a split ({split}), but holds no folders of classes"
             refuse(root / name, f"{wrong}; sort its pictures into such folders, or move it away.")
         else:
@@ -167,13 +167,13 @@ def _read_as_splits(root: Path, splits: dict[str, str], others: Sequence[str], r
 
 def _check_no_splits(root: Path, refuse: Refuse) -> None:
     """Refuse folders that are not classes, judging by their names and contents."""
-    names = _class_names(root)
+    names = class_names(root)
     for name, split in named_like_splits(names).items():
         if split != "train":
             wrong = f"is named like a split ({split}), where a class is expected"
             advice = "put it beside a folder named train, move it away, or list data.classes if it is a class"
             return refuse(root / name, f"{wrong}; {advice}.")
-    below = {name: _class_names(_inner(root / name)) for name in names}
+    below = {name: class_names(_inner(root / name)) for name in names}
     for name in names:
         splits = named_like_splits(below[name])
         if len(names) > 1 and splits and set(splits.values()) != {"train"}:
@@ -198,7 +198,7 @@ def _some(names: Iterable[str]) -> str:
 def _inner(folder: Path) -> Path:
     """The folder itself, or the only redundant one inside, as archives make it: `train/train/CLASS`."""
     for _ in range(MAX_REDUNDANT):
-        names = _class_names(folder)
+        names = class_names(folder)
         if len(names) != 1 or not is_redundant(names[0], folder.name) or _holds_pictures(folder):
             break
         folder = folder / names[0]
@@ -206,11 +206,11 @@ def _inner(folder: Path) -> Path:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    return any(path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir() for path in folder.iterdir())
+    return any(not skipped_as(path) and not path.is_dir() for path in folder.iterdir())
 
 
 def _check_same_classes(folder: Path, train: Path, known: tuple[str, ...], refuse: Refuse) -> None:
-    names = _class_names(folder)
+    names = class_names(folder)
     for name in names:
         if name not in known:
             refuse(folder / name, f"there is no class {name!r} in {train}; add it there or remove it here.")
@@ -226,7 +226,7 @@ def _outside_classes(root: Path, folders: dict[str, Path]) -> Iterator[Finding]:
     for path in sorted(entry for folder in searched for entry in folder.iterdir()):
         if is_skipped(path.name):
             yield Finding("hidden", (path,))
-        elif not path.is_dir() and path.suffix.lower() in PICTURE_SUFFIXES:
+        elif not path.is_dir() and not skipped_as(path):
             yield Finding("no class", (path,))
         elif path.is_dir() and path.parent == root != folders["train"] and path not in of_splits:
             yield Finding("no class", (path,), f"{path}: all in it")
@@ -241,7 +241,11 @@ def _pictures(folder: Path, skipped: list[Finding], refuse: Refuse) -> list[Path
     except InputError as error:
         refuse(folder, f"cannot be searched ({error.__cause__}); allow it, or move it away.")
         return []
-    skipped += [Finding("extension", (path,)) for path in others]
+    skipped += [Finding(skipped_as(path), (path,)) for path in others]
     if not pictures:
-        refuse(folder, "holds no pictures; add some, or remove the folder.")
+        unread = Counter(
+            finding.kind for finding in skipped if finding.kind in UNREAD and folder in finding.paths[0].parents
+        )
+        listed = "".join(f", but {n} {UNREAD[kind]}" for kind, n in unread.items())
+        refuse(folder, f"holds no pictures that are read{listed or '; add some, or remove the folder'}.")
     return pictures

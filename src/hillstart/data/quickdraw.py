@@ -46,22 +46,24 @@ def load(
     val_fraction: Share = 0.15,
     test_fraction: Share = 0.15,
     seed: Seed = 0,
+    unrecognised: Flag = False,
 ) -> PictureSet:
     """Load the first `per_class` drawings of each class, dark on white; test and validation are drawn by `seed`.
 
     `root`: a folder of CLASS.npy or CLASS.ndjson; `classes` None takes all in it. None: ./data/quickdraw, where missing
-    classes are downloaded.
+    classes are downloaded. `unrecognised`: keep drawings that the game did not recognise, which only .ndjson tells.
     """
     if root is None:
         names = pick_classes(classes or (), classes)
         for name in names:
             if not re.fullmatch(r"[A-Za-z][A-Za-z .'-]*", name):  # it becomes part of a path
                 raise InputError(f"data.classes: Quick, Draw! has no class {name!r}; give one of its names.")
-        files = [_file(HOME, name) or _downloaded(name) for name in names]
+        there = _found(HOME)
+        files = [there.get(name) or _downloaded(name) for name in names]
     else:
         names, files = _local(Path(root), classes)
     preprocessing = Preprocessing(size=size, channels=1)
-    drawings = [torch.from_numpy(_read(file, per_class)).unsqueeze(1) for file in files]
+    drawings = [torch.from_numpy(_read(file, per_class, unrecognised)).unsqueeze(1) for file in files]
     y = torch.cat([torch.full((len(x),), k) for k, x in enumerate(drawings)])
     everything = Split(resized(torch.cat(drawings), preprocessing), y)
     rest, test = stratified(y, test_fraction, seed, "data.test_fraction")
@@ -80,20 +82,25 @@ def load(
 
 
 def _local(root: Path, classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[Path]]:
-    known = sorted({path.stem for path in root.glob("*") if path.suffix in (".npy", ".ndjson")})
+    known = _found(root)
     if not known:
         raise InputError(f"data.root: {root} is no folder of drawings; give one of CLASS.npy or CLASS.ndjson files.")
-    names = pick_classes(known, classes)
-    return names, [path for name in names if (path := _file(root, name))]
+    names = pick_classes(sorted(known), classes)
+    return names, [known[name] for name in names]
 
 
-def _file(root: Path, name: str) -> Path | None:
-    return next((path for path in (root / f"{name}.npy", root / f"{name}.ndjson") if path.is_file()), None)
+def _found(root: Path) -> dict[str, Path]:
+    """The file of each class, bitmaps first. Google's storage names downloads full_simplified_CLASS.ndjson."""
+    files = [path for suffix in (".ndjson", ".npy") for path in sorted(root.glob(f"*{suffix}")) if path.is_file()]
+    return {re.sub("^full(_|%2F)(simplified|numpy_bitmap)(_|%2F)", "", path.stem): path for path in files}
 
 
-def _read(path: Path, per_class: int) -> np.ndarray:
+def _read(path: Path, per_class: int, unrecognised: bool = False) -> np.ndarray:
     """The first drawings of a file: uint8 (N, 28, 28), dark on white."""
-    drawings = read_drawings(path, per_class) if path.suffix == ".ndjson" else _read_bitmaps(path, per_class)
+    if path.suffix == ".ndjson":
+        drawings = read_drawings(path, per_class, unrecognised)
+    else:
+        drawings = _read_bitmaps(path, per_class)
     if len(drawings) < 3:
         raise InputError(f"{path}: holds {len(drawings)} drawings; give at least 3, since each split needs one.")
     return drawings
@@ -121,32 +128,37 @@ LONGEST_LINE = 1 << 20  # characters, of which the published ones have some hund
 ADVICE = 'give JSON with "drawing": [[[x, ...], [y, ...]], ...].'
 
 
-def read_drawings(path: Path, most: int) -> np.ndarray:
+def read_drawings(path: Path, most: int, unrecognised: bool = False) -> np.ndarray:
     """Read the first drawings of a simplified .ndjson file: uint8 (N, 28, 28), dark on white.
+
+    Those that the game did not recognise are left out unless `unrecognised`.
 
     Raises InputError naming the file and the line that is no drawing.
     """
     drawings: list[np.ndarray] = []
     try:
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
                 where = f"{path}, line {number}"
                 if len(drawings) == most:
                     break
                 if len(line) > LONGEST_LINE:
                     raise InputError(f"{where}: is longer than any drawing; {ADVICE}")
-                if line.strip():
-                    drawings.append(rasterised(_strokes(line, where)))
+                if line.strip() and (strokes := _strokes(line, where, unrecognised)):
+                    drawings.append(rasterised(strokes))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({briefly(error)}); give a simplified .ndjson file.") from error
     return np.stack(drawings) if drawings else np.empty((0, SIDE, SIDE), np.uint8)
 
 
-def _strokes(line: str, where: str) -> list[np.ndarray]:
-    """Strokes as (n, 2) points x, y."""
+def _strokes(line: str, where: str, unrecognised: bool) -> list[np.ndarray]:
+    """Strokes as (n, 2) points x, y; none for a drawing that is left out."""
     try:
-        strokes = [np.array(stroke[:2], dtype=np.float64).T for stroke in json.loads(line)["drawing"]]
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        drawing = json.loads(line)
+        if drawing.get("recognized") is False and not unrecognised:
+            return []
+        strokes = [np.array(stroke[:2], dtype=np.float64).T for stroke in drawing["drawing"]]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         strokes = []
     if not strokes or not all(s.ndim == 2 and s.shape[1] == 2 and len(s) and np.isfinite(s).all() for s in strokes):
         raise InputError(f"{where}: holds no drawing; {ADVICE}")

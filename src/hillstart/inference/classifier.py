@@ -24,6 +24,8 @@ from hillstart.system.machine import parallel_map
 BATCH, BATCH_BYTES = 256, 64 << 20
 # Pictures that a thread reads as one task: a task for each picture would cost a tenth of the time that reading takes.
 AT_ONCE = 16
+# How much nearer the brightness of a negative must be, of a range of 1. Photos of paper are grey rather than white.
+INVERTED = 0.25
 # Tasks that are read ahead of the forward pass.
 AHEAD = 2 * BATCH // AT_ONCE
 
@@ -47,6 +49,7 @@ class Prediction(NamedTuple):
         unsure: `agreement` is below the threshold that was asked for.
         opinions: of each start, the best by validation first.
         calibrated: False if no temperature was fitted: a probability is then only an output's share of their sum.
+        seems_inverted: its brightness is far from that of the training pictures, and as a negative much nearer to it.
     """
 
     path: str | None
@@ -57,6 +60,7 @@ class Prediction(NamedTuple):
     unsure: bool
     opinions: tuple[Opinion, ...]
     calibrated: bool = True
+    seems_inverted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +72,10 @@ class Classifier:
         origins: the seed and the hyperparameters of each start.
         classes: their names, in the order of the outputs.
         calibration: the fitted temperatures; None if none were fitted.
-        trained_on: `pictures`, and `files` and `sha256` of the list of files they came from; None if unknown.
+        trained_on: `pictures`, `files` and `sha256` of the list of files they came from, and their mean `brightness`;
+            None if unknown.
         versions: of the packages that the networks were trained with.
+        invert: predict for the negative of each picture, as for digits in ink by networks that learned white on black.
     """
 
     network: Network
@@ -79,6 +85,7 @@ class Classifier:
     calibration: Calibration | None = None
     trained_on: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
+    invert: bool = False
 
     @property
     def calibrated(self) -> bool:
@@ -164,7 +171,17 @@ class Classifier:
 
     def outputs(self, pixels: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "S B n_out"]:
         """a^L of every start for pictures as `read_picture` makes them, before vote and temperature."""
-        return self.network.forward(self.preprocessing.normalise(pixels.to(self.network.w[0].device)))[-1]
+        pixels = (255 - pixels if self.invert else pixels).to(self.network.w[0].device)
+        return self.network.forward(self.preprocessing.normalise(pixels))[-1]
+
+    def _seems_inverted(self, pixels: UInt8[Tensor, "B C H W"]) -> list[bool]:
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        usual = (self.trained_on or {}).get("brightness", sum(mean) / len(mean))
+        if not isinstance(usual, int | float) or (not any(mean) and set(std) == {1.0} and not usual):
+            return [False] * len(pixels)  # unknown: made by an earlier version, with pixels from 0 to 1
+        brightness = pixels.flatten(1).float().mean(1) / 255
+        own = 1 - brightness if self.invert else brightness
+        return ((own - usual).abs() > (1 - own - usual).abs() + INVERTED).tolist()
 
     def answer(
         self,
@@ -186,12 +203,15 @@ class Classifier:
         T_of_starts = torch.tensor(self.temperatures.starts, device=outputs.device).view(-1, 1, 1)
         own = probabilities(outputs, T_of_starts).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
         columns = p, ranking, agreement(outputs), labels.T, own.T
+        inverted = self._seems_inverted(pixels)
         names, seeds = self.classes, self.seeds
-        for path, *row in zip(paths or [None] * len(pixels), *(c.tolist() for c in columns), strict=True):
+        for path, seems, *row in zip(
+            paths or [None] * len(pixels), inverted, *(c.tolist() for c in columns), strict=True
+        ):
             sorted_p, order, agreed, own_labels, own_p = row
             ranked = {names[k]: q for k, q in zip(order, sorted_p, strict=True)}
             opinions = tuple(Opinion(seed, names[k], q) for seed, k, q in zip(seeds, own_labels, own_p, strict=True))
             unsure = agreed < unsure_below
             yield Prediction(
-                path, names[order[0]], sorted_p[0], ranked, agreed, unsure, opinions, calibrated=self.calibrated
+                path, names[order[0]], sorted_p[0], ranked, agreed, unsure, opinions, self.calibrated, seems
             )

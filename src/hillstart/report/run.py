@@ -144,7 +144,7 @@ def _ranked(record: RunRecord) -> list[StartRow]:
 
 def _check_pictures(job: Path, classifier: Classifier, spec: RunSpec) -> None:
     here, there = spec.data.trained_on, classifier.trained_on
-    if classifier.classes != spec.data.classes or (there and dict(there) != here):
+    if classifier.classes != spec.data.classes or (there and here != {key: there.get(key) for key in here}):
         before, now = (
             f"{of['pictures'] if of else 'unknown'} to train, classes {', '.join(classes)}"
             for of, classes in ((there, classifier.classes), (here, spec.data.classes))

@@ -100,7 +100,7 @@ FEW = 10
 SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
 TESTS = ("test_accuracy", "vote_test_accuracy")
 NOT_COMPARED = ("hydra", "logger", "resume")  # where a run wrote, not how it was trained
-NOT_WHICH_PICTURES = ("data.augment", "data.normalise")  # they do not change which pictures validate
+NOT_WHICH_PICTURES = ("data.augment", "data.balance", "data.normalise")  # they do not change which pictures validate
 
 
 class Sample:

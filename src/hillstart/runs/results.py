@@ -101,7 +101,8 @@ class RunResult:
         """Write the kept starts as a model file."""
         if self.network is not None:
             origins = tuple(row.start for row in self.kept)
-            about = (data.classes, data.preprocessing, self.calibration, data.trained_on, versions())
+            trained_on = data.trained_on | {"brightness": round(data.brightness, 6)}
+            about = (data.classes, data.preprocessing, self.calibration, trained_on, versions())
             model_file.save(path, Classifier(self.network, origins, *about))
 
     def load(self, path: Path) -> None:

@@ -19,8 +19,9 @@ from torch import Tensor
 from hillstart.data.images import PictureError, read_picture
 from hillstart.inference.classifier import Classifier, Prediction
 from hillstart.inference.voting import UNSURE_BELOW
+from hillstart.system.errors import InputError
 
-MAX_BYTES, MAX_PIXELS = 10_000_000, 20_000_000
+MAX_BYTES, MAX_PIXELS = 40_000_000, 30_000_000
 BATCH = 64
 """Pictures in one forward pass; so few need less memory than the weights."""
 WAITING, WAITING_BYTES = 512, 512 << 20
@@ -196,7 +197,12 @@ class Service:
         except PictureError as error:
             if error.reason != "too large" or small == self.max_pixels:
                 raise
-            pixels = await self._decoded(self._large, picture, self.max_pixels, client, gone)
+            try:
+                pixels = await self._decoded(self._large, picture, self.max_pixels, client, gone)
+            except PictureError as larger:
+                if larger.reason == "too large":
+                    raise InputError(f"{str(larger).rstrip('.')}; or set the server's --max-pixels.") from larger
+                raise
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
         self._ready.append((pixels, answer))
@@ -247,6 +253,7 @@ def _json(found: Prediction) -> str:
     fields = found._asdict()
     del fields["path"]
     fields["opinions"] = [opinion._asdict() for opinion in found.opinions]
-    if found.calibrated:
-        del fields["calibrated"]
+    for key, usual in (("calibrated", True), ("seems_inverted", False)):
+        if fields[key] is usual:
+            del fields[key]
     return json.dumps(fields)

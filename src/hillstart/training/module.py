@@ -90,9 +90,8 @@ class Training(pl.LightningModule):
         self._max_steps = take_max_steps(self.trainer)
         starts = self.history.starts
         self.best = self.begin([start.seed for start in starts]).to(device)
-        self.batches = MiniBatches(
-            data.train, classes, data.preprocessing, data.augment, descent.batch_size, descent.seed, device
-        )
+        picked = data.train, classes, data.preprocessing, data.augment
+        self.batches = MiniBatches(*picked, descent.batch_size, descent.seed, device, data.balance)
         self.pack = StartEnsemble(
             self.best,
             [start.hyperparameters for start in starts],

@@ -79,6 +79,7 @@ class RunSpec:
             # Rounded: the same pictures may have means that differ in the last bit on another processor.
             "data.normalise": [[round(v, 6) for v in of] for of in (preprocessing.mean, preprocessing.std)],
             "data.augment": asdict(data.augment),
+            "data.balance": data.balance,
         }
 
     def start_bytes(self, device: torch.device) -> int:
