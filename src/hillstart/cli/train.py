@@ -16,6 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hillstart.cli.mistakes import USER_ERRORS, explain, one_sentence, wants_traceback
@@ -30,11 +31,20 @@ from hillstart.cli.options import (
     with_quiet_rank,
     with_resumed_folder,
 )
-from hillstart.config.build import PER_START, build_run_spec, check_devices, composed_options, plain, trainer_maker
+from hillstart.config.build import (
+    PER_START,
+    build_logger,
+    build_run_spec,
+    check_devices,
+    composed_options,
+    plain,
+    trainer_maker,
+)
 from hillstart.config.options import RunOptions, conf_folder, read_options, targets
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
 from hillstart.runs.claim import claim
+from hillstart.runs.loggers import begin_parent, end, log_options, log_results
 from hillstart.runs.reader import OPTIONS, OVERRIDES
 from hillstart.system import interrupts
 from hillstart.system.console import outlive
@@ -101,6 +111,7 @@ class TrainingTask:
         numbers, first = list(jobs), next(iter(jobs.values()))
         trainer = trainer_maker(first, _output_folder(), checkpoints=False)
         try:
+            build_logger(first.logger, _output_folder())  # each job has its own; a wrong option is found now
             spec = build_run_spec(first)
             _check_objective(first, spec)
         except USER_ERRORS as error:
@@ -136,11 +147,15 @@ class TrainingTask:
         if options.report:
             check_shown(options.network.activation, options.network.cost)  # not only when all is trained
         ranks = connect(options.trainer.devices, options.trainer.num_nodes)
-        make_trainer = trainer_maker(options, folder, ranks=ranks)
+        logger = build_logger(options.logger, folder, _multirun()) if ranks.is_first else None
+        # A rank knows the epochs of its share alone; those of all starts are logged at the end.
+        make_trainer = trainer_maker(options, folder, ranks=ranks, logger=logger if ranks.size == 1 else None)
         population = build_run_spec(options)
         if not alone:
             _check_objective(options, population)
         accepted = partial(_store_options, folder, cfg)
+        if logger:
+            log_options(logger, plain(cfg))
         try:
             summary = experiment.run(
                 population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted, ranks
@@ -153,6 +168,8 @@ class TrainingTask:
         if options.report and alone:
             interrupts.say(lambda: f"only its page is missing: {interrupts.command('report', str(relative(folder)))}")
             _open_the_box(folder, population)
+        if logger:
+            log_results(logger, folder, options.descent.batch_size, options.curves)
         return float(summary["val_cost_of_starts"]["median"])
 
 
@@ -164,7 +181,18 @@ def _check_objective(options: RunOptions, spec: RunSpec) -> None:
 
 
 def _write_job(done: experiment.JobResult, cfg: DictConfig) -> float:
-    return float(done.write(_output_folder())["val_cost_of_starts"]["median"])
+    folder, options = _output_folder(), composed_options(cfg)
+    summary = done.write(folder)
+    if logger := build_logger(options.logger, folder, _multirun()):
+        log_options(logger, plain(cfg))
+        log_results(logger, folder, options.descent.batch_size, options.curves)
+    return float(summary["val_cost_of_starts"]["median"])
+
+
+def _multirun() -> Path | None:
+    """The root of the multirun that the job belongs to."""
+    hydra = HydraConfig.get()
+    return Path(str(hydra.sweep.dir)) if hydra.mode is RunMode.MULTIRUN else None
 
 
 def _open_the_box(folder: Path, population: RunSpec | None = None) -> None:
@@ -240,10 +268,11 @@ class BeforeTraining(Callback):
             overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in typed)
             _claim(root, overwrite=overwrite, sweep=True, resume=root in resumed_sweeps)
             interrupts.say(lambda: sweep.left(root, interrupts.command("train", resuming(relative(root)))))
-            _claims.callback(_close, root, report=bool(config.report))
+            parent = begin_parent(build_logger(plain(config)["logger"], root), root)
+            _claims.callback(_close, root, parent, report=bool(config.report))
 
 
-def _close(root: Path, report: bool) -> None:
+def _close(root: Path, parent: Logger | None, report: bool) -> None:
     """Write the table and the page of a multirun, however it ended."""
     sweep.close(root)
     if report and sys.exception() is None and (root / "summary.json").is_file():
@@ -251,6 +280,8 @@ def _close(root: Path, report: bool) -> None:
             _open_the_box(root)
         except InputError as error:  # for example data that conf does not name; the results are complete
             log.warning(f"the page is left out: {error}")
+    if parent:
+        end(parent, root)
 
 
 def _launch(options: RunOptions) -> None:

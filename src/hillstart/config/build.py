@@ -14,6 +14,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,7 +22,7 @@ from hillstart.config.options import RunOptions, TrainerOptions, located, read_o
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import HYPERPARAMETERS
 from hillstart.network import Network
-from hillstart.runs.logs import forgiving_logger
+from hillstart.runs.loggers import PARENT, forgiving
 from hillstart.runs.reader import Plain
 from hillstart.system.errors import InputError
 from hillstart.system.untrusted import briefly
@@ -84,14 +85,15 @@ def trainer_maker(
     folder: Path,
     checkpoints: bool = True,
     ranks: Ranks = Ranks(),  # noqa: B008 - a constant
+    logger: Logger | None = None,
 ) -> Callable[..., pl.Trainer]:
-    """Return a function that makes a Lightning trainer for each pack from the options `trainer` and `logger`.
+    """Return a function that makes a Lightning trainer for each pack from the options `trainer`.
 
     The function takes the number of packs that are left, including this one. They share the rest of `max_time` evenly,
     so that all starts train about equally long. At least one epoch is trained, so that each start is evaluated.
 
     Raises:
-        InputError: a device that is not there; of what it returns, a logger whose package is not installed.
+        InputError: a device that is not there.
     """
     of, began = options.trainer, cache(time.monotonic)
     accelerator = check_devices(of)
@@ -113,7 +115,7 @@ def trainer_maker(
             max_steps=of.max_steps,
             min_epochs=1,
             use_distributed_sampler=False,
-            logger=build_logger(options.logger, folder) if ranks.is_first else False,
+            logger=logger or False,
             plugins=[WholeCheckpoints(), LightningEnvironment()],  # each process fits by itself, whoever started it
             callbacks=callbacks,
             enable_progress_bar=bar,
@@ -145,20 +147,29 @@ def check_devices(of: TrainerOptions) -> str:
     return "cuda" if cuda else "cpu"
 
 
-def build_logger(options: Plain, folder: Path) -> Any:
-    """The Lightning logger that `logger` names, writing into `folder` where `save_dir` is null; False for none.
+def build_logger(options: Plain, folder: Path, multirun: Path | None = None) -> Logger | None:
+    """The Lightning logger that `logger` names; None for none.
+
+    Options that are null and tell where or under which name it writes are filled in: the folder of the run, and in a
+    multirun the group of its jobs.
+
+    Args:
+        multirun: its root, if the run is a job of one.
 
     Raises:
         InputError: its package is not installed, or it does not take one of the options.
     """
     if options.get("_target_") is None:
-        return False
+        return None
     located("logger", str(options["_target_"]))
-    options = dict(options)
-    if "save_dir" in options and options["save_dir"] is None:
-        options["save_dir"] = str(folder)
+    name = "/".join(folder.absolute().parts[-2:])
+    group = "/".join(multirun.absolute().parts[-2:]) if multirun else None
+    known = {"save_dir": str(folder), "run_name": name, "name": name, "group": group}
+    options = {key: known[key] if value is None and key in known else value for key, value in options.items()}
+    if multirun and (multirun / PARENT).is_file():
+        options["tags"] = {**(options.get("tags") or {}), "mlflow.parentRunId": (multirun / PARENT).read_text().strip()}
     try:
-        return forgiving_logger(hydra.utils.instantiate(options))
+        return forgiving(hydra.utils.instantiate(options, _convert_="all"))
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
@@ -167,7 +178,5 @@ def build_logger(options: Plain, folder: Path) -> Any:
                 raise InputError(
                     f"logger={name} needs a package that is not installed; pip install 'hillstart[{name}]' brings it."
                 ) from error
-            if isinstance(cause, TypeError):
-                raise InputError(f"logger: {briefly(cause)}.") from error
             cause = cause.__cause__ or cause.__context__
-        raise
+        raise InputError(f"logger: {briefly(error)}.") from error

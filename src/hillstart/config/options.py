@@ -118,8 +118,10 @@ class RunOptions:
     stop: EarlyStopping
     trainer: TrainerOptions
     logger: Plain
-    report: Flag = True  # earlier versions stored neither this option ...
-    overwrite: Flag = False  # ... nor this one
+    # earlier versions stored none of these
+    report: Flag = True
+    overwrite: Flag = False
+    curves: Annotated[int, *whole(0)] = 0
 
     @property
     def population(self) -> list[Start]:

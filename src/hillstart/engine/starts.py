@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from hillstart.system.statistics import quantiles
+
 
 @dataclass(frozen=True, order=True)
 class Hyperparameters:
@@ -25,6 +27,8 @@ class Hyperparameters:
 
 HYPERPARAMETERS = tuple(field.name for field in fields(Hyperparameters))
 
+COSTS = ("train_cost", "val_cost", "val_accuracy")
+"""What is measured of each start after each epoch."""
 TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
 
 FINISHED, STOPPED, DIVERGED = range(3)
@@ -137,6 +141,25 @@ class History:
         figures = self.figures[best, torch.arange(len(self.starts))].tolist()
         ends = zip(self.starts, self.epochs.tolist(), self.status.tolist(), figures, strict=True)
         return [StartResult(start, epochs, STATUS[status], *costs) for start, epochs, status, costs in ends]
+
+
+def progress(figures: Float[Tensor, "epochs S 3"], sound: Bool[Tensor, " S"]) -> dict[str, float]:
+    """Metrics after the last of these epochs: of the best start so far, and the quartiles of the starts in that epoch.
+
+    Args:
+        figures: as `History.figures`.
+        sound: mask of the starts that did not diverge; the others count nowhere.
+    """
+    figures = figures[:, sound]
+    last = figures[-1][~figures[-1, :, VAL_COST].isnan()]
+    metrics = {"epoch": float(len(figures)), "active": float(len(last))}
+    if figures[:, :, VAL_COST].isfinite().any():
+        best = figures.flatten(0, 1)[figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin()]
+        metrics |= {"val_cost": float(best[VAL_COST]), "val_accuracy": float(best[VAL_ACCURACY])}
+    for name, values in zip(COSTS, last.T.tolist(), strict=True):
+        spread = quantiles(values)
+        metrics |= {f"{of}_{name}": spread[of] for of in ("lower_quartile", "median", "upper_quartile") if of in spread}
+    return metrics
 
 
 def standing(row: StartResult) -> tuple[bool, float, int, Hyperparameters]:

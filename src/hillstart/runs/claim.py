@@ -28,6 +28,7 @@ RESULTS = (
 """Files of a run by which its folder is known to hold one."""
 BESIDE = (
     *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml", "optimization_results.yaml"),
+    "mlflow_run_id.txt",
     *("train.log", "csv/version_*/metrics.csv", "csv/version_*/hparams.yaml"),
     *("tensorboard/version_*/events.out.tfevents.*", "tensorboard/version_*/hparams.yaml"),
 )

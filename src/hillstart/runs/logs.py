@@ -1,48 +1,15 @@
-"""The files of a run beside its results, `train.log` and a logger's figures: failing to write them ends no training.
-
-The first error of each is told in one sentence; what can be written later is.
-"""
+"""The log of a run, `train.log`: failing to write it ends no training."""
 
 import errno
 import logging
 import os
 import stat
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-
 from hillstart.system.console import visible
-from hillstart.system.files import WritingError, reason, relative, writing
-
-log = logging.getLogger(__name__)
-
-WRITERS = ("log_hyperparams", "log_metrics", "save", "finalize")
-
-
-def forgiving_logger(logger: Logger) -> Logger:
-    """The same logger of Lightning; what the system says against its files is told, not raised."""
-    told: list[WritingError] = []
-    for name in WRITERS:
-        setattr(logger, name, _forgiving(getattr(logger, name), type(logger).__name__, told))
-    return logger
-
-
-def _forgiving(write: Callable[..., Any], name: str, told: list[WritingError]) -> Callable[..., Any]:
-    @wraps(write)
-    def writes(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with writing(Path(f"what {name} writes")):
-                return write(*args, **kwargs)
-        except WritingError as error:
-            if not told:
-                told.append(error)
-                log.warning(f"training goes on without all figures of the logger: {error}")
-
-    return writes
+from hillstart.system.files import reason, relative
 
 
 class LogFile(logging.FileHandler):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hillstart.engine.starts import (
+    COSTS,
     HYPERPARAMETERS,
     STATUS,
     History,
@@ -28,7 +29,6 @@ RESULT = [field for field in fields(StartResult) if field.name != "start"]
 STARTS = ("seed", "eta", *(field.name for field in RESULT), "rank")
 """Columns of `starts.csv`, the results as in `StartResult`; other hyperparameters that vary follow them."""
 
-COSTS = ("train_cost", "val_cost", "val_accuracy")
 HISTORY = ("seed", "epoch", *COSTS)
 """Columns of `history.csv`; hyperparameters that vary follow them."""
 

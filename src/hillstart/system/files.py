@@ -14,8 +14,8 @@ from hillstart.system.errors import InputError
 
 UNFINISHED = re.compile(r"\..+\.(\d+)\.part")
 """The name of an unfinished file: the name of the file it will replace, and the process that writes it."""
-FULL_OF_LINKS = frozenset((".venv", "venv", ".git", "node_modules"))
-"""Folders that may be in a working folder that becomes a run's folder; nothing is ever written into them."""
+FULL_OF_LINKS = frozenset((".venv", "venv", ".git", "node_modules", "wandb"))
+"""Folders that may be in a run's folder and hold links that lead out of it; hillstart never writes into them."""
 DISK_ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space on its disk"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let its folder be written to, or choose another one"),

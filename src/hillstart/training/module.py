@@ -14,12 +14,11 @@ from torch import Tensor
 from hillstart.data.batches import MiniBatches, Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.ensemble import StartEnsemble
-from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, VAL_ACCURACY, VAL_COST, History, Hyperparameters, Start
+from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, History, Hyperparameters, Start, progress
 from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.system.private import count_steps, take_max_steps
-from hillstart.system.statistics import quantiles
 from hillstart.training.optimizer import SCHEDULES, ChunkOptimizer, Chunks, SGDConfig
 from hillstart.training.stopping import EarlyStopping
 
@@ -135,25 +134,17 @@ class Training(pl.LightningModule):
         train_cost, _ = self.pack.evaluate(interrupts.interruptible(self._train.batches()))
         val_cost, val_accuracy = self.pack.evaluate(interrupts.interruptible(self._val.batches()))
         figures = torch.stack([train_cost, val_cost, val_accuracy], 1)
-        evaluated = self.history.active
         lower = self.history.add(figures)
         self.pack.copy_into(self.best, lower)
         self.stopping.after_epoch(self.history, last=self.global_step >= self.total_steps)
         self._retain_active()
-        best = self.history.rows()[self.history.ranking()[0]]
-        sound = figures[self.history.status[evaluated] != DIVERGED]
-        medians = [quantiles(sound[:, k].tolist()).get("median", math.nan) for k in (VAL_COST, VAL_ACCURACY)]
-        self.log_dict(
-            {
-                "val_cost": best.val_cost,
-                "val_accuracy": best.val_accuracy,
-                "median_val_cost": medians[0],
-                "median_val_accuracy": medians[1],
-                "active": float(self.history.active.sum()),
-                "step": float(self.global_step),
-            },
-            batch_size=1,
-        )
+        metrics = progress(self.history.figures, self.history.status != DIVERGED)
+        best = {name: metrics.get(name, math.nan) for name in ("val_cost", "val_accuracy")}
+        self.log_dict(best, logger=False, batch_size=1)
+        if self.logger:  # of one pack among several alone; those of all starts follow at the end of the run
+            of = f"pack_{self.number}/" if self.packs > 1 else ""
+            named = {name if name == "epoch" else f"{of}{name}": value for name, value in metrics.items()}
+            self.logger.log_metrics(named, step=self.global_step)
 
     def on_train_start(self) -> None:
         interrupts.install_handlers()
