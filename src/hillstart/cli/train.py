@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hillstart.cli.help import page
 from hillstart.cli.mistakes import USER_ERRORS, explain, one_sentence, wants_traceback
 from hillstart.cli.options import (
-    check_words,
     give_own_folders,
     resumed_checkpoint,
     resumed_options,
@@ -31,6 +32,7 @@ from hillstart.cli.options import (
     with_quiet_rank,
     with_resumed_folder,
 )
+from hillstart.cli.words import readable
 from hillstart.config.build import (
     PER_START,
     build_logger,
@@ -331,8 +333,15 @@ def train() -> None:
     task = TrainingTask(wants_traceback())
     give_own_folders()
     with one_sentence(), _claims:
-        check_words(sys.argv[1:])
-        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_folder(sys.argv[1:])))
+        typed = readable(sys.argv[1:])
+        if {"-h", "--help"} & set(typed):
+            print(page(typed), end="")
+            return
+        if "--version" in typed:
+            print(f"hillstart {version('hillstart')}")
+            return
+        typed = with_resumed_folder(typed)
+        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(typed))
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))
