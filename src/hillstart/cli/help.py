@@ -1,4 +1,4 @@
-"""What `--help` of a training prints: its commands, and every key with its default and the comment beside it in conf."""
+"""What `--help` of a training prints: commands, and every key with its default and its comment in conf."""
 
 import re
 import shutil
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from hillstart.config.options import choices, conf_folder
 from hillstart.system import interrupts
-from hillstart.system.files import relative
 
 EXAMPLES = (
     ("", "16 starts learn to tell drawn lions from ducks"),
@@ -17,6 +16,9 @@ EXAMPLES = (
     ("resume=outputs/DATE/TIME", "go on with a run that was interrupted"),
 )
 OTHERS = ("audit", "predict", "report", "explain", "compare", "export", "serve")
+
+COLUMN = 32
+"""Characters for a key and its default."""
 
 _KEY = re.compile(r"( *)(\w+):(?: ([^#]*))?(?:# (.*))?")
 _GROUP = re.compile(r"  - (\w+): (\w+) # (.*)")
@@ -29,11 +31,11 @@ def page(overrides: Sequence[str]) -> str:
     chosen = {key: value for key, _, value in (o.partition("=") for o in overrides)}
     train = (folder / "train.yaml").read_text(encoding="utf-8")
     lines = ["Train many random starts of a network, rank them by validation cost, and test the best.", ""]
-    width = max(len(options) for options, _ in EXAMPLES)
-    lines += [f"  {command} {options:{width}}  # {meaning}" for options, meaning in EXAMPLES]
-    others = ", ".join(interrupts.program(name) for name in OTHERS)
-    lines += ["", *_wrapped("Then, each with a --help of its own: ", others), ""]
-    lines += _wrapped("", f"The keys, as KEY=DEFAULT; the files of {relative(folder)} declare them.")
+    for options, meaning in EXAMPLES:
+        lines += [f"  # {meaning}", f"  {command} {options}".rstrip()]
+    others = f"{interrupts.program(OTHERS[0])}, and in the same way {', '.join(OTHERS[1:])}"
+    lines += ["", *_wrapped("Other commands, each with a --help: ", others), ""]
+    lines += _wrapped("", f"The keys, as KEY=DEFAULT, from the files in {folder}")
     lines += ["", *_keys(train.partition("\nhydra:")[0], "")]
     for group, default, meaning in _GROUP.findall(train):
         name = chosen.get(group, default)
@@ -58,7 +60,7 @@ def _keys(text: str, prefix: str) -> Iterator[str]:
         elif found and line.startswith(" ") and (match := _MORE.fullmatch(line)):
             found[-1][1].append(match[1])
     for key, comment in found:
-        yield from _wrapped(f"  {key:24} ", " ".join(comment))
+        yield from _wrapped(f"  {key:{COLUMN}} ", " ".join(comment))
 
 
 def _wrapped(head: str, text: str) -> list[str]:
