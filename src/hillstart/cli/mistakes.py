@@ -71,9 +71,9 @@ def explain(error: BaseException) -> str:
 def _of_composition(message: str) -> str:
     """Describe an option that Hydra cannot add, change or delete."""
     if found := re.search(r"already at '([^']+)'", message):
-        return f"+{found[1]}: there is such a key already; leave out the +, {found[1]}=VALUE."
+        return f"+{found[1]}: there is such a key already; use {found[1]}=VALUE, without the +."
     if found := re.search(r"Multiple values for (\S+)\. .* 'override \S+: ([^']+)'", message):
-        return f"+{found[1]}: leave out the +, {found[1]}={found[2]}."
+        return f"+{found[1]}: use {found[1]}={found[2]}, without the +."
     if found := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'\n", message):
         key, value = found.groups()
         several, text = f"{key}=[{value}]", f"{key}={quoted(value)}"
