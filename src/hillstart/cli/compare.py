@@ -49,13 +49,8 @@ def show(c: Comparison) -> None:
     for name, d, method in (("medians", c.medians, "bootstrap, percentile"), ("means", c.means, "Welch")):
         rows.append([name, f"{d.value:.4g}", f"{d.low:.4g} to {d.high:.4g}", method])
     print()
-    print_table(
-        ("", "difference", f"{CONFIDENCE:.0%} interval", "method"),
-        rows,
-        "B - A",
-        ("method", "difference"),
-        ("", "method"),
-    )
+    differences = ("", "difference", f"{CONFIDENCE:.0%} interval", "method")
+    print_table(differences, rows, "B - A", ("method", "difference"), left=("", "method"))
     print()
     rows = [
         [key, *(text if len(text) <= 60 else f"{text[:57]}..." for text in sides)]

@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +45,7 @@ from hillstart.config.build import (
 from hillstart.config.options import RunOptions, conf_folder, read_options, targets
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
-from hillstart.runs.claim import claim
+from hillstart.runs.claim import check_free, claim, remove_run
 from hillstart.runs.loggers import begin_parent, end, log_options, log_results
 from hillstart.runs.reader import OPTIONS, OVERRIDES
 from hillstart.system import interrupts
@@ -92,6 +92,7 @@ class TrainingTask:
             if self._traceback or HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
             self.mistakes.append(explain(error))
+            _claims.callback(_remove_refused, _output_folder())
             return None
 
     def together(
@@ -298,7 +299,21 @@ _claims = ExitStack()
 def _claim(folder: str | Path, **how: bool) -> None:
     """Claim the folder that this command writes into, until it ends; only the first rank writes."""
     if on_first_rank():
-        _claims.enter_context(claim(Path(str(folder)).absolute(), **how))
+        place = Path(str(folder)).absolute()
+        _claims.callback(_remove_empty, place)  # called after the claim has ended
+        _claims.enter_context(claim(place, **how))
+
+
+def _remove_refused(folder: Path) -> None:
+    """Remove what a run left that was refused before it trained anything."""
+    with suppress(InputError):  # it holds results
+        check_free(folder)
+        remove_run(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _check_subfolder(config: DictConfig) -> None:

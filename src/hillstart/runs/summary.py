@@ -12,6 +12,7 @@ from hillstart.runs.results import NOTABLE, RunResult, remark
 from hillstart.system.console import print_table
 from hillstart.system.files import relative
 from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
+from hillstart.training.packs import RunSpec
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def temperature_effect(calibration: Mapping[str, Any], accuracy: float, pictures
     return 1 if after < before else -1
 
 
-def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: bool = True) -> None:
+def report(outcome: RunResult, summary: dict[str, Any], folder: Path, spec: RunSpec, table: bool = True) -> None:
     """Print the ranked table of a run, and log its other results.
 
     Args:
@@ -192,7 +193,7 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: boo
         f"which was fitted on val, {before:.3f} without it{better}"
     )
     if summary["saturated"] >= NOTABLE:
-        log.warning(remark(summary["saturated"]))
+        log.warning(remark(summary["saturated"], spec.described()))
     ended = [f"{summary[how]} {how}" for how in ("stopped", "diverged") if summary[how]]
     if ended:
         whole = summary["epochs"] * summary["starts"]
