@@ -289,7 +289,7 @@ def test_no_class_name_is_run_as_a_formula(tmp_path: Path, monkeypatch: pytest.M
     export(monkeypatch, replace(ONE, classes=names).saved(tmp_path), "--to", "csv")
     folder = tmp_path / "network-csv"
     safe = [f"'{name}" for name in names[:8]] + ["plain = 1", "", "L\\udcf6we"]
-    assert read(folder / "start1-seed7-layer2.csv")[0][1:] == safe
+    assert read(folder / "start1-seed7-layer2.csv")[0][1:] == [f"output.{name}" for name in (*names[:10], safe[10])]
     about = read(folder / "about.csv")
     assert [value for key, value in about if key.startswith("class ")] == safe
     numbers = re.compile(r"-?[\d.]+(e-?\d+)?")
