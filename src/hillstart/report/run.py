@@ -196,7 +196,7 @@ def _listed(name: str, values: set[Any]) -> str:
     """A name with its values, or with the range of them if they are many."""
     ordered = sorted(values)
     several = f"{ordered[0]:g} to {ordered[-1]:g}" if len(ordered) > 4 else ", ".join(f"{v:g}" for v in ordered)
-    return f"{name} {several}" + (f" ({len(ordered)} values)" if len(ordered) > 4 and name != "seed" else "")
+    return f"{name} {several}" + (f" ({len(ordered)} values)" if len(ordered) > 4 and name != "seeds" else "")
 
 
 def section(run: FinishedRun) -> Section:
@@ -210,7 +210,7 @@ def section(run: FinishedRun) -> Section:
         "pictures": f"{spec.data.source}; {pictures}",
         "network": f"{nodes} nodes, {run.classifier.network.activation}, cost {cost}",
         "starts": (f"{len(run.rows)} in {run.jobs} jobs" if run.jobs > 1 else str(summary["starts"]))
-        + f", {_listed('seed', {row.result.start.seed for row in run.rows})}",
+        + f", {_listed('seeds' if len(run.rows) > 1 else 'seed', {row.result.start.seed for row in run.rows})}",
         "epochs": f"{summary['epochs']} at most; {summary['epochs_trained']} over all starts",
         "descent": f"{spec.descent.optimiser_name}, mini-batches of {spec.descent.batch_size}, "
         f"eta {spec.descent.schedule}",
