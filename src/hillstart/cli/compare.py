@@ -1,7 +1,9 @@
 """Compare two runs: `hillstart-compare` and `scripts/compare.py`."""
 
 import json
+import shutil
 import sys
+import textwrap
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -64,4 +66,4 @@ def show(c: Comparison) -> None:
         print("No option differs." if known else nothing)
     print()
     for sentence in c.sentences():
-        print(visible(sentence))
+        print(textwrap.fill(visible(sentence), min(80, shutil.get_terminal_size().columns)))
