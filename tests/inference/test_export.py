@@ -262,7 +262,7 @@ def by_hand(folder: Path, pixels: np.ndarray) -> np.ndarray:
             assert heading[0] == "from" and rows[-1][0] == "bias"
             names, table = heading[1:], np.array([row[1:] for row in rows], float)
             a = (last if l == len(layers) - 1 else hidden)(a @ table[:-1] + table[-1])
-        assert names == [about[f"class {k}"] for k in range(1, len(names) + 1)]
+        assert names == [f"output.{about[f'class {k}']}" for k in range(1, len(names) + 1)]
         outputs.append(a)
     m = np.mean(outputs, 0).clip(float(about["smallest m"])) ** (1 / float(about["temperature of the vote"]))
     return m / m.sum(-1, keepdims=True)
