@@ -23,8 +23,8 @@ lint: $(READY) ## style, types, and which package may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-report: $(READY) ## the page that opens the box, written anew: make report RUN=outputs/DATE/TIME (default: the last run)
-	$(BIN)/python scripts/report.py "$(or $(RUN),$(lastword $(sort $(wildcard outputs/*/*))))"
+report: $(READY) ## the page that opens the box, written anew: make report RUN=outputs/DATE/TIME (default: the last that ended)
+	$(BIN)/python scripts/report.py "$(or $(RUN),$(lastword $(sort $(patsubst %/summary.json,%,$(wildcard outputs/*/*/summary.json)))))"
 
 check-gradients: $(READY) ## the gradient by hand against autograd and finite differences
 	$(BIN)/python scripts/check_gradients.py

@@ -262,7 +262,7 @@ def by_hand(folder: Path, pixels: np.ndarray) -> np.ndarray:
             assert heading[0] == "from" and rows[-1][0] == "bias"
             names, table = heading[1:], np.array([row[1:] for row in rows], float)
             a = (last if l == len(layers) - 1 else hidden)(a @ table[:-1] + table[-1])
-        assert names == [about[f"class {k}"] for k in range(1, len(names) + 1)]
+        assert names == [f"output.{about[f'class {k}']}" for k in range(1, len(names) + 1)]
         outputs.append(a)
     m = np.mean(outputs, 0).clip(float(about["smallest m"])) ** (1 / float(about["temperature of the vote"]))
     return m / m.sum(-1, keepdims=True)
@@ -289,7 +289,7 @@ def test_no_class_name_is_run_as_a_formula(tmp_path: Path, monkeypatch: pytest.M
     export(monkeypatch, replace(ONE, classes=names).saved(tmp_path), "--to", "csv")
     folder = tmp_path / "network-csv"
     safe = [f"'{name}" for name in names[:8]] + ["plain = 1", "", "L\\udcf6we"]
-    assert read(folder / "start1-seed7-layer2.csv")[0][1:] == safe
+    assert read(folder / "start1-seed7-layer2.csv")[0][1:] == [f"output.{name}" for name in (*names[:10], safe[10])]
     about = read(folder / "about.csv")
     assert [value for key, value in about if key.startswith("class ")] == safe
     numbers = re.compile(r"-?[\d.]+(e-?\d+)?")

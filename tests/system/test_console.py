@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 from hillstart.inference import model_file
+from hillstart.runs.summary import figure
+from hillstart.system import console
+from hillstart.system.console import ProgressBar, print_table
 from inference.test_classifier import model, noise
 from launching import alone
 
@@ -197,3 +200,56 @@ def test_a_log_is_written_into_a_file_alone(kind: str, tmp_path: Path, capsys: p
     log.close()
     assert elsewhere.read_text() == "before"
     assert capsys.readouterr().err.count("the log is not whole: ") == 1
+
+
+# ---------------------------------------------------------------- narrow terminals
+
+HEADS = ("rank", "seed", "status", "train cost", "val accuracy")
+ROWS = [("1", "12345", "finished", "0.1518", "0.9688"), ("2", "7", "[b]", "12.35", "1.000")]
+
+
+@pytest.mark.parametrize(("columns", "missing"), [(80, []), (40, ["train cost"]), (30, ["status", "train cost"])])
+def test_a_narrow_table_has_fewer_columns(
+    columns: int, missing: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table(HEADS, ROWS, spare=("train cost", "status"))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    kept = [k for k, head in enumerate(HEADS) if head not in missing]
+    rows = [line.split() for line in lines if line.split()[:1] in (["1"], ["2"])]
+    assert rows == [[row[k] for k in kept] for row in ROWS]
+    said = " ".join(line.strip() for line in lines).partition("too narrow for: ")[2]
+    assert said.split(", ") == (missing or [""])
+
+
+def test_a_table_into_a_pipe_is_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("sys.__stdout__", io.StringIO())
+    print_table([f"heading {k}" for k in range(60)], [[f"cell {k}" for k in range(60)]])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert len(line) > 480 and "cell 59" in line and "…" not in line
+
+
+def test_figures_have_four_significant_digits() -> None:
+    assert [figure(x) for x in (0.96, 1.0, 12.3456, 0.00012345)] == ["0.9600", "1.000", "12.35", "0.0001234"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"), [(40, "epoch 12/30"), (60, "epoch 12/30"), (80, "epoch 12/30, best start")]
+)
+def test_the_progress_line_loses_whole_parts(columns: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    bar = ProgressBar("training", 30, streams=[terminal])
+    bar.update(11, "epoch 12/30, best start 0.880 on validation")
+    bar.stop()
+    assert shown in terminal.getvalue() and "…" not in terminal.getvalue()
+    assert ("on validation" in terminal.getvalue()) == ("best" in shown)

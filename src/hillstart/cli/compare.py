@@ -1,16 +1,14 @@
 """Compare two runs: `hillstart-compare` and `scripts/compare.py`."""
 
 import json
+import shutil
 import sys
+import textwrap
 from argparse import ArgumentParser
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from hillstart.runs.compare import CONFIDENCE, MEASURED, SPREAD, TESTS, Comparison, compare
-from hillstart.system.console import visible
+from hillstart.system.console import print_table, visible
 from hillstart.system.errors import InputError
 
 
@@ -38,30 +36,34 @@ def main() -> None:
 
 def show(c: Comparison) -> None:
     """Print tables and sentences, within 80 columns."""
-    console = Console(markup=False, highlight=False, emoji=False)
     for name, run in c.runs.items():
-        console.print(visible(f"{name}: {run.folder}"), soft_wrap=True)
+        print(visible(f"{name}: {run.folder}"))
     quartiles = ("min", "lower\nquartile", "median", "upper\nquartile", "max")
-    spread = _table(f"{c.on} over starts", "", "starts", "diverged", *quartiles, "test,\nchosen", "test,\nvote")
+    headings = ("", "starts", "diverged", *quartiles, "test,\nchosen", "test,\nvote")
+    rows = []
     for name, run in c.runs.items():
         row = run.row()
-        figures = ["-" if row[key] is None else f"{row[key]:.4f}" for key in (*SPREAD, *TESTS)]
-        spread.add_row(name, str(row["starts"]), str(row["diverged"]), *figures)
-    differences = _table("B - A", "", "difference", f"{CONFIDENCE:.0%} interval", "method")
+        figures = ["-" if row[key] is None else f"{row[key]:#.4g}" for key in (*SPREAD, *TESTS)]
+        rows.append([name, str(row["starts"]), str(row["diverged"]), *figures])
+    print()
+    print_table(headings, rows, f"{c.on} over starts", (*headings[-2:], "diverged", "min", "max", *quartiles[1::2]))
+    rows = []
     for name, d, method in (("medians", c.medians, "bootstrap, percentile"), ("means", c.means, "Welch")):
-        differences.add_row(name, f"{d.value:.3g}", f"{d.low:.3g} to {d.high:.3g}", method)
-    options = _table("options that differ", "", "A", "B")
-    for key, sides in c.differing_options.items():
-        options.add_row(key, *(text if len(text) <= 60 else f"{text[:57]}..." for text in sides))
-    known = all(run.options for run in c.runs.values())
-    nothing = "No option differs." if known else "Which options differ is not known without .hydra/config.yaml of both."
-    console.print("", spread, "", differences, "", options if c.differing_options else nothing, "", sep="\n")
+        rows.append([name, f"{d.value:.4g}", f"{d.low:.4g} to {d.high:.4g}", method])
+    print()
+    differences = ("", "difference", f"{CONFIDENCE:.0%} interval", "method")
+    print_table(differences, rows, "B - A", ("method", "difference"), left=("", "method"))
+    print()
+    rows = [
+        [key, *(text if len(text) <= 60 else f"{text[:57]}..." for text in sides)]
+        for key, sides in c.differing_options.items()
+    ]
+    if rows:
+        print_table(("", "A", "B"), rows, "options that differ")
+    else:
+        known = all(run.options for run in c.runs.values())
+        nothing = "Which options differ is not known without .hydra/config.yaml of both."
+        print("No option differs." if known else nothing)
+    print()
     for sentence in c.sentences():
-        console.print(sentence)
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("", "method") else "right", overflow="fold")
-    return table
+        print(textwrap.fill(visible(sentence), min(80, shutil.get_terminal_size().columns)))

@@ -39,6 +39,7 @@ def main() -> None:
         end(error, 2)
     if node:
         lines = [f"{way.name(*node)}, for {options.image}:", *way.lines_of(*node)]
+        lines.append(f"the products are those of {way.sources(*node)}")
     else:
         example = way.name(0, max(range(len(way.a[1])), key=lambda j: abs(float(way.exact[1][j]))))
         which = f"start {classifier.seeds[0]}, a network of {' – '.join(map(str, way.network.sizes))} nodes"

@@ -2,16 +2,17 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from hillstart.config.options import choices, conf_folder
+from hillstart.cli.words import conf_keys, no_such_key, quoted
+from hillstart.config.options import choices
 from hillstart.system.errors import InputError
 from hillstart.system.files import of_the_disk, reason, relative
 from hillstart.system.schema import nearest
@@ -58,37 +59,39 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and (found := re.search(r"find '([^']+)/([^'/]+)'", str(error))):
         group, name = found.groups()
         return f"{group}={name}: there is no such choice{nearest(name, choices(group) or list(error.options or ()))}."
-    if isinstance(error, ConfigCompositionException) and (found := re.search(r"override '([^']+)'", str(error))):
-        key = found[1]
-        if key.startswith("hydra."):
-            return f"{key}: the chosen parts of Hydra have no such key; +{key}=VALUE adds one."
-        owners = [f"{group}={name}" for group, name, keys in conf_keys() if key in keys and group]
-        if owners:
-            return f"{key}: the chosen {key.split('.')[0]} has no such key; it belongs to {', '.join(owners)}."
-        known = {k for _, _, keys in conf_keys() for k in keys} | {group for group, _, _ in conf_keys() if group}
-        return f"{key}: there is no such key{nearest(key, sorted(known))}."
+    if isinstance(error, ConfigCompositionException):
+        return _of_composition(str(error))
+    for cause in chain:
+        if isinstance(cause, InterpolationResolutionError) and cause.full_key:
+            why = str(cause).partition("\n")[0].rpartition(": ")[2].strip('"')
+            return f"{cause.full_key}: its reference cannot be resolved ({why}); give the value itself."
     return " ".join(str(chain[-1]).split())
+
+
+def _of_composition(message: str) -> str:
+    """Describe an option that Hydra cannot add, change or delete."""
+    if found := re.search(r"already at '([^']+)'", message):
+        return f"+{found[1]}: there is such a key already; use {found[1]}=VALUE, without the +."
+    if found := re.search(r"Multiple values for (\S+)\. .* 'override \S+: ([^']+)'", message):
+        return f"+{found[1]}: use {found[1]}={found[2]}, without the +."
+    if found := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'\n", message):
+        key, value = found.groups()
+        several, text = f"{key}=[{value}]", f"{key}={quoted(value)}"
+        return f"{key}={value}: several values need -m; a list is {shlex.quote(several)}, one text {shlex.quote(text)}."
+    if found := re.search(r"delete from config\. '([^']+)'", message):
+        return no_such_key(found[1])
+    if not (found := re.search(r"override '([^']+)'", message)):
+        return " ".join(message.split())
+    key = found[1]
+    if key.startswith("hydra."):
+        return f"{key}: the chosen parts of Hydra have no such key; +{key}=VALUE adds one."
+    owners = [f"{group}={name}" for group, name, keys in conf_keys() if key in keys and group]
+    if owners:
+        return f"{key}: the chosen {key.split('.')[0]} has no such key; it belongs to {', '.join(owners)}."
+    return no_such_key(key)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def conf_keys() -> Iterator[tuple[str, str, set[str]]]:
-    """(group, choice, keys) of every file of conf, with the keys as a user types them; train.yaml has the group ''."""
-    folder = conf_folder()
-    for path in sorted(folder.rglob("*.yaml")):
-        group = path.parent.relative_to(folder).as_posix().strip(".")
-        if group != "experiment" and not group.startswith("hydra/"):
-            yield group, path.stem, set(_flatten(OmegaConf.load(path), f"{group}." if group else ""))
-
-
-def _flatten(node: object, prefix: str) -> Iterator[str]:
-    if isinstance(node, DictConfig):
-        for key in map(str, node):
-            if key not in ("defaults", "hydra") and not key.startswith("_"):
-                yield f"{prefix}{key}"
-                if not OmegaConf.is_interpolation(node, key):
-                    yield from _flatten(node[key], f"{prefix}{key}.")

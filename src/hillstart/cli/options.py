@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hillstart.config.options import choices, groups
+from hillstart.cli.words import quoted, unquoted
+from hillstart.config.options import groups
 from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_options, stored_overrides
 from hillstart.system.errors import InputError
 from hillstart.system.files import own_folder
@@ -18,20 +18,6 @@ from hillstart.system.untrusted import briefly, yaml_text
 from hillstart.training.distributed import on_first_rank
 
 _RESUME = re.compile(r"\+{0,2}resume=")
-
-
-def check_words(arguments: list[str]) -> None:
-    """Refuse options for which Hydra would print a traceback.
-
-    Raises:
-        InputError: an option has no key, or a group is given no name of a file.
-    """
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and not key.strip("+~"):
-            raise InputError(f"{argument}: has no key; give KEY=VALUE.")
-        if equals and key.lstrip("+") in groups() and not re.match(r"['\"]?\w", value.replace("null", "")):
-            raise InputError(f"{argument}: is not a choice; use one of {', '.join(choices(key.lstrip('+')))}.")
 
 
 def with_resumed_folder(arguments: list[str]) -> list[str]:
@@ -43,7 +29,7 @@ def with_resumed_folder(arguments: list[str]) -> list[str]:
     Raises:
         InputError: `resume` names no multirun, no run folder and no checkpoint in one; or `-m` is given for a run.
     """
-    named = [_unquoted(a.partition("=")[2]) for a in arguments if _RESUME.match(a)]
+    named = [unquoted(a.partition("=")[2]) for a in arguments if _RESUME.match(a)]
     if not named or named[-1] in ("", "null"):
         return arguments
     others = [a for a in arguments if not _RESUME.match(a)]
@@ -56,7 +42,7 @@ def with_resumed_folder(arguments: list[str]) -> list[str]:
     run = resumed_checkpoint(named[-1]).parent.parent
     if not (run / OPTIONS).is_file():
         raise InputError(f"resume={named[-1]}: {run / OPTIONS} is missing, so this is not the folder of a run.")
-    return [*_chosen_groups(run), *others, f"resume={_quoted(Path(named[-1]))}", f"hydra.run.dir={_quoted(run)}"]
+    return [*_chosen_groups(run), *others, f"resume={quoted(Path(named[-1]))}", f"hydra.run.dir={quoted(run)}"]
 
 
 resumed_sweeps: set[Path] = set()
@@ -88,7 +74,7 @@ def _sweep_again(root: Path, arguments: list[str]) -> list[str]:
             raise InputError(
                 f"{root / 'multirun.yaml'}: {briefly(option)} names code or a reference; it is not resumed."
             )
-    return ["-m", *before, *now, f"hydra.sweep.dir={_quoted(root)}"]
+    return ["-m", *before, *now, f"hydra.sweep.dir={quoted(root)}"]
 
 
 def _chosen_groups(run: Path) -> list[str]:
@@ -201,14 +187,4 @@ def resumed_checkpoint(resume: str) -> Path:
 def resuming(folder: Path) -> str:
     """The option that resumes the run in `folder`."""
     plain = re.fullmatch(r"[-\w/.+%@]+", str(folder))  # other characters may have a meaning of their own for Hydra
-    return f"resume={folder if plain else _quoted(folder)}"
-
-
-def _unquoted(value: str) -> str:
-    if value[:1] in ("'", '"'):
-        return str(OverridesParser.create().parse_override(f"resume={value}").value())
-    return value
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f"resume={folder if plain else quoted(folder)}"

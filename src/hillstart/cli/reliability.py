@@ -8,8 +8,7 @@ from hillstart.inference.calibration import BINS
 from hillstart.report import charts
 from hillstart.report.quality import DIAGRAMS, reliability_diagrams
 from hillstart.runs.reader import RunRecord
-from hillstart.runs.summary import show
-from hillstart.system.console import visible
+from hillstart.system.console import print_table, visible
 from hillstart.system.errors import InputError
 from hillstart.system.files import relative, replacing
 
@@ -48,7 +47,7 @@ def main() -> None:
         ]
         lines.append([f"{k / BINS:.2f}", *cells[0], *cells[1]])
     headings = ("up to", *(f"{what}, {when}" for when in DIAGRAMS for what in ("pictures", "mean", "right")))
-    show("the vote on the test pictures", headings, lines)
+    print_table(headings, lines, "the vote on the test pictures")
     before, after = (calibration["test"][when]["expected_calibration_error"] for when in DIAGRAMS)
     print(
         f"expected calibration error {before:.4f} before, {after:.4f} after, by a temperature of "

@@ -7,8 +7,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hillstart.cli.help import page
 from hillstart.cli.mistakes import USER_ERRORS, explain, one_sentence, wants_traceback
 from hillstart.cli.options import (
-    check_words,
     give_own_folders,
     resumed_checkpoint,
     resumed_options,
@@ -31,6 +32,7 @@ from hillstart.cli.options import (
     with_quiet_rank,
     with_resumed_folder,
 )
+from hillstart.cli.words import readable
 from hillstart.config.build import (
     PER_START,
     build_logger,
@@ -43,7 +45,7 @@ from hillstart.config.build import (
 from hillstart.config.options import RunOptions, conf_folder, read_options, targets
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
-from hillstart.runs.claim import claim
+from hillstart.runs.claim import check_free, claim, remove_run
 from hillstart.runs.loggers import begin_parent, end, log_options, log_results
 from hillstart.runs.reader import OPTIONS, OVERRIDES
 from hillstart.system import interrupts
@@ -90,6 +92,7 @@ class TrainingTask:
             if self._traceback or HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
             self.mistakes.append(explain(error))
+            _claims.callback(_remove_refused, _output_folder())
             return None
 
     def together(
@@ -296,7 +299,21 @@ _claims = ExitStack()
 def _claim(folder: str | Path, **how: bool) -> None:
     """Claim the folder that this command writes into, until it ends; only the first rank writes."""
     if on_first_rank():
-        _claims.enter_context(claim(Path(str(folder)).absolute(), **how))
+        place = Path(str(folder)).absolute()
+        _claims.callback(_remove_empty, place)  # called after the claim has ended
+        _claims.enter_context(claim(place, **how))
+
+
+def _remove_refused(folder: Path) -> None:
+    """Remove what a run left that was refused before it trained anything."""
+    with suppress(InputError):  # it holds results
+        check_free(folder)
+        remove_run(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _check_subfolder(config: DictConfig) -> None:
@@ -331,8 +348,15 @@ def train() -> None:
     task = TrainingTask(wants_traceback())
     give_own_folders()
     with one_sentence(), _claims:
-        check_words(sys.argv[1:])
-        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(with_resumed_folder(sys.argv[1:])))
+        typed = readable(sys.argv[1:])
+        if {"-h", "--help"} & set(typed):
+            print(page(typed), end="")
+            return
+        if "--version" in typed:
+            print(f"hillstart {version('hillstart')}")
+            return
+        typed = with_resumed_folder(typed)
+        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(typed))
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))

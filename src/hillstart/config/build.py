@@ -1,8 +1,10 @@
 """Build the objects that the options of a run describe: pictures and starts, a trainer, a logger."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -29,6 +31,8 @@ from hillstart.system.untrusted import briefly
 from hillstart.training.callbacks import Checkpoints, TrainingBar, WholeCheckpoints
 from hillstart.training.distributed import Ranks
 from hillstart.training.packs import RunSpec
+
+log = logging.getLogger(__name__)
 
 PER_START = ("seed", *(f"descent.{name}" for name in HYPERPARAMETERS))
 """Options in which jobs of a multirun may differ and still be trained together."""
@@ -77,7 +81,11 @@ def build_run_spec(options: RunOptions) -> RunSpec:
         raise InputError(f"data: its _target_ returned a {type(data).__name__}; it must return a PictureSet.")
     sizes = [data.train.x[0].numel(), *net.hidden, len(data.classes)]
     begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
-    return RunSpec(begin, sizes, data, options.descent, options.stop, options.population)
+    descent, pictures = options.descent, len(data.train.y)
+    if descent.batch_size > pictures:
+        log.info(f"descent.batch_size is {descent.batch_size}, but {pictures} pictures are to train: so many are used.")
+        descent = replace(descent, batch_size=pictures)
+    return RunSpec(begin, sizes, data, descent, options.stop, options.population)
 
 
 def trainer_maker(

@@ -43,6 +43,15 @@ class Augment:
     def is_none(self) -> bool:
         return self == Augment()
 
+    def __str__(self) -> str:
+        changes = [
+            *["half are mirrored, left against right"] * self.flip,
+            *[f"shifted by up to {self.shift} pixels"] * bool(self.shift),
+            *["brightness and contrast change"] * bool(self.brightness or self.contrast),
+        ]
+        where = "; where left and right tell classes apart, use data.augment=light" if self.flip else ""
+        return ", ".join(changes) + where
+
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, "n 5"]:
         """The random numbers for n pictures, a row each: flip, pixels right, pixels down, brightness, contrast."""
         u = torch.rand(n, 5, generator=generator)

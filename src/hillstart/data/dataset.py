@@ -110,16 +110,16 @@ def stratified(
     return torch.cat(rest).sort().values, torch.cat(part).sort().values
 
 
-def pick_classes(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+def pick_classes(known: Sequence[str], wanted: Sequence[str | int] | None) -> tuple[str, ...]:
     """The wanted classes in their order, or all known ones when None.
 
     Raises InputError for an unknown name, naming the nearest known ones, for a name listed twice, and for fewer than
     two names.
     """
-    names = tuple(known if wanted is None else wanted)
+    names = tuple(known) if wanted is None else tuple(map(str, wanted))  # a name may be a number
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5) or list(known[:10])
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known[:10])
             raise InputError(f"data.classes: there is no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
         if names.count(name) > 1:
             raise InputError(f"data.classes: {name!r} is listed twice; list each class once.")

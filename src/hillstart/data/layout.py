@@ -54,7 +54,7 @@ class Layout:
                     yield Finding("few", (folder,), f"{folder}: {n}")
 
 
-def read_layout(root: str | Path | None, classes: Sequence[str] | None, refuse: Refuse) -> Layout:
+def read_layout(root: str | Path | None, classes: Sequence[str | int] | None, refuse: Refuse) -> Layout:
     """Read the layout of root, for these classes; None: for all.
 
     Raises InputError if root is not set, does not exist or holds no folders, or if a class is missing.

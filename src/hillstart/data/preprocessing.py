@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
+from itertools import product
 from typing import Annotated, Any
 
 import torch
@@ -38,6 +39,12 @@ class Preprocessing:
         object.__setattr__(self, "mean", self.mean or (0.0,) * self.channels)
         object.__setattr__(self, "std", self.std or (1.0,) * self.channels)
         _check(**vars(self))
+
+    @property
+    def input_names(self) -> list[str]:
+        """The colour, row and column of each input of a network, counted from 1."""
+        colours, side = ("grey",) if self.channels == 1 else ("red", "green", "blue"), range(1, self.size + 1)
+        return [f"{colour} row {i} column {j}" for colour, i, j in product(colours, side, side)]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python data, for JSON."""

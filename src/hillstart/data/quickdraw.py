@@ -54,7 +54,7 @@ def load(
     classes are downloaded. `unrecognised`: keep drawings that the game did not recognise, which only .ndjson tells.
     """
     if root is None:
-        names = pick_classes(classes or (), classes)
+        names = pick_classes([*map(str, classes or ())], classes)
         for name in names:
             if not re.fullmatch(r"[A-Za-z][A-Za-z .'-]*", name):  # it becomes part of a path
                 raise InputError(f"data.classes: Quick, Draw! has no class {name!r}; give one of its names.")
@@ -81,7 +81,7 @@ def load(
     )
 
 
-def _local(root: Path, classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[Path]]:
+def _local(root: Path, classes: Sequence[str | int] | None) -> tuple[tuple[str, ...], list[Path]]:
     known = _found(root)
     if not known:
         raise InputError(f"data.root: {root} is no folder of drawings; give one of CLASS.npy or CLASS.ndjson files.")

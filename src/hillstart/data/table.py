@@ -72,7 +72,7 @@ def find_tables(root: str | Path | None) -> dict[str, Path]:
 
 
 def read_tables(
-    paths: dict[str, Path], classes: Sequence[str] | None, preprocessing: Preprocessing, refuse: Refuse
+    paths: dict[str, Path], classes: Sequence[str | int] | None, preprocessing: Preprocessing, refuse: Refuse
 ) -> tuple[Layout, Decoded | None]:
     """The layout of the pictures that csv files label; of those that hold pixels also the pictures.
 

@@ -43,15 +43,21 @@ def softmax(z: Sequence[int]) -> tuple[int, list[int], list[int]]:
     return away, powers, [thousandths(power / sum(powers)) for power in powers]
 
 
+def written(inputs: Sequence[int], weights: Sequence[int]) -> list[int]:
+    """Indices of the products that `sum_lines` writes out, in its order: all if they are few, else the largest."""
+    order = list(range(len(inputs)))
+    if len(order) > ALL_SHOWN:
+        order = sorted(order, key=lambda i: (-abs(inputs[i] * weights[i]), i))[:SHOWN]
+    return order
+
+
 def sum_lines(inputs: Sequence[int], weights: Sequence[int], bias: int, z: int) -> list[str]:
     """The products of a node and their sum in one line; the next line adds the bias: `1.28 + 1 = 2.28`.
 
     Args:
         z: of the exact numbers, then rounded.
     """
-    order = list(range(len(inputs)))
-    if len(order) > ALL_SHOWN:
-        order = sorted(order, key=lambda i: (-abs(inputs[i] * weights[i]), i))[:SHOWN]
+    order = written(inputs, weights)
     terms = [f"{_factor(inputs[i], first=not k)} × {_factor(weights[i])}" for k, i in enumerate(order)]
     millionths = 1000 * (z - bias) - sum(inputs[i] * weights[i] for i in order)
     rest, hidden = math.floor(millionths / 1000 + 0.5), len(inputs) - len(order)

@@ -102,6 +102,11 @@ class Classifier:
         """The seeds of the starts, the best by validation first."""
         return tuple(start.seed for start in self.origins)
 
+    def node_name(self, l: int, j: int) -> str:
+        """The name of a node; l is 0 for the first layer after the picture: `hidden1.3` is the third node of it."""
+        is_last = l == len(self.network.sizes) - 2
+        return f"output.{self.classes[j]}" if is_last else f"hidden{l + 1}.{j + 1}"
+
     def only(self, seed: int) -> "Classifier":
         """One start alone, with its own temperature; of several with this seed, the best by validation.
 

@@ -67,7 +67,7 @@ class ForwardPass:
         return "output" if l == len(self.z) - 1 else f"hidden{l + 1}"
 
     def name(self, l: int, j: int) -> str:
-        return f"{self.layer(l)}.{self.classifier.classes[j] if l == len(self.z) - 1 else j + 1}"
+        return self.classifier.node_name(l, j)
 
     def find(self, name: str) -> tuple[int, int]:
         """The layer and the index in it of the node with this name.
@@ -92,9 +92,18 @@ class ForwardPass:
 
     # ------------------------------------------------------------ lines
 
+    def _weights(self, l: int, j: int) -> list[int]:
+        return list(map(thousandths, self.network.w[l][0, :, j].tolist()))
+
+    def sources(self, l: int, j: int) -> str:
+        """Where the products of a node come from that `lines_of` writes out, in that order."""
+        order = arithmetic.written(self.a[l], self._weights(l, j))
+        names = self.classifier.preprocessing.input_names if l == 0 else None
+        return ", ".join(names[i] if names else self.name(l - 1, i) for i in order)
+
     def lines_of(self, l: int, j: int) -> list[str]:
         """The arithmetic of one node, as on the report page."""
-        weights = list(map(thousandths, self.network.w[l][0, :, j].tolist()))
+        weights = self._weights(l, j)
         bias, z = thousandths(float(self.network.b[l][0, j])), self.z[l][j]
         lines = arithmetic.sum_lines(self.a[l], weights, bias, z)
         if l == len(self.z) - 1 and COSTS[self.network.cost].is_softmax:

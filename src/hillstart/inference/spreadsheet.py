@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +42,9 @@ def write(classifier: Classifier, folder: Path) -> str:
     Raises:
         InputError: what was written does not read back as the same numbers.
     """
-    network, p = classifier.network, classifier.preprocessing
-    side = range(1, p.size + 1)
-    names = [[f"{colour} row {i} column {j}" for colour, i, j in product(_colours(classifier), side, side)]]
-    names += [[f"hidden{l}.{k + 1}" for k in range(n)] for l, n in enumerate(network.sizes[1:-1], 1)]
-    names += [[_as_text(name) for name in classifier.classes]]
+    network = classifier.network
+    names = [classifier.preprocessing.input_names]
+    names += [[classifier.node_name(l, j) for j in range(n)] for l, n in enumerate(network.sizes[1:])]
     for s, seed in enumerate(classifier.seeds):
         for l, (before, here) in enumerate(pairwise(names)):
             path = folder / f"start{s + 1}-seed{seed}-layer{l + 1}.csv"

@@ -51,6 +51,7 @@ def sections(
         "pictures": len(indices),
         "kept": classifier.network.starts,
         "calibrated": classifier.calibration is not None,
+        "temperature": classifier.temperatures.starts[0],
         "eta": eta,
     }
     data_of_script = {

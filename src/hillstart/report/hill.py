@@ -266,7 +266,8 @@ def interesting(landscape: Landscape, end: Point, moved: Point | None) -> dict[i
         for k in range(2 if l in (1, len(layers)) else 1):
             i, j = divmod(int(layer.argmax()), n_out)
             if layer[i, j] >= 0:
-                found[first + i * n_out + j] = f"{most} in layer {l}" if not k else f"{most} elsewhere in layer {l}"
+                where = "output" if l == len(layers) else f"hidden{l}"
+                found[first + i * n_out + j] = f"{most} into {where}{', elsewhere' * k}"
             layer[i], layer[:, j] = -1, -1
     found.setdefault(biases + int(size[biases:].argmax()), f"{most} of the biases")
     sensitivity = landscape.fisher_diagonal(end)
@@ -300,20 +301,12 @@ def _along_weights(landscape: Landscape, points: Points, best: int, indices: Seq
 
 
 def _label(classifier: Classifier, index: int) -> str:
-    """The name of a weight or bias; nodes, rows and columns are counted from 1."""
-    sizes = classifier.network.sizes
-    l, i, j = locate(sizes, index)
-    is_last = l == len(sizes) - 2
-    target = f"“{classifier.classes[j]}”" if is_last else f"node {j + 1}"
-    layer = "" if is_last or (len(sizes) == 3 and i is None) else f", layer {l + 1}"
+    """The name of a weight or bias, by the names of its nodes."""
+    l, i, j = locate(classifier.network.sizes, index)
+    target = classifier.node_name(l, j)
     if i is None:
-        return f"bias of {target}{layer}"
-    if l:
-        return f"node {i + 1} → {target}{layer}"
-    side = classifier.preprocessing.size
-    channel, pixel = divmod(i, side * side)
-    colour = f"{('red', 'green', 'blue')[channel]} of the " if classifier.preprocessing.channels == 3 else ""
-    return f"{colour}pixel in row {pixel // side + 1}, column {pixel % side + 1} → {target}"
+        return f"bias of {target}"
+    return f"{classifier.node_name(l - 1, i) if l else classifier.preprocessing.input_names[i]} → {target}"
 
 
 def _rounded(values: Tensor) -> list[float]:

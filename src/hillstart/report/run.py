@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from hillstart.config.build import build_run_spec
 from hillstart.config.options import TrainerOptions, read_stored_options, read_stored_trainer
-from hillstart.engine.starts import Start, varying
+from hillstart.engine.starts import HYPERPARAMETERS, Start, varying
 from hillstart.inference import model_file
 from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
@@ -184,6 +184,21 @@ def start_names(starts: Sequence[Start]) -> list[str]:
     ]
 
 
+def _values(run: FinishedRun, name: str) -> set[float]:
+    """The values of a hyperparameter over the starts: from the table where it has a column, else from the options."""
+    cells = (row.cells.get(name, row.cells.get(f"descent.{name}")) for row in run.rows)
+    return {float(cell) for cell in cells if cell} or {
+        getattr(start.hyperparameters, name) for start in run.spec.starts
+    }
+
+
+def _listed(name: str, values: set[Any]) -> str:
+    """A name with its values, or with the range of them if they are many."""
+    ordered = sorted(values)
+    several = f"{ordered[0]:g} to {ordered[-1]:g}" if len(ordered) > 4 else ", ".join(f"{v:g}" for v in ordered)
+    return f"{name} {several}" + (f" ({len(ordered)} values)" if len(ordered) > 4 and name != "seeds" else "")
+
+
 def section(run: FinishedRun) -> Section:
     """The section on what was run: options, versions and machine, so that whoever has the page can repeat the run."""
     summary, spec = run.summary, run.spec
@@ -194,10 +209,12 @@ def section(run: FinishedRun) -> Section:
     facts = {
         "pictures": f"{spec.data.source}; {pictures}",
         "network": f"{nodes} nodes, {run.classifier.network.activation}, cost {cost}",
-        "starts": f"{len(run.rows)} in {run.jobs} jobs" if run.jobs > 1 else str(summary["starts"]),
+        "starts": (f"{len(run.rows)} in {run.jobs} jobs" if run.jobs > 1 else str(summary["starts"]))
+        + f", {_listed('seeds' if len(run.rows) > 1 else 'seed', {row.result.start.seed for row in run.rows})}",
         "epochs": f"{summary['epochs']} at most; {summary['epochs_trained']} over all starts",
         "descent": f"{spec.descent.optimiser_name}, mini-batches of {spec.descent.batch_size}, "
         f"eta {spec.descent.schedule}",
+        "hyperparameters": "; ".join(_listed(name, _values(run, name)) for name in HYPERPARAMETERS),
         **({"saturated hidden nodes": f"{summary['saturated']:.1%}"} if "saturated" in summary else {}),
         "training": f"{summary['seconds']:.1f} s on {summary['device']}{ranks}",
         "versions": ", ".join(f"{name} {number}" for name, number in summary["versions"].items()),

@@ -93,7 +93,7 @@ def run(
     summary["packs"] = len(run_folder.packs)
     outcome.save(run_folder.model, population.data)
     _write(summary, folder)
-    report(outcome, summary, folder)
+    report(outcome, summary, folder, population)
     return summary
 
 
@@ -122,7 +122,7 @@ class JobResult:
         assert self.summary is not None
         self.outcome.save(folder / "network.safetensors", self.population.data)
         _write(self.summary, folder)
-        report(self.outcome, self.summary, folder, table=False)
+        report(self.outcome, self.summary, folder, self.population, table=False)
         return self.summary
 
 
@@ -253,6 +253,8 @@ def _announce(
         f"pictures: {data.source}; {count['train']} to train, {count['val']} to validate, "
         f"{count['test']} to test; classes {_listed(data.classes)}"
     )
+    if not data.augment.is_none:
+        log.info(f"augmentation of the training pictures in each epoch: {data.augment}")
     starts = f"{S} start" + "s" * (S > 1) + (f" in {len(packs)} packs of up to {max(packs)}" if len(packs) > 1 else "")
     where = device.type + (f", shared by {ranks.size} ranks" if ranks.size > 1 else "")
     onward = f", going on from {relative(checkpoint)}" if checkpoint else ""

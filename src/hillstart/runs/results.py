@@ -1,6 +1,6 @@
 """The results of a job's starts, and the weights of the best starts, which vote."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,20 @@ def saturated(network: Network, inputs: Iterable[Float[Tensor, "_ n_in"]]) -> Fl
     return (counts == pictures).float().mean(1).cpu()
 
 
-def remark(share: float) -> str:
-    """The warning about a share of saturated nodes, with advice."""
+def remark(share: float, described: Mapping[str, Any]) -> str:
+    """The warning about a share of saturated nodes, with advice that the run has not followed yet.
+
+    Args:
+        described: as `RunSpec.described`.
+    """
+    advice = ["a smaller descent.eta"]
+    if not any(described["data.normalise"][0]):  # the means
+        advice.insert(0, "data.normalise=true")
+    if described.get("network.start") not in ("scaled_normal", "glorot"):
+        advice.insert(0, "network.start=scaled_normal")
     return (
         f"saturated: {share:.0%} of the hidden nodes of the kept starts have a flat activation on every picture "
-        "checked, and hardly learn; try network.start=scaled_normal, data.normalise=true or a smaller descent.eta"
+        f"checked, and hardly learn; try {' or '.join(advice)}"
     )
 
 

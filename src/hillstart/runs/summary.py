@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from hillstart.engine.starts import StartResult, standing, varying
 from hillstart.runs.results import NOTABLE, RunResult, remark
+from hillstart.system.console import print_table
 from hillstart.system.files import relative
 from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
+from hillstart.training.packs import RunSpec
 
 log = logging.getLogger(__name__)
 
 SHOWN = 16
 """The number of rows of a table that the terminal shows."""
+SPARE = (
+    *("train cost", "status", "epochs", "min", "max", "splits", "diverged", "starts trained"),
+    *("rank", "eta", "val cost"),
+)
+"""Columns that a narrow terminal goes without, the least important first."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def show_settings(found: Sequence[Mapping[str, Any]], by: str | None) -> None:
     lines = [
         [*(short(s["setting"][k]) for k in names)]
         + [str(s[k]) for k, there in (("splits", splits), ("starts", True), ("diverged", diverged)) if there]
-        + [f"{s['val_cost'].get('median', math.nan):.4f}"]
-        + [f"{s['val_accuracy'].get(k, math.nan):.4f}" for k in ("median", "min", "max")]
+        + [figure(s["val_cost"].get("median", math.nan))]
+        + [figure(s["val_accuracy"].get(k, math.nan)) for k in ("median", "min", "max")]
         for s in found[:SHOWN]
     ]
     counts = [*["splits"] * splits, "starts trained", *["diverged"] * diverged]
@@ -109,12 +112,17 @@ def show_settings(found: Sequence[Mapping[str, Any]], by: str | None) -> None:
     title = f"the {SHOWN} {best} of {len(found)} settings" if len(found) > SHOWN else "settings"
     over = "over splits of the medians of their starts" if splits else "over their starts"
     ranked = f"by the median {by.replace('_', ' ')} {over}" if by else "not ranked: their validation pictures differ"
-    show(f"{title}, {ranked}", heads, lines)
+    print_table(heads, lines, f"{title}, {ranked}", SPARE)
 
 
 def heading(key: str) -> str:
     """The heading of a column: the last part of a key."""
     return key.rpartition(".")[2].replace("_", " ")
+
+
+def figure(value: float) -> str:
+    """The text of a cell for a cost or an accuracy: four significant digits."""
+    return f"{value:#.4g}"
 
 
 def short(value: str) -> str:
@@ -146,7 +154,7 @@ def temperature_effect(calibration: Mapping[str, Any], accuracy: float, pictures
     return 1 if after < before else -1
 
 
-def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: bool = True) -> None:
+def report(outcome: RunResult, summary: dict[str, Any], folder: Path, spec: RunSpec, table: bool = True) -> None:
     """Print the ranked table of a run, and log its other results.
 
     Args:
@@ -161,10 +169,10 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: boo
         headings = ("rank", "seed", *shown, "epochs", "status", "train cost", "val cost", "val accuracy")
         lines = []
         for rank, row in enumerate(rows[:SHOWN], 1):
-            hyperparameters = [f"{getattr(row.start.hyperparameters, name):g}" for name in shown]
-            costs = [f"{cost:.4f}" for cost in (row.train_cost, row.val_cost, row.val_accuracy)]
+            hyperparameters = [f"{getattr(row.start.hyperparameters, name):.4g}" for name in shown]
+            costs = [figure(cost) for cost in (row.train_cost, row.val_cost, row.val_accuracy)]
             lines.append([str(rank), str(row.start.seed), *hyperparameters, str(row.epochs), row.status, *costs])
-        show(title, headings, lines)
+        print_table(headings, lines, title, SPARE)
     best = outcome.kept[0]
     setting = "".join(f", {name} {getattr(best.start.hyperparameters, name):g}" for name in differs)
     _spread(summary, rows if table else [])
@@ -185,7 +193,7 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: boo
         f"which was fitted on val, {before:.3f} without it{better}"
     )
     if summary["saturated"] >= NOTABLE:
-        log.warning(remark(summary["saturated"]))
+        log.warning(remark(summary["saturated"], spec.described()))
     ended = [f"{summary[how]} {how}" for how in ("stopped", "diverged") if summary[how]]
     if ended:
         whole = summary["epochs"] * summary["starts"]
@@ -218,13 +226,3 @@ def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False) -> st
         f"val accuracy of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "
         f"{of['upper_quartile']:.4f}, from {of['min']:.4f} to {of['max']:.4f}" + ", all settings mixed" * mixed
     )
-
-
-def show(title: str | None, headings: Iterable[str], lines: Iterable[Sequence[str]]) -> None:
-    """Print a table on the terminal."""
-    table = Table(*headings, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in table.columns:
-        column.justify = "left" if column.header == "status" else "right"
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)

@@ -10,8 +10,20 @@ from typing import Any
 from hillstart.engine.starts import HYPERPARAMETERS
 from hillstart.runs.claim import remove_run
 from hillstart.runs.reader import RunRecord, stored_overrides
-from hillstart.runs.summary import SHOWN, Result, heading, said_of, settings, short, show, show_settings, uncertain
+from hillstart.runs.summary import (
+    SHOWN,
+    SPARE,
+    Result,
+    figure,
+    heading,
+    said_of,
+    settings,
+    short,
+    show_settings,
+    uncertain,
+)
 from hillstart.runs.tables import COSTS, STARTS, StartRow, write_starts
+from hillstart.system.console import print_table
 from hillstart.system.errors import InputError
 from hillstart.system.files import read_text, relative, replacing
 from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
@@ -219,7 +231,7 @@ def _show(rows: Sequence[StartRow], swept: Sequence[str]) -> None:
     title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
     names = ("rank", "job", "seed", "eta", *swept, "epochs", "status")
     lines = [
-        [short(row.cells[name]) for name in names] + [f"{getattr(row.result, name):.4f}" for name in COSTS]
+        [short(row.cells[name]) for name in names] + [figure(getattr(row.result, name)) for name in COSTS]
         for row in rows[:SHOWN]
     ]
-    show(title, [heading(name) for name in (*names, *COSTS)], lines)
+    print_table([heading(name) for name in (*names, *COSTS)], lines, title, SPARE)

@@ -7,12 +7,15 @@ import codecs
 import errno
 import io
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+UNLIMITED = 10_000
+"""Characters in a line where there is no terminal, as in a pipe, unless COLUMNS says otherwise."""
 PATIENCE_SECONDS = 1.0
 """Shorter work gets no progress bar."""
 
@@ -123,6 +126,50 @@ def _escaped(c: str) -> str:
     return f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else ascii(c)[1:-1]
 
 
+def print_table(
+    headings: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    spare: Sequence[str] = (),
+    left: Collection[str] = ("", "status"),
+) -> None:
+    """Print a table whose cells are never cut: on a narrow terminal it has fewer columns.
+
+    Args:
+        spare: headings of columns to leave out where the width needs it, the first ones first.
+        left: headings of columns that are aligned to the left.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+
+    most = shutil.get_terminal_size((UNLIMITED, 0)).columns
+    shown = [list(map(visible, row)) for row in rows]
+    columns = {head: [head, *cells] for head, *cells in zip(headings, *shown, strict=True)}
+    kept = list(columns)
+
+    def fits() -> bool:
+        lines = ([line for cell in columns[head] for line in cell.split("\n")] for head in kept)
+        return sum(2 + max(map(cell_len, of)) for of in lines) <= most  # two spaces behind each column
+
+    if not fits():
+        for head, column in columns.items():
+            column[0] = head.replace(" ", "\n")
+    for head in dict.fromkeys((*spare, *reversed(kept[1:]))):
+        if head in kept and not fits():
+            kept.remove(head)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for head in kept:
+        table.add_column(columns[head][0], justify="left" if head in left else "right", overflow="fold")
+    for row in zip(*(columns[head][1:] for head in kept), strict=True):
+        table.add_row(*row)
+    console = Console(width=most, markup=False, highlight=False, emoji=False)
+    console.print(table)
+    if missing := [" ".join(head.split()) for head in columns if head not in kept]:
+        console.print(f"too narrow for: {', '.join(missing)}")
+
+
 class ProgressBar:
     """A progress bar on the terminal, shown once the work has taken `PATIENCE_SECONDS`; without a terminal, nothing.
 
@@ -145,11 +192,18 @@ class ProgressBar:
         if self._bar is None and self._terminal and time.monotonic() - self._began > PATIENCE_SECONDS:
             self._start(self._terminal)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, description=self._what)
+            self._bar.update(self._task, completed=done, description=self._short())
 
     def advance(self, items: float = 1) -> None:
         """More items are done."""
         self.update(self._done + items)
+
+    def _short(self) -> str:
+        """The text before the bar, without the last of its parts for which there is no room."""
+        what = self._what
+        while len(what) > self._room and ", " in what:
+            what = what.rpartition(", ")[0]
+        return what
 
     def stop(self) -> None:
         """Remove the bar from the terminal."""
@@ -167,16 +221,22 @@ class ProgressBar:
         from rich.console import Console  # only when a bar is needed: predictions start without rich
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(file=terminal)
+        columns: list[Any] = [TextColumn("{task.description}"), TimeRemainingColumn()]
+        if console.width >= 60:
+            columns.insert(1, MofNCompleteColumn())
+        if console.width >= 80:
+            columns.insert(1, BarColumn(min(40, console.width - 70)))
+        self._room = min(50, console.width - 10 - 15 * (console.width >= 60))
         # What is printed to the same terminal is to appear above the bar; what goes into a pipe stays there.
         self._bar = Progress(
             *columns,
-            console=Console(file=terminal),
+            console=console,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task(self._what, total=self.total, completed=self._done)
+        self._task = self._bar.add_task(self._short(), total=self.total, completed=self._done)
         self._bar.start()
 
 

@@ -116,9 +116,14 @@ def command(name: str, argument: str) -> str:
     by_others = os.environ.get("TORCHELASTIC_RUN_ID", OWN_LAUNCH) != OWN_LAUNCH or "SLURM_PROCID" in os.environ
     if name == "train" and by_others:
         return f"the same command with {shlex.quote(argument)}"
-    program = Path(sys.argv[0])
-    program = program.with_name(program.name.replace("train", name))
-    return shlex.join([*(["python", str(program)] if program.suffix == ".py" else [program.name]), argument])
+    return f"{program(name)} {shlex.quote(argument)}"
+
+
+def program(name: str) -> str:
+    """What a command line begins with that starts another command in the way that this one was started."""
+    path = Path(sys.argv[0])
+    path = path.with_name(path.name.replace("train", name))
+    return shlex.join(["python", str(path)] if path.suffix == ".py" else [path.name])
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -49,7 +49,7 @@ Flag = Annotated[bool, Says("true or false")]
 Seed = Annotated[int, *whole(0)]
 Share = Annotated[float, Gt(0), Lt(1), Says("a number between 0 and 1, such as 0.2")]
 Location = Annotated[str | Path | None, Says("the path of a folder, or null")]
-Names = Annotated[Sequence[str] | None, Says("a list of names, such as [lion,duck], or null")]
+Names = Annotated[Sequence[str | int] | None, Says("a list of names, such as [lion,duck], or null")]
 
 
 def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -103,6 +103,8 @@ def _combinations(overrides: Sequence[Override]) -> list[list[str]]:
             values[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not values[key]:  # glob lists the files of a group
+                raise HydraException(f"{override.input_line}: gives no value; use a, b or the glob of a group.")
         else:
             raise HydraException(f"{override.input_line}: gives no list of values; use a, b, range or choice.")
     return [list(lines) for lines in itertools.product(*values.values())]
