@@ -11,15 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 from torch import Tensor
 
-from hillstart.cli.export import main
+from hillstart.cli.export import main, parser
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import export as exporting
@@ -30,6 +33,7 @@ from hillstart.inference.voting import Calibration
 from hillstart.network import Network
 from hillstart.system.errors import InputError
 
+DOCUMENT = Path(__file__).parents[2] / "docs/deployment.md"
 NAMES = ("Löwe", "a, b", 'the "c"', "d", "e")
 
 
@@ -107,6 +111,8 @@ def files(folder: Path) -> list[str]:
 
 # ---------------------------------------------------------------- programs
 
+KEYS = {"classes", "preprocessing", "seeds", "calibrated", "hillstart", "input", "outputs"}
+
 Program = Callable[[Tensor], Sequence[Any]]
 
 
@@ -116,7 +122,7 @@ def onnx_program(path: Path, case: Case) -> tuple[Program, dict[str, str]]:
     session, proto = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), onnx.load(path)
     (pixels,) = session.get_inputs()
     assert (pixels.name, pixels.type) == ("pixels", "tensor(uint8)")
-    assert pixels.shape == ["N", len(case.mean), case.size, case.size]
+    assert pixels.shape == ["N", len(case.mean), "H", "W"]
     assert [out.name for out in session.get_outputs()] == ["probabilities", "agreement"]
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)]
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
@@ -125,7 +131,7 @@ def onnx_program(path: Path, case: Case) -> tuple[Program, dict[str, str]]:
 
 def torch_program(path: Path, case: Case) -> tuple[Program, dict[str, str]]:
     """A torch program as a function, and its metadata."""
-    metadata = dict.fromkeys(("classes", "preprocessing", "seeds", "hillstart", "input"), "")
+    metadata = dict.fromkeys(KEYS, "")
     with path.open("rb") as file:
         program = torch.export.load(file, extra_files=metadata).module()
     return lambda x: [t.numpy() for t in program(x)], metadata
@@ -153,12 +159,69 @@ def test_a_program_gives_hillstarts_answers(
         x = pictures(classifier, N)
         for found, expected in zip(program(x), answers(classifier, x), strict=True):
             assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-5
-    uncalibrated = set() if classifier.calibrated else {"calibrated"}
-    assert set(metadata) == {"classes", "preprocessing", "seeds", "hillstart", "input"} | uncalibrated
+    assert set(metadata) == KEYS and all(metadata.values())
+    assert json.loads(metadata["calibrated"]) is classifier.calibrated
     assert json.loads(metadata["classes"]) == list(case.classes)
     assert json.loads(metadata["seeds"]) == list(classifier.seeds)
     assert Preprocessing.from_dict(json.loads(metadata["preprocessing"])) == classifier.preprocessing
     assert "already decoded" in metadata["input"] and f"{case.size} x {case.size}" in metadata["input"]
+
+
+GREY, COLOURED = replace(ONE, size=8), replace(THREE, size=8)
+
+
+@pytest.mark.parametrize("form", PROGRAMS)
+@pytest.mark.parametrize("case", [GREY, COLOURED], ids=["grey", "colour"])
+def test_a_program_answers_as_predict_for_pictures_of_any_size(
+    form: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    suffix, loaded = PROGRAMS[form]
+    classifier = load(case.saved(tmp_path, weights=3))
+    export(monkeypatch, tmp_path, "--to", form)
+    program, _ = loaded(tmp_path / f"network{suffix}", case)
+    random, seen = np.random.default_rng(3), []
+    for H, W in ((8, 8), (200, 200), (3, 3), (1, 1), (75, 40), (40, 75), (13, 9), (9, 14), (300, 7), (480, 641)):
+        for sharp in (False, True):
+            noise = random.integers(0, 256, (H, W, len(case.mean)), dtype=np.uint8)
+            picture = noise // 128 * 255 if sharp else np.asarray(smooth(noise))
+            expected = classifier.predict(np.squeeze(picture, 2) if len(case.mean) == 1 else picture)
+            found, _ = program(torch.from_numpy(np.atleast_3d(picture).transpose(2, 0, 1)[None].copy()))
+            wanted = [expected.probabilities[name] for name in case.classes]
+            seen.append(wanted)
+            assert np.abs(found[0] - wanted).max() < 1e-3, (H, W, sharp)
+    assert np.ptp(seen, 0).max() > 0.1, "the pictures are to be told apart"
+
+
+def smooth(noise: np.ndarray) -> np.ndarray:
+    few = Image.fromarray(np.squeeze(noise[:5, :5], 2) if noise.shape[2] == 1 else noise[:5, :5])
+    return np.atleast_3d(few.resize(noise.shape[1::-1], Image.Resampling.BICUBIC))
+
+
+def test_the_lines_of_the_documents_answer_as_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large and small, turned by EXIF, grey and with a palette; JPEGs are decoded at a fraction of their size."""
+    pytest.importorskip("onnxruntime")
+    of_onnx, of_torch, predict = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), flags=re.S | re.M)
+    explained = parser().format_help()
+    assert all(indent(lines, "  ") in explained for lines in (of_onnx, of_torch, predict))
+    monkeypatch.chdir(tmp_path)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    scene = Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    pictures = [scene.resize(size, Image.Resampling.BICUBIC) for size in ((900, 601), (7, 5), (60, 91))]
+    kept = [(picture, kind) for picture in (*pictures, pictures[0].convert("L")) for kind in ("JPEG", "PNG")]
+    for case, (form, load_lines) in product((GREY, COLOURED), (("onnx", of_onnx), ("torch", of_torch))):
+        classifier = load(case.saved(tmp_path, weights=3))
+        export(monkeypatch, tmp_path, "--to", form)
+        shown: list[dict[str, float]] = []
+        names: dict[str, Any] = {"print": shown.append}
+        exec(load_lines, names)
+        assert set(names["about"]) == KEYS
+        for picture, kind in [*kept, (pictures[2].convert("P"), "PNG")]:
+            picture.save("photo.jpg", kind, exif=turned)  # the name is that of the lines
+            exec(predict, names)
+            assert shown.pop() == pytest.approx(classifier.predict("photo.jpg").probabilities, abs=1e-3)
 
 
 def test_onnx_keeps_the_ratios_of_outputs_near_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +334,7 @@ def by_hand(folder: Path, pixels: np.ndarray) -> np.ndarray:
 @each_case
 def test_csv_can_be_redone_by_hand(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = load(case.saved(tmp_path))
-    export(monkeypatch, tmp_path, "--to", "csv")
+    export(monkeypatch, tmp_path, "--to", "csv", "--all")
     assert files(tmp_path) == ["network-csv", "network.safetensors"]
     x = pictures(classifier, 7)
     found, expected = by_hand(tmp_path / "network-csv", x.numpy()), answers(classifier, x)[0]
@@ -296,6 +359,18 @@ def test_no_class_name_is_run_as_a_formula(tmp_path: Path, monkeypatch: pytest.M
     for path in folder.iterdir():
         for cell in (cell for row in read(path) for cell in row):
             assert numbers.fullmatch(cell) or not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_csv_has_the_best_start_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = THREE.saved(tmp_path)
+    export(monkeypatch, model, "--to", "csv")
+    assert files(tmp_path / "network-csv") == ["about.csv", *(f"start1-seed7-layer{l}.csv" for l in (1, 2, 3))]
+    assert "the best of 3 starts, seed 7 (--all" in capsys.readouterr().out
+    alone = load(model).only(7)
+    x = pictures(alone, 7)
+    assert np.abs(by_hand(tmp_path / "network-csv", x.numpy()) - answers(alone, x)[0]).max() < 1e-5
 
 
 def test_a_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +417,7 @@ def test_a_folder_of_tables_is_replaced_whole_or_not_at_all(tmp_path: Path, monk
     out = tmp_path / "tables"
     out.mkdir()
     model = THREE.saved(tmp_path)
-    export(monkeypatch, model, "--to", "csv", "--output", out)  # an empty folder will do
+    export(monkeypatch, model, "--to", "csv", "--all", "--output", out)  # an empty folder will do
     before = files(out)
     assert len(before) == 10
 

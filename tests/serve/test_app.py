@@ -48,8 +48,12 @@ def test_a_body_of_another_length_than_it_says_hurts_nobody(port: int, monkeypat
 @pytest.mark.parametrize(
     ("options", "status", "sentence"),
     [
-        ({"body": b"--x", "Content_Type": "multipart/form-data; boundary=x"}, 415, "send the bytes of the picture"),
         ({"method": "GET"}, 405, "POST"),
+        (
+            {"body": picture(1).replace(b"\n", b""), "Content_Type": "application/x-www-form-urlencoded"},
+            400,
+            "-F file=",
+        ),
         ({"path": "/health", "body": b"abc"}, 405, "POST the bytes of a picture to /predict"),
         ({"path": "/nothing"}, 404, "POST the bytes of a picture to /predict"),
         ({"path": "/../pyproject.toml", "method": "GET"}, 404, "POST the bytes of a picture to /predict"),
@@ -67,7 +71,19 @@ def test_other_requests_are_refused_in_a_sentence(
 def test_only_a_local_name_is_answered(port: int) -> None:
     assert once(port, picture(1), Host="127.0.0.1:1")[0] == 200
     for host in ("evil.example", "127.0.0.1.evil.example", ""):
-        assert once(port, picture(1), Host=host)[0] == 400
+        status, _, answer = once(port, picture(1), Host=host)
+        assert status == 400 and "--allow-host" in answer["error"]
+
+
+def test_more_names_can_be_answered(classifier: Classifier) -> None:
+    with running(Service(classifier), hosts=("ok.example", "*.lions.example")) as (port, _):
+        for host, status in (
+            ("OK.example:80", 200),
+            ("a.lions.example", 200),
+            ("lions.example", 400),
+            ("evil.example", 400),
+        ):
+            assert once(port, picture(1), Host=host)[0] == status
 
 
 def test_a_health_check_needs_no_host(port: int) -> None:
@@ -113,7 +129,8 @@ def test_pages_of_allowed_sites_may_send_pictures_and_read_the_answer(classifier
     with running(Service(classifier), origins=("https://ok.example",)) as (port, _):
         for origin, may in (("https://ok.example", True), ("https://evil.example", False)):
             asked = {"Origin": origin, "Sec_Fetch_Site": "cross-site"}
-            for options in ({"body": picture(1)}, {"body": b"no picture"}, preflight):
+            in_json = preflight | {"Access_Control_Request_Headers": "content-type"}
+            for options in ({"body": picture(1)}, {"body": b"no picture"}, preflight, in_json):
                 status, headers, _ = once(port, **options, **asked)
                 assert headers["Access-Control-Allow-Origin"] == (origin if may else None)
                 assert (status in (400, 403)) == (not may or options.get("body") == b"no picture")

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from hillstart.cli import serve
+from hillstart.serve import app
 from launching import BOUND, ran
 from serving import Client, once, picture, write_model
 
@@ -25,7 +26,9 @@ def process(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
         try:
             assert started.stdout is not None
             line = started.stdout.readline()
-            found = re.fullmatch(r"http://[^ ]+:(\d+) tells lion, duck, 10, 2 by the networks of .*; Ctrl-C .*\n", line)
+            found = re.fullmatch(
+                r"http://[^ ]+:(\d+) classifies pictures by .* as lion, duck, 10, 2; Ctrl-C .*\n", line
+            )
             assert found, line
             yield started, int(found[1])
         finally:
@@ -59,6 +62,9 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals, code: 
         (["--allow-origin", "example.org"], ".*--allow-origin.*"),
         (["--allow-origin", "https://example.org/page"], ".*--allow-origin.*"),
         (["--allow-origin", ""], ".*--allow-origin.*"),
+        (["--allow-host", "https://example.org"], ".*--allow-host.*"),
+        (["--allow-host", "a.*.example.org"], ".*--allow-host.*"),
+        (["--allow-host", ""], ".*--allow-host.*"),
     ],
 )
 def test_what_keeps_it_from_starting_is_one_sentence(
@@ -81,6 +87,42 @@ def test_packages_and_models_that_are_missing_are_named(
 ) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert "none.safetensors" in ran(serve.main, monkeypatch, capsys, tmp_path / "none.safetensors").err
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    end = ran(serve.main, monkeypatch, capsys, tmp_path)
-    assert end.code == 2 and "pip install 'hillstart[serve]'" in end.err
+    for package in ("uvicorn", "multipart"):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, package, None)
+            end = ran(serve.main, monkeypatch, capsys, tmp_path)
+        assert end.code == 2 and "pip install 'hillstart[serve]'" in end.err
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ((), {"localhost", "127.0.0.1", "::1", "[::1]"}),
+        (("--allow-host", "a.example"), {"localhost", "127.0.0.1", "::1", "[::1]", "a.example"}),
+        (("--host", "0.0.0.0"), {"*"}),
+        (
+            ("--host", "0.0.0.0", "--allow-host", "*.a.example"),
+            {"localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0", "*.a.example"},
+        ),
+    ],
+)
+def test_names_that_are_answered(
+    options: tuple[str, ...],
+    names: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[set[str]] = []
+
+    def application(service: object, model: str, hosts: list[str], origins: list[str]) -> None:
+        asked.append(set(hosts))
+        sys.exit(0)
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app, "application", application)
+    model, listen = write_model(tmp_path / "network.safetensors"), serve._listen
+    with ExitStack() as stack:
+        monkeypatch.setattr(serve, "_listen", lambda host, port: stack.enter_context(listen(host, port)))
+        assert ran(serve.main, monkeypatch, capsys, model, "--port", "0", *options).code == 0
+    assert asked == [names]

@@ -1,7 +1,8 @@
 """Export of networks as one ONNX or torch program from pixels to probabilities; `spreadsheet` writes tables.
 
-A program does all that follows `images.read_picture`: normalisation, all starts, their vote, its temperature. The file
-is read back and compared with hillstart before it takes its final name, so that every exported file is correct.
+A program does all that follows the decoding of a picture: its centre square, the resize, normalisation, all starts,
+their vote, its temperature. The file is read back and compared with hillstart before it takes its final name, so that
+every exported file is correct.
 """
 
 import json
@@ -31,10 +32,43 @@ TOLERANCE, MOST = 1e-5, 1e-3
 OPSET = 18
 MAX_ONNX_BYTES = 2_000_000_000  # of weights; protobuf holds no more in one file
 INPUT, OUTPUTS = "pixels", ["probabilities", "agreement"]
+DYNAMIC = {0: "N", 2: "H", 3: "W"}  # axes of the input that may have any length
+
+
+def fit(pixels: UInt8[Tensor, "N C H W"], size: int) -> Float[Tensor, "N C size size"]:
+    """Cut pictures to their centre square and resize them as Pillow's `ImageOps.fit` does with BICUBIC, in grey levels.
+
+    Each pass is a matrix product: engines differ in their own filters, and none of these takes a square that begins
+    between two pixels, as that of an odd margin does. Rounding may differ by a level; a picture of this size passes
+    unchanged. Pillow 13 resizes the height of a tall picture first (a rule found by trying), which hard edges show.
+    """
+    H, W = torch.scalar_tensor(pixels.shape[2]), torch.scalar_tensor(pixels.shape[3])
+    side, x = torch.minimum(H, W), pixels.to(torch.float32)
+    rows = _taps(pixels.shape[2], (H - side) / 2, side, size)
+    columns = _taps(pixels.shape[3], (W - side) / 2, side, size).T
+    is_tall = H.gt(size) & (H + size > 2 * W)
+    return torch.where(is_tall, _levels(_levels(rows @ x) @ columns), _levels(rows @ _levels(x @ columns)))
+
+
+def _taps(n: int | torch.SymInt, begin: Tensor, side: Tensor, size: int) -> Float[Tensor, "size n"]:
+    """The weight of each of n pixels in each of `size` that cover the interval of `side` pixels from `begin` on.
+
+    The cubic convolution of Keys 1981 with a = -1/2, as wide as a new pixel where that is larger than an old one.
+    """
+    scale = side / size
+    centres = begin + (torch.arange(size) + 0.5) * scale
+    x = ((torch.arange(n) + 0.5 - centres.unsqueeze(1)) / scale.clamp_min(1.0)).abs()
+    outer = torch.where(x < 2, ((2.5 - 0.5 * x) * x - 4) * x + 2, torch.zeros_like(x))
+    weights = torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, outer)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _levels(x: Tensor) -> Tensor:
+    return (x + 0.5).floor().clamp(0, 255)
 
 
 class Answering(nn.Module):
-    """`Classifier.answer` as a module, for pictures as `images.read_picture` makes them."""
+    """`Classifier.answer` as a module, for decoded pictures of any size."""
 
     def __init__(self, classifier: Classifier):
         super().__init__()
@@ -48,17 +82,19 @@ class Answering(nn.Module):
         """The probabilities of all classes, and the share of the starts whose own label is that of the vote."""
         w, b = ([self.get_buffer(f"{kind}{l}") for l in range(len(self._network.w))] for kind in "wb")
         network = Network([w[0].transpose(0, 1), *w[1:]], b, self._network.activation, self._network.cost)
-        outputs = network.forward(self._preprocessing.normalise(pixels))[-1]
+        inputs = self._preprocessing.normalise(fit(pixels, self._preprocessing.size))
+        outputs = network.forward(inputs)[-1]
         return probabilities(vote(outputs), self._temperature), agreement(outputs)
 
 
 def trace(classifier: Classifier) -> ExportedProgram:
-    """`Answering` as a program of tensor operations, for any number of pictures."""
+    """`Answering` as a program of tensor operations, for any number of pictures of one size."""
     answering, p = Answering(classifier), classifier.preprocessing
-    sample = torch.zeros(2, p.channels, p.size, p.size, dtype=torch.uint8)
+    sample = torch.zeros(2, p.channels, p.size + 3, p.size + 5, dtype=torch.uint8)  # dimensions are told apart by size
+    shapes = {axis: Dim(name, min=1) for axis, name in DYNAMIC.items()}
     with torch.no_grad():
         answering(sample)  # fills the cache of `normalise`: while tracing it would store fake tensors
-        program = torch.export.export(answering, (sample,), dynamic_shapes=({0: Dim("N", min=1)},))
+        program = torch.export.export(answering, (sample,), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
     program.constants.update({name: t.clone() for name, t in program.constants.items()})  # torch saves no views
@@ -72,10 +108,13 @@ def describe(classifier: Classifier) -> dict[str, str]:
         "classes": json.dumps(classifier.classes),
         "preprocessing": json.dumps(p.as_dict()),
         "seeds": json.dumps(classifier.seeds),
+        "calibrated": json.dumps(classifier.calibrated),
         "hillstart": versions()["hillstart"],
-        "input": f"{INPUT}: uint8 (N, {p.channels}, {p.size}, {p.size}), {spreadsheet.pictures(classifier)}; "
-        "normalised within",
-    } | ({} if classifier.calibrated else {"calibrated": "false"})
+        "input": f"{INPUT}: uint8 (N, {p.channels}, H, W), {spreadsheet.decoded(classifier)}; within the program they "
+        f"are {spreadsheet.resized(classifier)}, and normalised",
+        "outputs": f"{OUTPUTS[0]}: float32 (N, {len(classifier.classes)}), of each class; {OUTPUTS[1]}: float32 (N), "
+        "the share of the networks whose own label is the most likely class",
+    }
 
 
 def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier) -> str:
@@ -143,7 +182,7 @@ def to_onnx(classifier: Classifier, path: Path) -> str:
         trace(classifier),
         input_names=[INPUT],
         output_names=OUTPUTS,
-        dynamic_shapes={INPUT: {0: "N"}},
+        dynamic_shapes={INPUT: DYNAMIC},
         verbose=False,
         opset_version=OPSET,
         custom_translation_table={torch.ops.aten.sigmoid.default: sigmoid},

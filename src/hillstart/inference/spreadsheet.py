@@ -68,7 +68,7 @@ def _about(classifier: Classifier) -> Iterator[tuple[str, object]]:
     yield "activation of the hidden layers", f"{network.activation}: {FORMULAS.get(network.activation, BY_NAME)}"
     yield "activation of the last layer", f"{last}: {FORMULAS[last]}"
     yield from ((f"class {k}", _as_text(name)) for k, name in enumerate(classifier.classes, 1))
-    yield "pictures", pictures(classifier)
+    yield "pictures", f"{decoded(classifier)}, {resized(classifier)}"
     for colour, mean, std in zip(_colours(classifier), p.mean, p.std, strict=True):
         yield from [(f"mean {colour}", mean), (f"std {colour}", std)]
     yield from [("calibrated", "yes" if classifier.calibrated else "no"), ("temperature of the vote", T.vote)]
@@ -91,12 +91,21 @@ def _colours(classifier: Classifier) -> tuple[str, ...]:
     return ("grey",) if classifier.preprocessing.channels == 1 else ("red", "green", "blue")
 
 
-def pictures(classifier: Classifier) -> str:
-    """The inputs of a network, in words."""
-    p = classifier.preprocessing
+def decoded(classifier: Classifier) -> str:
+    """What has been done to a picture before its size is changed, in words."""
+    background = classifier.preprocessing.background
     return (
         f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
-        f"level {p.background} where transparent, cut to the centre square and resized to {p.size} x {p.size}"
+        f"level {background} where transparent"
+    )
+
+
+def resized(classifier: Classifier) -> str:
+    """How the size of a picture is changed, in words."""
+    size = classifier.preprocessing.size
+    return (
+        f"cut to the centre square and resized to {size} x {size} with an antialiased bicubic filter, as "
+        f"PIL.ImageOps.fit(picture, ({size}, {size}), PIL.Image.Resampling.BICUBIC) does"
     )
 
 

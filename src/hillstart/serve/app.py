@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hillstart.serve.batching import CLOSE, RefusedError, Service
+from hillstart.serve.bodies import most_bytes
 from hillstart.serve.connections import IDLE_SECONDS, Connection, Server, most_connections
 from hillstart.system.errors import InputError
 
@@ -30,6 +31,7 @@ PAGE = {
     "/theme.css": ("../theme.css", "text/css"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
+    "/openapi.json": ("openapi.json", "application/json"),
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -52,7 +54,7 @@ def application(service: Service, model: str, hosts: Sequence[str] = ("*",), ori
     """
     routes = [Route("/predict", _predict, methods=["POST"]), Route("/health", _health)]
     routes += [Route(path, _page) for path in PAGE]
-    middleware = [Middleware(Guard, allowed_hosts=[*hosts], www_redirect=False)]
+    middleware = [Middleware(Guard, hosts=hosts)]
     if origins:
         cors = Middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], expose_headers=["Retry-After"]
@@ -85,13 +87,11 @@ def server(app: Starlette) -> Server:
 
 async def _predict(request: Request) -> Response:
     service: Service = request.app.state.service
-    if request.headers.get("content-type", "").lower().startswith("multipart/"):
-        sentence = "a form was sent; send the bytes of the picture itself, as `curl --data-binary @picture.jpg` does."
-        raise RefusedError(415, sentence, CLOSE)
-    if int(request.headers.get("content-length", 0)) > service.max_bytes:
-        raise service.too_large()
+    kind = request.headers.get("content-type", "")
+    if int(request.headers.get("content-length", 0)) > most_bytes(kind, service.max_bytes):
+        raise service.too_large(CLOSE)
     client = request.client.host if request.client else ""
-    return _json(await service.answer(request.stream(), client, request.is_disconnected))
+    return _json(await service.answer(request.stream(), client, request.is_disconnected, kind))
 
 
 async def _health(request: Request) -> Response:
@@ -119,8 +119,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     elif isinstance(error, HTTPException):
         status, headers = error.status_code, CLOSE | dict(error.headers or {})
         sentence = (
-            f"{request.method} {request.url.path}: there is no such page; POST the bytes of a picture to /predict, "
-            "or open / in a browser."
+            f"{request.method} {request.url.path}: there is no such page; POST the bytes of a picture to /predict "
+            "(/openapi.json describes it), or open / in a browser."
         )
     elif not isinstance(error, InputError | ClientDisconnect):
         status, sentence = 500, "the server failed at this picture; its log says why."
@@ -151,19 +151,35 @@ class EarlyResponse(Response):
         await send({"type": "http.response.body"})
 
 
-class Guard(TrustedHostMiddleware):
+class Guard:
     """Refuses unknown host names and, before reading the body, pictures that a page of another site sends."""
 
+    def __init__(self, app: Any, hosts: Sequence[str]):
+        self.app, self.hosts = app, hosts
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = Headers(scope=scope)
+        headers, refused = Headers(scope=scope), None
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, scope["app"].state.origins):
             sentence = "pages of other sites may not send pictures here; --allow-origin lists those that may."
-            refusal = await _refuse(Request(scope), RefusedError(403, sentence, CLOSE))
-            await refusal(scope, receive, send)
-        elif "host" not in headers and scope["path"] == "/health":  # HTTP/1.0, as load balancers ask
-            await self.app(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            refused = RefusedError(403, sentence, CLOSE)
+        elif not await self._is_ours(scope) and ("host" in headers or scope["path"] != "/health"):
+            # Load balancers ask for /health in HTTP/1.0, without a host.
+            refused = RefusedError(400, "this server does not answer to that name; --allow-host gives it more.", CLOSE)
+        answer = await _refuse(Request(scope), refused) if refused else self.app
+        await answer(scope, receive, send)
+
+    async def _is_ours(self, scope: Any) -> bool:
+        """True if starlette lets the host name of a request pass. Its refusal is dropped: it is not in JSON."""
+        passed = []
+
+        async def note(*of_request: Any) -> None:
+            passed.append(True)
+
+        async def drop(part: Any) -> None:
+            pass
+
+        await TrustedHostMiddleware(note, [*self.hosts], www_redirect=False)(scope, drop, drop)  # type: ignore[arg-type]
+        return bool(passed)
 
 
 def _is_foreign(headers: Mapping[str, str], origins: Sequence[str]) -> bool:

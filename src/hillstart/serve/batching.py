@@ -19,6 +19,7 @@ from torch import Tensor
 from hillstart.data.images import PictureError, read_picture
 from hillstart.inference.classifier import Classifier, Prediction
 from hillstart.inference.voting import UNSURE_BELOW
+from hillstart.serve.bodies import most_bytes, picture_in
 from hillstart.system.errors import InputError
 
 MAX_BYTES, MAX_PIXELS = 40_000_000, 30_000_000
@@ -139,13 +140,16 @@ class Service:
         blank = torch.zeros(p.channels, p.size, p.size, dtype=torch.uint8)
         self._networks.submit(self._answers, [blank]).result()  # warm-up: the first forward pass of a process is slow
 
-    async def answer(self, parts: AsyncIterable[bytes], client: str = "", gone: Gone | None = None) -> str:
+    async def answer(
+        self, parts: AsyncIterable[bytes], client: str = "", gone: Gone | None = None, kind: str = ""
+    ) -> str:
         """Return the JSON of the prediction for one picture.
 
         Args:
-            parts: the bytes of the file, as they arrive.
+            parts: the bytes of the body, as they arrive.
             client: its address; the limits are shared between clients.
             gone: returns whether the client has disconnected; its picture is then not decoded.
+            kind: the Content-Type of the body, as `bodies.picture_in` takes it.
 
         Raises:
             InputError: it is not a usable picture.
@@ -155,7 +159,7 @@ class Service:
         try:
             try:
                 async with asyncio.timeout(READ_SECONDS):
-                    await self._receive(parts, client, received)
+                    await self._receive(parts, client, received, most_bytes(kind, self.max_bytes))
             except TimeoutError:
                 sentence = f"no whole picture came within {READ_SECONDS} s; send it again."
                 raise RefusedError(408, sentence, CLOSE) from None
@@ -165,7 +169,7 @@ class Service:
             self.unanswered.add(client, 1)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    return await self._answer(received[0], client, gone)
+                    return await self._answer(received[0], kind, client, gone)
             except TimeoutError:
                 raise RefusedError(*BUSY, headers=LATER) from None
             finally:
@@ -175,30 +179,30 @@ class Service:
         finally:
             self.received.add(client, -sum(map(len, received)))
 
-    async def _receive(self, parts: AsyncIterable[bytes], client: str, received: list[bytes]) -> None:
+    async def _receive(self, parts: AsyncIterable[bytes], client: str, received: list[bytes], most: int) -> None:
         size = 0
         async for part in parts:
             received.append(part)
             size += len(part)
             self.received.add(client, len(part))
-            if size > self.max_bytes:
-                raise self.too_large()
+            if size > most:
+                raise self.too_large(CLOSE)
             if self.received.exhausted(client):
                 raise RefusedError(*BUSY, headers=CLOSE | LATER)
 
-    def too_large(self) -> RefusedError:
-        """The refusal of a body of more than `max_bytes`."""
-        return RefusedError(413, f"the file is too large; send one of at most {self.max_bytes / 1e6:g} MB.", CLOSE)
+    def too_large(self, headers: dict[str, str] | None = None) -> RefusedError:
+        """The refusal of a file of more than `max_bytes`."""
+        return RefusedError(413, f"the file is too large; send one of at most {self.max_bytes / 1e6:g} MB.", headers)
 
-    async def _answer(self, picture: bytes, client: str, gone: Gone | None) -> str:
+    async def _answer(self, body: bytes, kind: str, client: str, gone: Gone | None) -> str:
         small = min(SMALL_PIXELS, self.max_pixels)
         try:
-            pixels = await self._decoded(self._small, picture, small, client, gone)
+            pixels = await self._decoded(self._small, body, kind, small, client, gone)
         except PictureError as error:
             if error.reason != "too large" or small == self.max_pixels:
                 raise
             try:
-                pixels = await self._decoded(self._large, picture, self.max_pixels, client, gone)
+                pixels = await self._decoded(self._large, body, kind, self.max_pixels, client, gone)
             except PictureError as larger:
                 if larger.reason == "too large":
                     raise InputError(f"{str(larger).rstrip('.')}; or set the server's --max-pixels.") from larger
@@ -213,7 +217,8 @@ class Service:
     async def _decoded(
         self,
         by: tuple[Turns, ThreadPoolExecutor],
-        picture: bytes,
+        body: bytes,
+        kind: str,
         max_pixels: int,
         client: str,
         gone: Gone | None,
@@ -222,8 +227,20 @@ class Service:
         async with turns.turn(client):
             if gone and await gone():
                 raise RefusedError(499, "the client has left.")
-            preprocessing, loop = self.classifier.preprocessing, asyncio.get_running_loop()
-            return await loop.run_in_executor(threads, read_picture, picture, preprocessing, max_pixels)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(threads, self._read, body, kind, max_pixels)
+
+    def _read(self, body: bytes, kind: str, max_pixels: int) -> Tensor:
+        picture = picture_in(body, kind)
+        if len(picture) > self.max_bytes:
+            raise self.too_large()
+        try:
+            return read_picture(picture, self.classifier.preprocessing, max_pixels)
+        except PictureError as error:
+            if kind != "application/x-www-form-urlencoded" or error.reason not in ("no picture", "damaged"):
+                raise
+            how = "with curl send a file by --data-binary @FILE or -F file=@FILE, and JSON with its Content-Type"
+            raise PictureError(f"{str(error).rstrip('.')}; {how}.", error.reason) from error
 
     async def _compute(self) -> None:
         """Classify what is ready, batch after batch, until nothing is."""
