@@ -153,7 +153,8 @@ def _confusion(counts: list[list[int]], classes: Sequence[str]) -> Iterator[str]
     first = max(map(len, names))
     if not sys.stdout.isatty() or first + sum(widths) + 2 * len(widths) <= shutil.get_terminal_size().columns:
         yield "rows: on the picture; columns: the answer"
-        for head, cells in (("", names), *zip(names, counts, strict=True)):
+        table: list[tuple[str, Sequence[Any]]] = [("", names), *zip(names, counts, strict=True)]
+        for head, cells in table:
             yield "  ".join([f"{head:{first}}", *(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))])
         return
     wrong = [(n, a, b) for a, row in enumerate(counts) for b, n in enumerate(row) if n and a != b]

@@ -14,6 +14,7 @@ from hillstart.engine.starts import VOTERS, StartResult, standing
 from hillstart.inference import model_file
 from hillstart.inference.calibration import before_and_after, calibrate
 from hillstart.inference.classifier import Classifier
+from hillstart.inference.evaluation import counted
 from hillstart.inference.voting import Calibration, vote
 from hillstart.network import ACTIVATIONS, Network
 from hillstart.system.machine import versions
@@ -124,8 +125,9 @@ def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.devi
         outcomes: with a network each, all of the same shape.
 
     Returns:
-        For each: the test accuracy of its best start and of its vote, its calibration on validation and test pictures,
-        and the share of saturated nodes of its starts.
+        For each: the test accuracy of its best start and of its vote, the answers of the vote to the test pictures as
+        `counted` has them, its calibration on validation and test pictures, and the share of saturated nodes of its
+        starts.
     """
     found: list[dict[str, Any]] = []
     for some in _within(OUTPUT_BYTES, outcomes, data):
@@ -141,7 +143,8 @@ def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.devi
                 "test": before_and_after(test, data.test.y, T),
             }
             accuracy = {"test_accuracy": right[0], "vote_test_accuracy": right[1]}
-            found.append({**accuracy, "calibration": calibration, "saturated": share})
+            answers = counted(vote(test), data.test.y, data.classes)
+            found.append({**accuracy, "vote_test": answers, "calibration": calibration, "saturated": share})
     return found
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hillstart.engine.starts import StartResult, standing, varying
 from hillstart.runs.results import NOTABLE, RunResult, remark
+from hillstart.system.console import visible
 from hillstart.system.files import relative
 from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 SHOWN = 16
 """The number of rows of a table that the terminal shows."""
+FEW_CLASSES = 5
+"""The number of classes up to which the terminal shows the accuracy of each."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: boo
     test = summary["pictures"]["test"]
     chosen, vote = (uncertain(summary[name], test) for name in ("test_accuracy", "vote_test_accuracy"))
     log.info(f"one standard error on {test} test pictures: chosen start {chosen}, vote {vote}")
+    _by_class(summary["vote_test"])
     of = summary["calibration"]
     before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
     effect = temperature_effect(of, summary["vote_test_accuracy"], test)
@@ -193,6 +197,21 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, table: boo
         log.info(f"{summary['finished']} starts finished, {', '.join(ended)}{saved}")
     where = summary["device"] + (f" on each of {summary['ranks']} ranks" if summary["ranks"] > 1 else "")
     log.info(f"{summary['seconds']:.1f} s of training on {where}; results in {relative(folder)}")
+
+
+def _by_class(of: Mapping[str, Any]) -> None:
+    """Log the accuracy of each class if classes are few, and the baseline if they have unequal numbers of pictures."""
+    counts = [one["pictures"] for one in of["by_class"].values()]
+    if len(counts) <= FEW_CLASSES:
+        shares = (
+            f"{name} {one['accuracy']:.4f} of {one['pictures']}"
+            for name, one in of["by_class"].items()
+            if one["pictures"]
+        )
+        log.info(visible(f"test accuracy of the vote by class: {', '.join(shares)}"))
+    if len(set(counts)) > 1:
+        most = of["majority"]
+        log.info(visible(f"baseline: always answering {most['class']} has the test accuracy {most['accuracy']:.4f}"))
 
 
 def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
