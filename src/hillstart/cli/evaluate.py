@@ -60,7 +60,9 @@ def _evaluate(classifier: Classifier, options: Namespace) -> bool:
     with lines:
         for batch, _, outputs in classifier.outputs_each(picture.path for picture in layout.pictures):
             m = vote(outputs).cpu()
-            columns = (m.argmax(-1), probabilities(m, classifier.temperatures.vote), agreement(outputs))
+            ordered, ranking = m.sort(descending=True, stable=True)  # as a prediction does, to the last bit
+            p = torch.empty_like(m).scatter(-1, ranking, probabilities(ordered, classifier.temperatures.vote))
+            columns = (ranking[:, 0], p, agreement(outputs))
             answers = zip(*(column.tolist() for column in columns), strict=True)
             for _, error in batch:
                 picture = next(labelled)
@@ -69,9 +71,11 @@ def _evaluate(classifier: Classifier, options: Namespace) -> bool:
                     lines.note(str(error))
                     faults += 1
                     continue
-                label, p, agreed = next(answers)
+                label, shares, agreed = next(answers)
                 labels.append(classes.index(picture.label))
-                rows.append([picture.path, picture.label, classes[label], *(round(q, 6) for q in p), round(agreed, 6)])
+                rows.append(
+                    [picture.path, picture.label, classes[label], *(round(q, 6) for q in shares), round(agreed, 6)]
+                )
             votes.append(m)
     if not rows:
         raise InputError(f"{options.folder}: holds no usable picture of a class that the network knows; give another.")

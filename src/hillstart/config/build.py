@@ -77,7 +77,8 @@ def build_run_spec(options: RunOptions) -> RunSpec:
         raise InputError(f"data: its _target_ returned a {type(data).__name__}; it must return a PictureSet.")
     sizes = [data.train.x[0].numel(), *net.hidden, len(data.classes)]
     begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
-    return RunSpec(begin, sizes, data, options.descent, options.stop, options.population)
+    test_all = options.test == "all"
+    return RunSpec(begin, sizes, data, options.descent, options.stop, options.population, test_all)
 
 
 def trainer_maker(

@@ -99,7 +99,7 @@ def read_labelled(root: Path, classes: Sequence[str], refuse: Refuse) -> Layout:
     Raises InputError if root does not exist or holds no folder of a class.
     """
     root = _checked_root(root, "FOLDER")
-    there = _class_names(root)
+    there = class_names(root)
     names = tuple(name for name in classes if name in there)
     if not names:
         splits = {split: name for name, split in named_like_splits(there).items()}

@@ -227,14 +227,16 @@ def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
     if mixed and rows:
         show_settings(*settings(of_rows(rows)))
     log.info(said_of(of, mixed=mixed))
+    if tested := summary.get("test_accuracy_of_starts"):
+        log.info(said_of(tested, mixed=mixed, what="test accuracy"))
     interval = uncertain(of["median"], val)
     log.info(f"one standard error of a single start on {val} val pictures: {interval}")
 
 
-def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False) -> str:
-    """The spread of the validation accuracy over starts in one line; `mixed` if they have several settings."""
+def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False, what: str = "val accuracy") -> str:
+    """The spread of an accuracy over starts in one line; `mixed` if they have several settings."""
     return (
-        f"val accuracy of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "
+        f"{what} of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "
         f"{of['upper_quartile']:.4f}, from {of['min']:.4f} to {of['max']:.4f}" + ", all settings mixed" * mixed
     )
 
