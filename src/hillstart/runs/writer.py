@@ -49,8 +49,12 @@ class RunFolder:
     def __init__(self, folder: Path, population: RunSpec, keep: int | None, length: tuple[int, int]):
         self.folder, self.population = folder, population
         # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
-        self._alike = {"trainer.max_epochs": length[0], "trainer.max_steps": length[1], "keep": keep}
-        self._alike["test"] = "all" if population.test_all else "chosen"
+        self._alike = {
+            "trainer.max_epochs": length[0],
+            "trainer.max_steps": length[1],
+            "keep": keep,
+            "test": "all" if population.test_all else "chosen",
+        }
         self.outcome = RunResult(keep)
         self.tables = Tables(folder, population.starts, population.test_all)
         self.model, self._state = folder / "network.safetensors", folder / "checkpoints" / "packs.json"
