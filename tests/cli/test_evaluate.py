@@ -75,7 +75,7 @@ def test_the_figures_are_those_of_the_predictions(run: Run, labelled: Path, star
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row, answer, label in zip(rows, answers, truth, strict=True):
-        assert (row["file"], row["label"], row["answer"]) == (answer.path, label, answer.label)
+        assert (row["file"], row["true_label"], row["predicted_label"]) == (answer.path, label, answer.label)
         assert float(row["agreement"]) == round(answer.agreement, 6)
         for name, probability in answer.probabilities.items():
             assert float(row[f"probability of {name}"]) == round(probability, 6)
@@ -113,6 +113,11 @@ def test_a_folder_without_such_classes_is_named(run: Run, labelled: Path, name: 
     told = run(labelled.parent / name)
     assert told.code == 2 and str(labelled.parent / name) in told.err and not told.out
     assert (str(labelled.parent / "split/test") in told.err) == (name == "split")
+
+
+def test_figures_are_told_even_if_their_table_cannot_be_written(run: Run, labelled: Path) -> None:
+    told = run(labelled, "--json", "--csv", labelled / "nowhere/rows.csv")
+    assert told.code == 2 and "rows.csv" in told.err and json.loads(told.out)["pictures"] == 11
 
 
 class Terminal(io.StringIO):

@@ -82,10 +82,6 @@ def _evaluate(classifier: Classifier, options: Namespace) -> bool:
     found = evaluated(
         torch.cat(votes), torch.tensor(labels), classes, classifier.network.cost, classifier.temperatures.vote
     )
-    if options.csv:
-        headings = ["file", "label", "answer", *(f"probability of {name}" for name in classes), "agreement"]
-        with replacing(options.csv, sync=False) as new, new.open("w", newline="", errors="surrogateescape") as file:
-            csv.writer(file).writerows([headings, *rows])
     about = {
         "model": options.model,
         "folder": str(options.folder),
@@ -102,6 +98,19 @@ def _evaluate(classifier: Classifier, options: Namespace) -> bool:
     else:
         for line in _table(about | found):
             lines.show(line)
+    if options.csv:  # last: if it cannot be written, the figures are told all the same
+        headings = [
+            "file",
+            "true_label",
+            "predicted_label",
+            *(f"probability of {name}" for name in classes),
+            "agreement",
+        ]
+        with (
+            replacing(options.csv, sync=False) as new,
+            new.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            csv.writer(file).writerows([headings, *rows])
     return not faults
 
 
