@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from hillstart.cli.predict import add_model, loaded
+from hillstart.data.audit import UNREAD
 from hillstart.data.layout import Layout, read_labelled
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.evaluation import evaluated
@@ -124,10 +125,11 @@ def _notes(layout: Layout, missing: Sequence[str], unknown: Sequence[str]) -> It
         yield f"{layout.root}: left out {what} no class of the network: {', '.join(unknown)}."
     if missing:
         yield f"{layout.root}: holds no folder for {', '.join(missing)}; how often these are recognised is not known."
-    others = Counter(of.paths[0].suffix or "no suffix" for of in layout.skipped if of.kind == "extension")
+    left = ("extension", *UNREAD)
+    others = Counter(of.paths[0].suffix or "no suffix" for of in layout.skipped if of.kind in left)
     if others:
         kinds = ", ".join(f"{kind} {n}" for kind, n in others.most_common())
-        yield f"{layout.root}: passed over what is not a picture ({kinds})."
+        yield f"{layout.root}: passed over what is not read as a picture ({kinds})."
 
 
 # ---------------------------------------------------------------- for a reader
