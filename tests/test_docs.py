@@ -365,8 +365,9 @@ def test_a_hyperparameter_a_column_and_a_section_are_added_to_a_copy(tmp_path: P
     assert sorted(row["decay"] for row in rows) == ["0.0"] * 4 + ["0.01"] * 4
     assert len({row["train_cost"] for row in rows}) == 8
     with (tmp_path / "run" / "history.csv").open() as file:
-        history = [row for row in csv.DictReader(file) if row["val_cost"] == rows[0]["val_cost"]]
-    assert [row["epoch"] for row in history] == [rows[0]["best_epoch"]]
+        history = list(csv.DictReader(file))
+    of_best = [row for row in history if row["start"] == rows[0]["start"]]
+    assert of_best[0]["val_accuracy"] == rows[0]["first_accuracy"]
     assert '<section id="ends"' in (tmp_path / "run" / "report.html").read_text()
 
 

@@ -60,6 +60,7 @@ def test_the_history_of_a_start_ends_with_it() -> None:
 def test_joined_histories_have_the_rows_of_each() -> None:
     first, second = ([[1, 1, 1], [0.5, 0.4, 0.6], [0.8, 0.9, 0.7]], [[0.9, 0.9, 0.9], [0.6, 0.3, 0.7], [0.8, 0.9, 0.7]])
     short, long = history(first), history(first, second)
+    short.test, long.test = torch.rand(len(short.starts), 2), torch.rand(len(long.starts), 2)
     joined = History.join([short, History([]), long])
     assert joined.figures.shape == (2, 6, 3)
     assert joined.figures[1, :3].isnan().all() and not joined.figures[:, 3:].isnan().any()

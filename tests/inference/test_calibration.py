@@ -15,6 +15,7 @@ from hillstart.inference.calibration import (
     HOTTEST,
     before_and_after,
     calibrate,
+    error_by_chance,
     expected_calibration_error,
     reliability,
     temperature_of,
@@ -163,3 +164,10 @@ def test_a_folder_without_calibration_is_refused(
     with pytest.raises(SystemExit, match=r"^hillstart: .*summary\.json.*; give the folder of a run"):
         reliability_command()
     assert not (tmp_path / "reliability.svg").exists()
+
+
+def test_an_error_by_chance_is_rarely_exceeded_by_true_probabilities_and_always_by_false_ones() -> None:
+    for T, low, high in ((1.0, 0.01, 0.1), (2.0, 1.0, 1.0)):
+        sets = zip(*(tensor.split(200) for tensor in overconfident(T=T)), strict=True)
+        beyond = [expected_calibration_error(p, y) > error_by_chance(p) for p, y in sets]
+        assert low <= sum(beyond) / len(beyond) <= high

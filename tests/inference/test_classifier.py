@@ -208,13 +208,13 @@ def test_a_stream_is_answered_in_order_in_steady_memory(monkeypatch: pytest.Monk
 def test_large_layers_are_fed_fewer_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     monkeypatch.setattr("hillstart.inference.classifier.BATCH_BYTES", 4 * 36 * 10)
-    answer = Classifier.answer
+    outputs = Classifier.outputs
 
-    def spy(self: Classifier, pixels: torch.Tensor, *rest: Any) -> Iterator[Prediction]:
+    def spy(self: Classifier, pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
-        return answer(self, pixels, *rest)
+        return outputs(self, pixels)
 
-    monkeypatch.setattr(Classifier, "answer", spy)
+    monkeypatch.setattr(Classifier, "outputs", spy)
     assert len(model().predict(list(noise(0, 35, SIZE, SIZE)))) == 35
     assert sizes == [10, 10, 10, 5]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hillstart.engine.starts import STOPPED, History, Hyperparameters, Start
-from hillstart.runs.tables import Tables
+from hillstart.engine.starts import STOPPED, VAL_COST, History, Hyperparameters, Start, standing
+from hillstart.runs.tables import COSTS, Tables
 from hillstart.system.errors import InputError
 
 
@@ -34,7 +34,8 @@ def test_the_tables_hold_every_start_and_epoch(tmp_path: Path) -> None:
     assert [(row["seed"], row["rank"]) for row in lines(tables.starts)] == [("5", ""), ("6", ""), ("7", "")]
     tables.end(made.rows())
     table = lines(tables.starts)
-    assert list(table[0]) == ["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank"]
+    results = ["epochs", "status", "train_cost", "val_cost", "val_accuracy", "best_epoch"]
+    assert list(table[0]) == ["seed", "eta", *results, "rank"]
     assert [row["rank"] for row in table] == ["1", "2", "3"]
     costs = [float(row["val_cost"]) for row in table]
     assert costs == sorted(costs)
@@ -88,3 +89,35 @@ def test_a_damaged_table_is_named(tmp_path: Path, damage: str) -> None:
     tables.starts.write_text(damage)
     with pytest.raises(InputError, match=r"starts\.csv"):
         tables.read()
+
+
+def test_the_epochs_of_a_grid_join_their_starts(tmp_path: Path) -> None:
+    starts = [Start(seed, Hyperparameters(eta)) for eta in (0.1, 0.2) for seed in (3, 4)]
+    made, tables = made_history(starts), Tables(tmp_path, starts)
+    made.figures[:, 3, VAL_COST] = math.nan
+    tables.add(made.rows(), made, range(4))
+    tables.end(made.rows())
+    epochs = {(row["start"], row["epoch"]): row for row in lines(tables.history)}
+    for row in lines(tables.starts):
+        index = int(row["start"])
+        assert (int(row["seed"]), float(row["eta"])) == (starts[index].seed, starts[index].hyperparameters.eta)
+        if index == 3:
+            assert row["best_epoch"] == "0"
+        else:
+            assert {name: epochs[row["start"], row["best_epoch"]][name] for name in COSTS}.items() <= row.items()
+    assert {row["best_epoch"] for row in lines(tables.starts)} == {"0", "1", "2"}
+
+
+def test_a_table_that_an_earlier_version_began_keeps_its_columns_until_the_end(tmp_path: Path) -> None:
+    starts = [Start(0, Hyperparameters(eta)) for eta in (0.1, 0.2)]
+    made, tables = made_history(starts), Tables(tmp_path, starts, test=True)
+    made.test = torch.tensor([[0.5, 0.25], [0.75, 0.125]])
+    tables.starts.write_text("seed,eta,epochs,status,train_cost,val_cost,val_accuracy,rank\n")
+    tables.history.write_text("seed,epoch,train_cost,val_cost,val_accuracy,eta\n")
+    tables.cut((tables.starts.stat().st_size, tables.history.stat().st_size))
+    tables.add(made.rows(), made, range(2))
+    assert [row.best_epoch for row in tables.read()] == [0, 0]
+    assert [len(row) for row in lines(tables.history)] == [6, 6, 6]
+    tables.end(made.rows())
+    assert tables.read() == sorted(made.rows(), key=standing)
+    assert lines(tables.starts)[0]["start"] in ("0", "1")

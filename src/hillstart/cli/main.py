@@ -17,6 +17,7 @@ def _command(name: str) -> Callable[[], None]:
 audit = _command("audit")
 check_gradients = _command("check_gradients")
 compare = _command("compare")
+evaluate = _command("evaluate")
 explain = _command("explain")
 export = _command("export")
 predict = _command("predict")

@@ -26,25 +26,37 @@ from hillstart.system.errors import InputError
 
 def parser() -> ArgumentParser:
     parser = ArgumentParser(description="What is on these pictures? Their labels, how likely, by how many starts.")
-    parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
+    add_model(parser)
     what = (
         "files, folders (with all below them), patterns such as 'photos/**/*.jpg', or - for names on standard input, "
     )
     what += "one a line"
     parser.add_argument("images", metavar="IMAGE", nargs="+", help=what)
-    voters = parser.add_mutually_exclusive_group()
-    voters.add_argument("--vote", action="store_true", help="let all kept starts vote (the default)")
-    voters.add_argument("--start", type=int, metavar="SEED", help="ask the start of this seed alone")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="comma-separated, with a line of headings")
     parser.add_argument("--top", type=number(int, 1, 1 << 30), metavar="K", help="show the K most likely classes")
     what = "call an answer unsure when a smaller share of the starts gives it (default: %(default)s)"
     parser.add_argument("--unsure-below", type=number(float, 0, 1), default=UNSURE_BELOW, metavar="SHARE", help=what)
+    return parser
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """The arguments that say which networks answer."""
+    parser.add_argument("model", metavar="MODEL", help="a run's folder, its network.safetensors, or a .ckpt")
+    voters = parser.add_mutually_exclusive_group()
+    voters.add_argument("--vote", action="store_true", help="let all kept starts vote (the default)")
+    voters.add_argument("--start", type=int, metavar="SEED", help="ask the start of this seed alone")
     what = "take the negative of each picture, such as dark on white where the networks learned white on black"
     parser.add_argument("--invert", action="store_true", help=what)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    return parser
+
+
+def loaded(options: Namespace) -> Classifier:
+    """The networks that `add_model` asks for; raises InputError."""
+    torch.set_num_threads(1)  # decoding keeps all cores busy; threads of one product would wait for each other
+    classifier = replace(load(options.model, options.device), invert=options.invert)
+    return classifier if options.start is None else classifier.only(options.start)
 
 
 def number(kind: type[float], low: float, high: float) -> Callable[[str], float]:
@@ -65,15 +77,8 @@ def number(kind: type[float], low: float, high: float) -> Callable[[str], float]
 def main() -> None:
     """Exit code 1 if a picture cannot be used, 2 if the options or the model cannot."""
     options = parser().parse_args()
-    torch.set_num_threads(1)  # decoding keeps all cores busy; threads of one product would wait for each other
     try:
-        classifier = replace(load(options.model, options.device), invert=options.invert)
-        if options.start is not None:
-            classifier = classifier.only(options.start)
-    except InputError as error:
-        end(error, 2)
-    try:
-        complete = _predict(classifier, options)
+        complete = _predict(loaded(options), options)
     except InputError as error:  # of the model; errors of pictures are counted by `_predict`
         end(error, 2)
     sys.exit(0 if complete else 1)

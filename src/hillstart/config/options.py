@@ -122,6 +122,7 @@ class RunOptions:
     report: Flag = True
     overwrite: Flag = False
     curves: Annotated[int, *whole(0)] = 0
+    test: Annotated[str, *one_of(("chosen", "all"))] = "chosen"
 
     @property
     def population(self) -> list[Start]:

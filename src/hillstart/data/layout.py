@@ -90,6 +90,29 @@ def read_layout(root: str | Path | None, classes: Sequence[str | int] | None, re
     return layout
 
 
+def read_labelled(root: Path, classes: Sequence[str], refuse: Refuse) -> Layout:
+    """The pictures under root/CLASS, as `read_layout` finds them, to evaluate networks that know these classes.
+
+    Nothing is split and nothing learns from them, so that a class may have one picture or none. What is no class is
+    among `skipped`.
+
+    Raises InputError if root does not exist or holds no folder of a class.
+    """
+    root = _checked_root(root, "FOLDER")
+    there = class_names(root)
+    names = tuple(name for name in classes if name in there)
+    if not names:
+        splits = {split: name for name, split in named_like_splits(there).items()}
+        split = splits.get("test") or splits.get("val")
+        advice = f"give one of its splits, such as {root / split}" if split else "give the folder above them"
+        refuse(root, f"holds no folder of a class that the network knows ({_some(classes)}); {advice}.")
+    skipped = [Finding("no class", (root / name,)) for name in there if name not in names]
+    pictures = [
+        LabelledPicture(path, "test", name) for name in names for path in _pictures(root / name, skipped, refuse)
+    ]
+    return Layout(root, {"test": root}, names, pictures, skipped)
+
+
 def check_enough(layout: Layout, refuse: Refuse) -> None:
     """Refuse classes with fewer training pictures than splits to draw from them."""
     least = 1 + len(SPLITS) - len(layout.folders)
@@ -99,7 +122,7 @@ def check_enough(layout: Layout, refuse: Refuse) -> None:
             refuse(folder, f"holds {n} pictures; give at least {least}, since each split needs one.")
 
 
-def _checked_root(root: str | Path | None) -> Path:
+def _checked_root(root: str | Path | None, key: str = "data.root") -> Path:
     wrong = "is not set"
     if root is not None:
         try:
@@ -107,7 +130,7 @@ def _checked_root(root: str | Path | None) -> Path:
             return Path(root)
         except OSError as error:
             wrong = f"is {root}, which cannot be read as a folder ({error.strerror})"
-    raise InputError(f"data.root {wrong}; give the folder that holds a folder of pictures for each class.")
+    raise InputError(f"{key} {wrong}; give the folder that holds a folder of pictures for each class.")
 
 
 def _check_utf8(folder: Path, refuse: Refuse) -> None:

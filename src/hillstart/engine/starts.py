@@ -52,7 +52,13 @@ class Start:
 
 @dataclass(frozen=True)
 class StartResult:
-    """The result of one start; costs and accuracy are those of its best epoch by validation cost."""
+    """The result of one start; costs and accuracies are those of its best epoch by validation cost.
+
+    Attributes:
+        best_epoch: the epoch after which its weights are kept, from 1; 0 if every epoch had the validation cost nan, or
+            if a table of an earlier version does not hold it.
+        test_cost, test_accuracy: nan unless every start is evaluated on the test pictures. No choice uses them.
+    """
 
     start: Start
     epochs: int
@@ -60,6 +66,9 @@ class StartResult:
     train_cost: float
     val_cost: float
     val_accuracy: float
+    best_epoch: int = 0
+    test_cost: float = math.nan
+    test_accuracy: float = math.nan
 
     @property
     def diverged(self) -> bool:
@@ -73,6 +82,7 @@ class History:
         figures: (epochs, S, 3): training cost, validation cost, validation accuracy; nan after a start has ended.
         epochs: (S,): how many epochs each start was trained.
         status: (S,): `STOPPED` or `DIVERGED` for a start that was ended early, else `FINISHED`.
+        test: (S, 2): test cost and accuracy of the kept weights; (S, 0) if they are not measured.
     """
 
     def __init__(self, starts: Sequence[Start]):
@@ -81,6 +91,7 @@ class History:
         self.figures = torch.empty(0, S, 3, dtype=torch.float64)
         self.epochs: Int64[Tensor, " S"] = torch.zeros(S, dtype=torch.long)
         self.status: Int64[Tensor, " S"] = torch.full((S,), FINISHED)
+        self.test: Float[Tensor, "S figures"] = torch.empty(S, 0, dtype=torch.float64)
 
     @classmethod
     def join(cls, parts: Sequence["History"]) -> "History":
@@ -89,7 +100,8 @@ class History:
         epochs = max(len(part.figures) for part in parts)
         padded = [nn.functional.pad(p.figures, (0, 0, 0, 0, 0, epochs - len(p.figures)), value=math.nan) for p in parts]
         joined.figures = torch.cat(padded, 1)
-        joined.epochs, joined.status = (torch.cat([getattr(p, name) for p in parts]) for name in ("epochs", "status"))
+        for name in ("epochs", "status", "test"):
+            setattr(joined, name, torch.cat([getattr(part, name) for part in parts if part.starts]))
         return joined
 
     @property
@@ -138,9 +150,15 @@ class History:
         if not len(self.figures):
             return [StartResult(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
         best = self._val_costs.argmin(0)
-        figures = self.figures[best, torch.arange(len(self.starts))].tolist()
-        ends = zip(self.starts, self.epochs.tolist(), self.status.tolist(), figures, strict=True)
-        return [StartResult(start, epochs, STATUS[status], *costs) for start, epochs, status, costs in ends]
+        figures = self.figures[best, torch.arange(len(self.starts))]
+        best_epoch = torch.where(self.lowest().isfinite(), best + 1, 0)
+        columns = (
+            *(self.epochs.tolist(), [STATUS[status] for status in self.status.tolist()]),
+            *figures.T.tolist(),
+            best_epoch.tolist(),
+            *self.test.T.tolist(),
+        )
+        return [StartResult(*result) for result in zip(self.starts, *columns, strict=True)]
 
 
 def progress(figures: Float[Tensor, "epochs S 3"], sound: Bool[Tensor, " S"]) -> dict[str, float]:

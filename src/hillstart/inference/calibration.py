@@ -78,12 +78,32 @@ def expected_calibration_error(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N
 def reliability(p: Float[Tensor, "N n_out"], y: Int64[Tensor, " N"]) -> list[Bin]:
     """The reliability diagram as numbers: confidence and accuracy of each bin that holds a picture."""
     confidence, label = p.double().max(-1)
-    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)
-    index = (torch.bucketize(confidence, edges) - 1).clamp(0, BINS - 1)
+    index, edges = _binned(confidence)
     n = torch.bincount(index, minlength=BINS)
     means = (torch.bincount(index, values, BINS) / n for values in (confidence, (label == y).double()))
     columns = (edges[:-1], edges[1:], n, *means)
     return [Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True) if row[2]]
+
+
+def _binned(confidence: Float[Tensor, " N"]) -> tuple[Int64[Tensor, " N"], Float[Tensor, " edges"]]:
+    """The index of the bin of each picture, and the edges of the bins."""
+    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)
+    return (torch.bucketize(confidence, edges) - 1).clamp(0, BINS - 1), edges
+
+
+def error_by_chance(p: Float[Tensor, "N n_out"], draws: int = 400) -> float:
+    """The expected calibration error that probabilities without any error exceed in 5 % of sets of so many pictures.
+
+    By consistency resampling (Broecker and Smith 2007): answers are drawn as right with the probability of their label.
+    The random numbers are seeded, so the same probabilities always give the same figure.
+    """
+    confidence = p.double().max(-1).values
+    index, g = _binned(confidence)[0], torch.Generator().manual_seed(0)
+    errors = torch.empty(draws, dtype=torch.float64)
+    for k in range(draws):
+        right = (torch.rand(len(confidence), generator=g, dtype=torch.float64) < confidence).double()
+        errors[k] = torch.bincount(index, right - confidence, BINS).abs().sum() / len(confidence)
+    return float(errors.quantile(0.95))
 
 
 def before_and_after(outputs: Float[Tensor, "S N n_out"], y: Int64[Tensor, " N"], temperature: float) -> dict[str, Any]:

@@ -147,9 +147,22 @@ class Classifier:
     def predict_each(
         self, sources: Iterable[PictureSource], unsure_below: float = UNSURE_BELOW
     ) -> Iterator[Prediction | InputError]:
-        """Classify any number of pictures in order, in constant memory; a picture that cannot be used yields its error.
+        """Classify any number of pictures in order, in constant memory; one that cannot be used yields its error."""
+        for batch, pixels, outputs in self.outputs_each(sources):
+            names = [name for name, error in batch if error is None]
+            answers = self._answers(pixels, outputs, unsure_below, names)
+            for _, error in batch:
+                yield error or next(answers)
+
+    def outputs_each(
+        self, sources: Iterable[PictureSource]
+    ) -> Iterator[tuple[list[tuple[str | None, InputError | None]], Tensor, Float[Tensor, "S B n_out"]]]:
+        """The outputs for any number of pictures, batch by batch.
 
         A thread for each core reads pictures ahead of the forward pass.
+
+        Returns:
+            For each batch the name and the error, if there is one, of each picture; pixels and outputs of the others.
         """
 
         def read(sources: Sequence[PictureSource]) -> list[tuple[str | None, Tensor | InputError]]:
@@ -168,16 +181,22 @@ class Classifier:
         widest = max(self.network.sizes[0], self.network.starts * max(self.network.sizes[1:]))
         size = max(1, min(BATCH, BATCH_BYTES // (4 * widest)))
         while batch := list(islice(pictures, size)):
-            names = [name for name, found in batch if isinstance(found, Tensor)]
-            pixels = [found for _, found in batch if isinstance(found, Tensor)]
-            answers = self.answer(torch.stack(pixels), unsure_below, names) if pixels else iter(())
-            for _, found in batch:
-                yield found if isinstance(found, InputError) else next(answers)
+            usable = [found for _, found in batch if isinstance(found, Tensor)]
+            pixels = torch.stack(usable) if usable else torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+            outputs = self.outputs(pixels) if usable else torch.empty(self.network.starts, 0, len(self.classes))
+            yield [(name, None if isinstance(found, Tensor) else found) for name, found in batch], pixels, outputs
 
     def outputs(self, pixels: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "S B n_out"]:
-        """a^L of every start for pictures as `read_picture` makes them, before vote and temperature."""
+        """a^L of every start for pictures as `read_picture` makes them, before vote and temperature.
+
+        Raises:
+            InputError: an output is not a finite number, as weights that are finite but far too large can make it.
+        """
         pixels = (255 - pixels if self.invert else pixels).to(self.network.w[0].device)
-        return self.network.forward(self.preprocessing.normalise(pixels))[-1]
+        outputs = self.network.forward(self.preprocessing.normalise(pixels))[-1]
+        if not outputs.isfinite().all():
+            raise InputError("an output of the networks is not a finite number; give a model file as a run wrote it.")
+        return outputs
 
     def _seems_inverted(self, pixels: UInt8[Tensor, "B C H W"]) -> list[bool]:
         mean, std = self.preprocessing.mean, self.preprocessing.std
@@ -194,14 +213,16 @@ class Classifier:
         unsure_below: float = UNSURE_BELOW,
         paths: Sequence[str | None] | None = None,
     ) -> Iterator[Prediction]:
-        """The predictions for pictures as `read_picture` makes them.
+        """The predictions for pictures as `read_picture` makes them; raises as `outputs`."""
+        return self._answers(pixels, self.outputs(pixels), unsure_below, paths)
 
-        Raises:
-            InputError: an output is not a finite number, as weights that are finite but far too large can make it.
-        """
-        outputs = self.outputs(pixels)
-        if not outputs.isfinite().all():
-            raise InputError("an output of the networks is not a finite number; give a model file as a run wrote it.")
+    def _answers(
+        self,
+        pixels: UInt8[Tensor, "B C H W"],
+        outputs: Float[Tensor, "S B n_out"],
+        unsure_below: float,
+        paths: Sequence[str | None] | None,
+    ) -> Iterator[Prediction]:
         of_vote, ranking = vote(outputs).sort(descending=True, stable=True)
         p = probabilities(of_vote, self.temperatures.vote)
         labels = outputs.argmax(-1)
@@ -210,9 +231,7 @@ class Classifier:
         columns = p, ranking, agreement(outputs), labels.T, own.T
         inverted = self._seems_inverted(pixels)
         names, seeds = self.classes, self.seeds
-        for path, seems, *row in zip(
-            paths or [None] * len(pixels), inverted, *(c.tolist() for c in columns), strict=True
-        ):
+        for path, seems, *row in zip(paths or [None] * len(p), inverted, *(c.tolist() for c in columns), strict=True):
             sorted_p, order, agreed, own_labels, own_p = row
             ranked = {names[k]: q for k, q in zip(order, sorted_p, strict=True)}
             opinions = tuple(Opinion(seed, names[k], q) for seed, k, q in zip(seeds, own_labels, own_p, strict=True))

@@ -12,7 +12,7 @@ from hillstart.engine.starts import TRAIN_COST, VAL_ACCURACY, VAL_COST
 from hillstart.report import charts
 from hillstart.report.page import Section
 from hillstart.report.run import FinishedRun
-from hillstart.runs.tables import STARTS
+from hillstart.runs.tables import STARTS, TEST
 from hillstart.system.statistics import accuracy_interval, quantiles
 
 SINGLE = 100
@@ -26,7 +26,7 @@ Curves = Float[np.ndarray, "S E"]
 
 def section(run: FinishedRun) -> Section:
     """The fan of curves, the ranked table, and the starts that diverged."""
-    same_in_all = {*STARTS} - {"eta"}
+    same_in_all = {*STARTS, *TEST, "start"} - {"eta"}
     varying = [
         name
         for name in run.rows[0].cells

@@ -14,7 +14,8 @@ from torch import Tensor
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.inference.classifier import Classifier
-from hillstart.inference.voting import Calibration, probabilities, vote
+from hillstart.inference.evaluation import confusion
+from hillstart.inference.voting import probabilities, vote
 from hillstart.report import charts
 from hillstart.report.page import Section, data_uri
 from hillstart.runs.summary import temperature_effect
@@ -33,10 +34,10 @@ def section(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -
     Args:
         summary: what `summary.json` holds.
     """
-    y, p = data.test.y, _probabilities(classifier, data)
-    confidence, answers = p.max(-1)
-    n_out = len(data.classes)
-    counts = torch.bincount(y * n_out + answers, minlength=n_out**2).view(n_out, n_out)
+    y, outputs = data.test.y, _votes(classifier, data)
+    answers = outputs.argmax(-1)
+    confidence = probabilities(outputs, classifier.temperatures.vote).amax(-1)
+    counts = confusion(outputs, y)
     most = max(1, min(PICTURES_OF_CELL, PIXELS_IN_ALL // (data.test.x[0].numel() * int((counts > 0).sum()))))
 
     def surest(mask: Tensor, count: int) -> list[int]:
@@ -83,11 +84,10 @@ def section(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -
     )
 
 
-def _probabilities(classifier: Classifier, data: PictureSet) -> Float[Tensor, "N n_out"]:
-    """Calibrated probabilities of the vote for each test picture."""
+def _votes(classifier: Classifier, data: PictureSet) -> Float[Tensor, "N n_out"]:
+    """The outputs of the vote for each test picture."""
     sample = Sample(data.test, len(data.classes), data.preprocessing, torch.device("cpu"))
-    outputs = torch.cat([vote(classifier.network.forward(x)[-1]) for x, _ in sample.batches()])
-    return probabilities(outputs, (classifier.calibration or Calibration(1.0, ())).vote)
+    return torch.cat([vote(classifier.network.forward(x)[-1]) for x, _ in sample.batches()])
 
 
 def _sheet(x: UInt8[Tensor, "N C H W"]) -> bytes:

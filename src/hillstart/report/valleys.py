@@ -5,7 +5,7 @@ are numbered alike.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,20 @@ ROUNDING = 1e-5
 """A barrier below this share of the cost of guessing is rounding."""
 
 
-def section(classifier: Classifier, val_costs: Sequence[float], diverged: int, data: PictureSet) -> Section:
+def section(
+    classifier: Classifier,
+    val_costs: Sequence[float],
+    diverged: int,
+    data: PictureSet,
+    tested: Mapping[str, float] | None = None,
+) -> Section:
     """The section on the valleys in which the starts ended.
 
     Args:
         classifier: the kept starts, the chosen one first.
         val_costs: the validation costs of all starts that did not diverge, the chosen one's first.
         diverged: the number of starts that diverged.
+        tested: the quantiles of the test accuracy over the starts, if every start was evaluated.
     """
     network, names = classifier.network, start_names(classifier.origins)
     S, control = min(network.starts, 1 + OTHERS), int(len(network.w) > 1)
@@ -60,6 +67,7 @@ def section(classifier: Classifier, val_costs: Sequence[float], diverged: int, d
         "val_costs": [short(quantiles(val_costs)[name]) for name in ("min", "median", "max")],
         "sound": len(val_costs),
         "diverged": diverged,
+        "tested": tested,
         "chosen": names[0],
         "others": S - 1,
         "control": control,

@@ -42,7 +42,13 @@ def write(
     sections = [
         *box.sections(of.classifier, data, own),
         hill.section(of, patience),
-        valleys.section(of.compared, [row.result.val_cost for row in of.sound], len(of.diverged), data),
+        valleys.section(
+            of.compared,
+            [row.result.val_cost for row in of.sound],
+            len(of.diverged),
+            data,
+            of.summary.get("test_accuracy_of_starts") if of.jobs == 1 else None,
+        ),
         learning.section(of),
         quality.section(of.classifier, data, of.summary),
         run.section(of),

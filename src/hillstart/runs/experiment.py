@@ -13,9 +13,9 @@ import torch
 
 from hillstart.engine.starts import STATUS, STOPPED, History, Start, varying
 from hillstart.runs.claim import check_free
-from hillstart.runs.results import RunResult, evaluate
+from hillstart.runs.results import RunResult, evaluate, with_test_figures
 from hillstart.runs.summary import of_rows, report, settings
-from hillstart.runs.tables import Tables
+from hillstart.runs.tables import TEST, Tables
 from hillstart.runs.writer import RunFolder
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
@@ -61,7 +61,8 @@ def run(
     device, most = trainer.strategy.root_device, RunResult(keep).most
     if not ranks.is_first:
         packs, done = ranks.from_first(None)
-        for trained in train(population, make_trainer, packs, done, ranks=ranks):
+        fits = train(population, make_trainer, packs, done, ranks=ranks)
+        for trained in with_test_figures(fits, population, device):
             trained.gathered(ranks, most)
         ranks.end()
         return None
@@ -79,7 +80,8 @@ def run(
     ranks.from_first((run_folder.packs, run_folder.done))
     with interrupts.deferred():
         where = (run_folder.packs, run_folder.done, onward, run_folder.run, run_folder.seconds)
-        for trained in train(population, make_trainer, *where, ranks):
+        fits = train(population, make_trainer, *where, ranks)
+        for trained in with_test_figures(fits, population, device):
             if trained.whole:
                 run_folder.add(trained if ranks.size == 1 else trained.gathered(ranks, most) or trained)
             elif ranks.size == 1:
@@ -114,7 +116,7 @@ class JobResult:
             InputError: every start diverged, or the folder holds a run already.
         """
         check_free(folder)
-        tables = Tables(folder, self.population.starts)
+        tables = Tables(folder, self.population.starts, self.population.test_all)
         for history, places in self.histories:
             tables.add((), history, places)
         tables.end(self.outcome.rows)
@@ -164,7 +166,8 @@ def run_together(
     _announce(whole, device, Ranks(), packs[skipped:], None)
     outcome, histories = RunResult(keep), list[tuple[History, Sequence[int]]]()
     with interrupts.deferred():
-        for trained in train(whole, make_trainer, packs, skipped):
+        fits = train(whole, make_trainer, packs, skipped)
+        for trained in with_test_figures(fits, whole, device):
             if not trained.whole:  # none of its jobs is done
                 continue
             ended: list[tuple[int, RunResult, list[tuple[History, Sequence[int]]]]] = []
@@ -213,6 +216,8 @@ def summarise(
         "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
     }
     of_starts = quantiles([row.val_accuracy for row in sound])
+    names = TEST if population.test_all else ()
+    tested = {f"{name}_of_starts": quantiles([getattr(row, name) for row in sound]) for name in names}
     grid = {"settings": settings(of_rows(rows))[0]} if varying(row.start for row in rows) else {}
     return {
         "best_seed": best.start.seed,
@@ -231,6 +236,7 @@ def summarise(
         "val_cost_of_starts": quantiles([row.val_cost for row in sound]),
         "val_accuracy_of_starts": of_starts,
         "val_standard_error": standard_error(of_starts["median"], pictures["val"]),
+        **tested,
         **grid,
         "cost": outcome.network.cost if outcome.network else None,
         "validated_on": data.validated_on,

@@ -4,7 +4,7 @@ Nothing here needs the options as objects, Lightning or Hydra.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,41 @@ _RENAMED = {
     "hillstart.stopping.Stopping": "hillstart.training.stopping.EarlyStopping",
 }
 """Classes that runs of 0.1.0 name as `_target_`, and their names today."""
+
+
+def _is_counted(value: Any, summary: Mapping[str, Any]) -> bool:
+    """True for what `evaluation.counted` returns for the classes of the summary."""
+    names = summary.get("classes")
+    if not (isinstance(value, dict) and isinstance(names, list)):
+        return False
+    matrix, by_class, most = (value.get(key) for key in ("confusion", "by_class", "majority"))
+    return (
+        isinstance(matrix, list)
+        and len(matrix) == len(names)
+        and all(isinstance(row, list) and len(row) == len(names) for row in matrix)
+        and all(type(n) is int and n >= 0 for row in matrix for n in row)
+        and isinstance(by_class, dict)
+        and [*by_class] == names
+        and all(isinstance(of, dict) and {"pictures", "accuracy"} <= of.keys() for of in by_class.values())
+        and isinstance(most, dict)
+        and most.get("class") in names
+        and type(most.get("accuracy")) is float
+    )
+
+
+def _is_spread(value: Any, _: Mapping[str, Any]) -> bool:
+    """True for what `statistics.quantiles` returns."""
+    return (
+        isinstance(value, dict) and type(value.get("n")) is int and all(type(v) in (int, float) for v in value.values())
+    )
+
+
+_CHECKED: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "vote_test": _is_counted,
+    "test_cost_of_starts": _is_spread,
+    "test_accuracy_of_starts": _is_spread,
+}
+"""Keys of `summary.json` that earlier versions did not have, and whether their value is as a run writes it."""
 
 Plain = Mapping[str, Any]
 """Options as plain data: dicts, lists, strings, numbers, booleans and None."""
@@ -114,6 +149,9 @@ class RunRecord:
             raise InputError(f"{path}: cannot be read ({briefly(error)}); give the folder of a run.") from error
         if not isinstance(found, dict):
             raise InputError(f"{path}: is not a JSON object; give the folder of a run.")
+        for key, is_whole in _CHECKED.items():
+            if key in found and not is_whole(found[key], found):
+                raise InputError(f"{path}: {key} is damaged; give the folder of a run.")
         return found
 
     @cached_property

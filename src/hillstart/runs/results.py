@@ -1,6 +1,7 @@
 """The results of a job's starts, and the weights of the best starts, which vote."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from hillstart.engine.starts import VOTERS, StartResult, standing
 from hillstart.inference import model_file
 from hillstart.inference.calibration import before_and_after, calibrate
 from hillstart.inference.classifier import Classifier
+from hillstart.inference.evaluation import counted
 from hillstart.inference.voting import Calibration, vote
 from hillstart.network import ACTIVATIONS, Network
 from hillstart.system.machine import versions
-from hillstart.training.packs import FitResult
+from hillstart.training.packs import FitResult, RunSpec
 
 FLAT = 0.04
 """A node is flat where its slope is below this share of the steepest slope of sigma: by BP2 and BP4 weights into it
@@ -126,6 +128,38 @@ class RunResult:
         self.network = model.network.pick(known) if known else None
 
 
+def with_test_figures(fits: Iterator[FitResult], population: RunSpec, device: torch.device) -> Iterator[FitResult]:
+    """Fits whose starts have test figures, if `population.test_all` asks for them.
+
+    The weights of a start exist only while its pack does, so they are evaluated when the pack is trained: each start as
+    in its best epoch, which is chosen by then. The ranking of starts does not use these figures.
+    """
+    if not population.test_all:
+        yield from fits
+        return
+    data = population.data
+    sample = Sample(data.test, len(data.classes), data.preprocessing, device)
+    size = max(1, OUTPUT_BYTES // (4 * 1000 * sum(population.sizes[1:])))
+    for trained in fits:
+        if trained.whole and trained.rows:
+            indices = torch.arange(len(trained.rows)).split(size)
+            found = torch.cat([_on_test(trained.best_of(some.tolist()).to(device), sample) for some in indices])
+            found[[row.best_epoch == 0 for row in trained.rows]] = torch.nan
+            trained.history.test = found
+            trained = replace(trained, rows=trained.history.rows())
+        yield trained
+
+
+def _on_test(network: Network, sample: Sample) -> Float[Tensor, "S 2"]:
+    """Cost and accuracy of each start."""
+    sums = torch.zeros(network.starts, 2, dtype=torch.float64)
+    for x, y in sample.batches():
+        cost, outputs = network.evaluate(x, y)
+        right = outputs.argmax(-1) == y.argmax(-1)
+        sums += torch.stack([cost.double().sum(1), right.double().sum(1)], 1).cpu()
+    return sums / sample.pictures
+
+
 def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.device) -> list[dict[str, Any]]:
     """Fit the temperatures of each result on the validation pictures, and evaluate it once on the test pictures.
 
@@ -133,8 +167,9 @@ def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.devi
         outcomes: with a network each, all of the same shape.
 
     Returns:
-        For each: the test accuracy of its best start and of its vote, its calibration on validation and test pictures,
-        and the share of saturated nodes of its starts.
+        For each: the test accuracy of its best start and of its vote, the answers of the vote to the test pictures as
+        `counted` has them, its calibration on validation and test pictures, and the share of saturated nodes of its
+        starts.
     """
     found: list[dict[str, Any]] = []
     for some in _within(OUTPUT_BYTES, outcomes, data):
@@ -150,7 +185,8 @@ def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.devi
                 "test": before_and_after(test, data.test.y, T),
             }
             accuracy = {"test_accuracy": right[0], "vote_test_accuracy": right[1]}
-            found.append({**accuracy, "calibration": calibration, "saturated": share})
+            answers = counted(vote(test), data.test.y, data.classes)
+            found.append({**accuracy, "vote_test": answers, "calibration": calibration, "saturated": share})
     return found
 
 

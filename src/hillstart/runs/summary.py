@@ -9,7 +9,7 @@ from typing import Any
 
 from hillstart.engine.starts import StartResult, standing, varying
 from hillstart.runs.results import NOTABLE, RunResult, remark
-from hillstart.system.console import print_table
+from hillstart.system.console import print_table, visible
 from hillstart.system.files import relative
 from hillstart.system.statistics import accuracy_interval, quantiles, standard_error
 from hillstart.training.packs import RunSpec
@@ -23,6 +23,8 @@ SPARE = (
     *("rank", "eta", "val cost"),
 )
 """Columns that a narrow terminal goes without, the least important first."""
+FEW_CLASSES = 5
+"""The number of classes up to which the terminal shows the accuracy of each."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, spec: RunS
     test = summary["pictures"]["test"]
     chosen, vote = (uncertain(summary[name], test) for name in ("test_accuracy", "vote_test_accuracy"))
     log.info(f"one standard error on {test} test pictures: chosen start {chosen}, vote {vote}")
+    _by_class(summary["vote_test"])
     of = summary["calibration"]
     before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
     effect = temperature_effect(of, summary["vote_test_accuracy"], test)
@@ -203,6 +206,21 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, spec: RunS
     log.info(f"{summary['seconds']:.1f} s of training on {where}; results in {relative(folder)}")
 
 
+def _by_class(of: Mapping[str, Any]) -> None:
+    """Log the accuracy of each class if classes are few, and the baseline if they have unequal numbers of pictures."""
+    counts = [one["pictures"] for one in of["by_class"].values()]
+    if len(counts) <= FEW_CLASSES:
+        shares = (
+            f"{name} {one['accuracy']:.4f} of {one['pictures']}"
+            for name, one in of["by_class"].items()
+            if one["pictures"]
+        )
+        log.info(visible(f"test accuracy of the vote by class: {', '.join(shares)}"))
+    if len(set(counts)) > 1:
+        most = of["majority"]
+        log.info(visible(f"baseline: always answering {most['class']} has the test accuracy {most['accuracy']:.4f}"))
+
+
 def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
     """Log the spread of the starts and the standard error of a single one.
 
@@ -216,13 +234,15 @@ def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
     if mixed and rows:
         show_settings(*settings(of_rows(rows)))
     log.info(said_of(of, mixed=mixed))
+    if tested := summary.get("test_accuracy_of_starts"):
+        log.info(said_of(tested, mixed=mixed, what="test accuracy"))
     interval = uncertain(of["median"], val)
     log.info(f"one standard error of a single start on {val} val pictures: {interval}")
 
 
-def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False) -> str:
-    """The spread of the validation accuracy over starts in one line; `mixed` if they have several settings."""
+def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False, what: str = "val accuracy") -> str:
+    """The spread of an accuracy over starts in one line; `mixed` if they have several settings."""
     return (
-        f"val accuracy of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "
+        f"{what} of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "
         f"{of['upper_quartile']:.4f}, from {of['min']:.4f} to {of['max']:.4f}" + ", all settings mixed" * mixed
     )

@@ -113,7 +113,9 @@ def close(folder: Path) -> None:
     names = [*known, *sorted({name for row in rows for name in row.cells} - {*known})]
     write_starts(folder / "starts.csv", names, (row.cells for row in rows))
     found, by = settings(_results(rows, swept, pictures, costs))
-    spread = quantiles([row.result.val_accuracy for row in rows if not row.result.diverged])
+    sound = [row for row in rows if not row.result.diverged]
+    spread = quantiles([row.result.val_accuracy for row in sound])
+    tested = [row.result.test_accuracy for row in sound if row.cells.get("test_accuracy")]
     summary: dict[str, Any] = {"jobs": len(jobs), "starts": len(rows)}
     best_job, best_seed = rows[0].cells["job"], rows[0].result.start.seed
     best = jobs[best_job].summary if len(sets) == 1 else {}
@@ -126,6 +128,8 @@ def close(folder: Path) -> None:
             "test_standard_error": standard_error(*test),
             "test_interval": accuracy_interval(*test),
         }
+    if len(sets) == 1 and len(tested) == len(sound):  # by test=all; with other splits the test pictures differ too
+        summary["test_accuracy_of_starts"] = quantiles(tested)
     summary |= {
         "ranked_by": "val_cost" if len(kinds) == 1 else "val_accuracy",
         "costs": kinds,
@@ -140,7 +144,10 @@ def close(folder: Path) -> None:
     if len(found) > 1 or len(sets) > 1:
         show_settings(found, by)
     if len(sets) == 1:
-        log.info(said_of(spread, f" in {len(jobs)} jobs", mixed=len(found) > 1))
+        where, mixed = f" in {len(jobs)} jobs", len(found) > 1
+        log.info(said_of(spread, where, mixed))
+        if of := summary.get("test_accuracy_of_starts"):
+            log.info(said_of(of, where, mixed, "test accuracy"))
     if len(kinds) > 1:
         log.info(f"ranked by val accuracy: costs of different kinds ({', '.join(kinds)}) cannot be compared")
     if len(sets) > 1:

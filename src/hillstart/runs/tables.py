@@ -26,11 +26,13 @@ from hillstart.system.files import WritingError, on_disk, open_regular, relative
 from hillstart.system.untrusted import briefly
 
 RESULT = [field for field in fields(StartResult) if field.name != "start"]
-STARTS = ("seed", "eta", *(field.name for field in RESULT), "rank")
-"""Columns of `starts.csv`, the results as in `StartResult`; other hyperparameters that vary follow them."""
+TEST = ("test_cost", "test_accuracy")
+STARTS = ("seed", "eta", *(field.name for field in RESULT if field.name not in TEST), "rank")
+"""Columns of `starts.csv`, the results as in `StartResult`; other hyperparameters that vary, `start` and `TEST` follow
+them."""
 
 HISTORY = ("seed", "epoch", *COSTS)
-"""Columns of `history.csv`; hyperparameters that vary follow them."""
+"""Columns of `history.csv`; hyperparameters that vary and `start` follow them."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _row(cells: dict[str, str], shared: Hyperparameters) -> StartRow:
     result: dict[str, Any] = {
         field.name: cells[field.name] if field.type is str else _number(cells, field.name, field.type)
         for field in RESULT
-        if field.name in cells
+        if cells.get(field.name) or field.default is MISSING
     }
     rank = _number(cells, "rank", int) if cells["rank"] else None
     if rank is not None and cells["status"] not in STATUS:
@@ -131,24 +133,30 @@ def read_history(path: Path) -> Iterator[tuple[dict[str, str], int, list[float]]
 class Tables:
     """Writes both tables of a run, pack by pack; each hyperparameter that varies among the starts has a column.
 
-    Ranks are known when the run has ended: until then their column is empty, and the rows are in the order they came.
-    All methods that write raise a WritingError if they cannot.
+    If any varies, seeds occur several times, and both tables have a column `start`: the index among all starts. Ranks
+    are known when the run has ended: until then their column is empty, and the rows are in the order they came. All
+    methods that write raise a WritingError if they cannot.
+
+    Args:
+        test: the starts have test figures.
 
     Attributes:
         sizes: bytes of both tables that were written completely.
     """
 
-    def __init__(self, folder: Path, starts: Sequence[Start]):
+    def __init__(self, folder: Path, starts: Sequence[Start], test: bool = False):
         self.starts, self.history = folder / "starts.csv", folder / "history.csv"
-        self._varying = varying(starts)
-        self._columns = (*STARTS, *(name for name in self._varying if name != "eta"))
+        self._varying, self._index = varying(starts), {start: index for index, start in enumerate(starts)}
+        index = ("start",) if self._varying else ()
+        self._columns = (*STARTS, *(name for name in self._varying if name != "eta"), *index, *(TEST if test else ()))
+        self._history_columns = (*HISTORY, *self._varying, *index)
         self._shared = starts[0].hyperparameters
         self.sizes = (0, 0)
 
     def begin(self) -> None:
         """Replace both tables by empty ones."""
         self.sizes = (0, 0)
-        for table, names in ((self.starts, self._columns), (self.history, (*HISTORY, *self._varying))):
+        for table, names in ((self.starts, self._columns), (self.history, self._history_columns)):
             with replacing(table, sync=False) as new:
                 _write(new, [names], "w")
         self.sizes = self._sizes()
@@ -188,8 +196,10 @@ class Tables:
         if self.sizes == (0, 0):
             self.begin()
         self.cut(self.sizes)
-        _write(self.starts, ([self._cells(row)[name] for name in self._columns] for row in rows), "a")
-        _write(self.history, self._epochs(history, indices), "a")
+        # Tables of a run that an earlier version began have fewer columns; those of history.csv are the first of ours.
+        columns, n = _headings(self.starts), len(_headings(self.history))
+        _write(self.starts, ([self._cells(row).get(name, "") for name in columns] for row in rows), "a")
+        _write(self.history, (cells[:n] for cells in self._epochs(history, indices)), "a")
         self.sizes = self._sizes()
 
     def _sizes(self) -> tuple[int, int]:
@@ -210,6 +220,7 @@ class Tables:
             **asdict(row.start.hyperparameters),
             **{field.name: getattr(row, field.name) for field in RESULT},
             "rank": rank,
+            "start": self._index.get(row.start, ""),
         }
 
     def _epochs(self, history: History, indices: Sequence[int]) -> Iterator[tuple[Any, ...]]:
@@ -219,7 +230,12 @@ class Tables:
                 if epoch <= epochs[s]:
                     start = history.starts[s]
                     varying_values = (getattr(start.hyperparameters, name) for name in self._varying)
-                    yield (start.seed, epoch, *costs, *varying_values)
+                    yield (start.seed, epoch, *costs, *varying_values, self._index[start])
+
+
+def _headings(path: Path) -> list[str]:
+    with writing(path), path.open(newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def _write(path: Path, lines: Iterable[Sequence[Any]], mode: str) -> None:

@@ -49,9 +49,14 @@ class RunFolder:
     def __init__(self, folder: Path, population: RunSpec, keep: int | None, length: tuple[int, int]):
         self.folder, self.population = folder, population
         # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
-        self._alike = {"trainer.max_epochs": length[0], "trainer.max_steps": length[1], "keep": keep}
+        self._alike = {
+            "trainer.max_epochs": length[0],
+            "trainer.max_steps": length[1],
+            "keep": keep,
+            "test": "all" if population.test_all else "chosen",
+        }
         self.outcome = RunResult(keep)
-        self.tables = Tables(folder, population.starts)
+        self.tables = Tables(folder, population.starts, population.test_all)
         self.model, self._state = folder / "network.safetensors", folder / "checkpoints" / "packs.json"
         self.run: str | None = None
         self.packs: list[int] = []
@@ -183,6 +188,7 @@ class RunFolder:
             state = json.loads(read_text(self._state))
             if "epochs" in state:  # as version 0.1 calls it
                 state["trainer.max_epochs"] = state["epochs"]
+            state.setdefault("test", "chosen")
             kinds: dict[str, Any] = {"population": dict, "packs": list, "seconds": (int, float)}
             kinds |= dict.fromkeys(("done", "trainer.max_epochs", "starts", "history"), int)
             if not all(isinstance(state[key], kind) for key, kind in kinds.items()):

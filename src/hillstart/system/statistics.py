@@ -1,6 +1,7 @@
 """Quantiles of a sample, and the standard error of an accuracy."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import torch
@@ -15,15 +16,18 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {"n": len(values), **dict(zip(names, at, strict=True))}
 
 
-def accuracy_interval(accuracy: float, pictures: int) -> tuple[float, float]:
-    """One standard error to either side of an accuracy that was measured on so many pictures.
+Z_95 = statistics.NormalDist().inv_cdf(0.975)
+"""Standard errors to either side of a 95 % interval."""
 
-    Wilson's interval (J. Am. Stat. Assoc. 22, 1927) with z = 1. For many pictures it is close to
-    p -+ sqrt(p (1 - p) / n); unlike that, it has a width where all answers are right or all wrong, and stays within 0
-    and 1.
+
+def accuracy_interval(accuracy: float, pictures: int, z: float = 1.0) -> tuple[float, float]:
+    """z standard errors to either side of an accuracy that was measured on so many pictures.
+
+    Wilson's interval (J. Am. Stat. Assoc. 22, 1927). For many pictures it is close to p -+ z sqrt(p (1 - p) / n);
+    unlike that, it has a width where all answers are right or all wrong, and stays within 0 and 1.
     """
-    p, n = accuracy, pictures
-    centre, half = (p + 1 / (2 * n)) / (1 + 1 / n), math.sqrt(p * (1 - p) / n + 1 / (4 * n * n)) / (1 + 1 / n)
+    p, n, zz = accuracy, pictures, z * z
+    centre, half = (p + zz / (2 * n)) / (1 + zz / n), z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n)) / (1 + zz / n)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 

@@ -39,6 +39,7 @@ class RunSpec:
     Attributes:
         begin: makes starts from seeds.
         sizes: nodes of each layer.
+        test_all: evaluate every start on the test pictures when its pack is trained, not the chosen one alone.
     """
 
     begin: Begin
@@ -47,6 +48,7 @@ class RunSpec:
     descent: SGDConfig
     stopping: EarlyStopping
     starts: Sequence[Start]
+    test_all: bool = False
 
     def described(self) -> dict[str, Any]:
         """The properties that a resumed run must share with the run it continues, as plain data.

@@ -1,0 +1,6 @@
+"""How good is a network on labelled pictures? `python scripts/evaluate.py MODEL FOLDER`; `--help` lists the options."""
+
+from hillstart.cli.main import evaluate
+
+if __name__ == "__main__":
+    evaluate()
