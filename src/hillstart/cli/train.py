@@ -97,7 +97,7 @@ class TrainingTask:
 
     def together(
         self, cfgs: Iterable[DictConfig], done: Collection[int]
-    ) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
+    ) -> Iterator[tuple[int, Callable[[DictConfig], float] | Exception]]:
         """Train the starts of all jobs that are not done as they would be trained with these; each job writes its own
         result, in its own Hydra context."""
         _silence_libraries()
@@ -108,7 +108,7 @@ class TrainingTask:
                 _check_multirun(options)
                 jobs[index] = options
             except USER_ERRORS as error:
-                yield index, partial(_raise, error)
+                yield index, error
         if not jobs:
             return
         numbers, first = list(jobs), next(iter(jobs.values()))
@@ -118,7 +118,7 @@ class TrainingTask:
             spec = build_run_spec(first)
             _check_objective(first, spec)
         except USER_ERRORS as error:
-            yield from ((index, partial(_raise, error)) for index in jobs if index not in done)
+            yield from ((index, error) for index in jobs if index not in done)
             return
         starts, trained = [of.population for of in jobs.values()], {numbers.index(index) for index in done}
         for result in experiment.run_together(spec, starts, trainer, first.keep, first.pack, trained):
@@ -210,10 +210,6 @@ def _onward(folder: Path) -> str:
     if (folder / "checkpoints" / "packs.json").is_file():
         return f"go on with it by: {interrupts.command('train', resuming(relative(folder)))}"
     return "nothing was trained yet."
-
-
-def _raise(error: BaseException, cfg: DictConfig) -> float:
-    raise error
 
 
 def _output_folder() -> Path:

@@ -76,9 +76,7 @@ class Pack:
         """Make `config` what Hydra would compose for this job, and show it by HydraConfig; yield the job's folder."""
         for key, value in job.own.items():
             OmegaConf.update(self.config, key, value)
-        hydra, shown = self.config.hydra, HydraConfig.instance()
-        form = hydra.job.config.override_dirname
-        task = _of_task(job.lines)
+        hydra, form, task = self.config.hydra, self.config.hydra.job.config.override_dirname, _of_task(job.lines)
         named = sorted(line for line in task if _key(line) not in form.exclude_keys)
         with read_write(hydra):
             hydra.job.id = hydra.job.num = job.number
@@ -86,7 +84,8 @@ class Pack:
             hydra.overrides.task = task
             folder = Path(str(hydra.sweep.dir), str(hydra.sweep.subdir))
             hydra.runtime.output_dir = str(folder)
-        before, shown.cfg = shown.cfg, self.config  # type: ignore[assignment]  # copies would take milliseconds
+        shown: Any = HydraConfig.instance()
+        before, shown.cfg = shown.cfg, self.config  # itself, for a copy takes milliseconds
         try:
             yield folder
         finally:
@@ -94,9 +93,10 @@ class Pack:
 
     def options_of_jobs(self) -> Iterator[DictConfig]:
         for job in self.jobs:
-            with self.turned_to(job):
-                own = options(self.config)
-            yield own
+            of_job = options(self.config)
+            for key, value in job.own.items():
+                OmegaConf.update(of_job, key, value)
+            yield of_job
 
     def finished(self, task: Any, held: bool = False) -> dict[int, JobReturn]:
         """The result of each job that is finished, by its number.
@@ -126,11 +126,9 @@ class PackLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context, self._config = hydra_context, config
         self._task: Any = task_function
-        self._run = (
-            partial(run_pack, task_function, hydra_context, config)
-            if hasattr(task_function, "together")
-            else task_function
-        )
+        self._run: TaskFunction = task_function
+        if hasattr(task_function, "together"):
+            self._run = partial(run_pack, task_function, hydra_context, config)
         if self._inner:
             self._inner.setup(hydra_context=hydra_context, task_function=self._run, config=config)
 
@@ -156,8 +154,8 @@ class PackLauncher(Launcher):
             if len(done) < len(pack.jobs):
                 log.info(f"Launching {pack}")
                 launched[folder] = pack
-        hydras = ("hydra.output_subdir=null", "hydra.sweep.subdir=")
-        lines = [[*pack.jobs[0].common, hydras[0], hydras[1] + folder] for folder, pack in launched.items()]
+        places = [[f"hydra.sweep.subdir={folder}", "hydra.output_subdir=null"] for folder in launched]
+        lines = [pack.jobs[0].common + place for pack, place in zip(launched.values(), places, strict=True)]
         try:
             values = [value_or_error(pack) for pack in self._launch_each(lines, 0)] if lines else []
         except Exception as error:  # a worker was lost, say; jobs that are done have their results on the disk

@@ -95,15 +95,13 @@ class PackSweeper(Sweeper):
 
 
 def _combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    values: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {}
     for override in overrides:
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            values[key] = [f"{key}={override.get_value_element_as_str()}"]
-        elif override.is_discrete_sweep():
-            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            if not values[key]:  # glob lists the files of a group
-                raise HydraException(f"{override.input_line}: gives no value; use a, b or the glob of a group.")
-        else:
+        is_swept, key = override.is_sweep_override(), override.get_key_element()
+        if is_swept and not override.is_discrete_sweep():
             raise HydraException(f"{override.input_line}: gives no list of values; use a, b, range or choice.")
-    return [list(lines) for lines in itertools.product(*values.values())]
+        values = list(override.sweep_string_iterator()) if is_swept else [override.get_value_element_as_str()]
+        if not values:  # glob lists the files of a group
+            raise HydraException(f"{override.input_line}: gives no value; use a, b or the glob of a group.")
+        lines[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in itertools.product(*lines.values())]
