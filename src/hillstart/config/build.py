@@ -85,7 +85,7 @@ def build_run_spec(options: RunOptions) -> RunSpec:
     if descent.batch_size > pictures:
         log.info(f"descent.batch_size is {descent.batch_size}, but {pictures} pictures are to train: so many are used.")
         descent = replace(descent, batch_size=pictures)
-    return RunSpec(begin, sizes, data, descent, options.stop, options.population)
+    return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts)
 
 
 def trainer_maker(

@@ -124,7 +124,7 @@ class RunOptions:
     curves: Annotated[int, *whole(0)] = 0
 
     @property
-    def population(self) -> list[Start]:
+    def all_starts(self) -> list[Start]:
         """A start for each seed at each point of the grid of hyperparameters."""
         seeds = range(self.seed, self.seed + self.starts)
         return [Start(seed, point) for point in self.descent.grid() for seed in seeds]
