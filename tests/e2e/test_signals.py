@@ -260,7 +260,7 @@ def test_the_same_wish_by_two_ways_is_one(monkeypatch: pytest.MonkeyPatch, came:
 
     monkeypatch.setattr(interrupts, "time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr(interrupts, "_end_at_once", end)
-    for name in ("_ask", "_lose_patience"):
+    for name in ("_receive", "_end_if_unnoticed"):
         monkeypatch.setattr(interrupts, name, lambda *_: None)
     os.write(writing, bytes(came))
     with pytest.raises(InterruptedError):

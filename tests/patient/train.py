@@ -26,7 +26,7 @@ def wait_in(module: str, function: str, when: str) -> None:
     def waits(*args: Any, **kwargs: Any) -> Any:
         if eval(when, {"args": args, "Path": Path}):
             Path("waiting").touch()
-            while interrupts.asked is None:
+            while interrupts.received is None:
                 time.sleep(0.005)
         return original(*args, **kwargs)
 

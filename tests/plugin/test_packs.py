@@ -24,7 +24,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from hydra_plugins.hillstart_packs.launcher import InProcess
+from hydra_plugins.hillstart_packs.launcher import PackLauncher
 
 log = logging.getLogger("toy")
 
@@ -229,25 +229,39 @@ def test_jobs_that_differ_by_a_reference_are_not_in_one_pack(sweep: Sweeps, conf
 
 
 @pytest.mark.parametrize(
-    ("conf", "options", "reason"),
+    ("conf", "options"),
     [
-        ("a: [x, {b: 'r${hydra:job.num}'}]", (), "depend on the job"),
-        ("a: ${hydra:runtime.output_dir}", (), "depend on the job"),
-        ("a: ${hydra.sweep.subdir}", (), "depend on the job"),
-        ("", ("+hydra.job.env_set.N=${hydra.job.num}",), "depend on the job"),
-        ("", ("hydra.job.chdir=true",), "a working directory of its own"),
-        ("", ("descent={eta:2}",), r"descent=\{eta:2\} is set beside descent.eta"),
-        ("", ("++seed=5",), r"\+\+seed=5 is set beside seed"),
+        ("a: [x, {b: 'r${hydra:job.num}'}]", ()),
+        ("a: ${hydra:runtime.output_dir}", ()),
+        ("a: ${hydra.sweep.subdir}", ()),
+        ("", ("+hydra.job.env_set.N=${hydra.job.num}",)),
+        ("", ("hydra.job.chdir=true",)),
     ],
 )
-def test_jobs_that_see_their_number_run_one_after_another(
-    sweep: Sweeps, capsys: pytest.CaptureFixture[str], conf: str, options: tuple[str, ...], reason: str
+def test_jobs_that_see_their_number_run_one_by_one(
+    sweep: Sweeps, capsys: pytest.CaptureFixture[str], conf: str, options: tuple[str, ...]
 ) -> None:
     sweep.write("config.yaml", CONF.replace("\nhydra:", f"\n{conf}\nhydra:"))
     toy = Toy()
-    sweep(toy, *options, "descent.eta=1,3", "seed=4,5")
+    assert [job.return_value for job in sweep(toy, *options, "descent.eta=1,3", "seed=4,5")] == [4, 5, 12, 15]
     assert toy.packs == [] and len(toy.alone) == 4
-    assert re.search(f"4 jobs are launched one after another: .*{reason}", capsys.readouterr().out)
+    assert "4 jobs are launched one by one: no two differ in seed, descent.eta alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "packs"),
+    [
+        (("descent={eta:2}", "descent.eta=1,3", "seed=4,5"), [4, 5, 12, 15], [[4, 5, 4, 5]]),
+        (("descent.eta=1,3", "descent={eta:2}", "seed=4,5"), [8, 10, 8, 10], []),
+        (("seed=4,5", "++seed=6", "descent.eta=1,3"), [6, 18, 6, 18], []),
+    ],
+)
+def test_the_last_override_of_a_key_counts(
+    sweep: Sweeps, options: tuple[str, ...], values: list[int], packs: list[list[int]]
+) -> None:
+    toy = Toy()
+    assert [job.return_value for job in sweep(toy, *options)] == values
+    assert toy.packs == packs
 
 
 def test_a_job_that_cannot_be_composed_fails_alone(sweep: Sweeps) -> None:
@@ -314,7 +328,7 @@ def test_a_pack_that_breaks_fails_the_jobs_that_still_wait(sweep: Sweeps, fault:
     assert (sweep.out / "2" / "toy.log").read_text().count("Traceback") == 1
 
 
-class Lost(InProcess):
+class Lost(PackLauncher):
     """A launcher that loses the worker of its second pack, and the results of all."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:

@@ -49,7 +49,7 @@ def wants_traceback() -> bool:
 def explain(error: BaseException) -> str:
     """Describe the error of a wrong option in one sentence."""
     failed = getattr(error, "failures", ())  # those of a sweep; Hydra imports its class twice
-    reasons = {explain(job._return_value) for _, job in failed}
+    reasons = {explain(cause) for _, cause in failed}
     if len(failed) > 1 and len(reasons) == 1:
         return f"{str(error).partition(':')[0]}: {reasons.pop()}"
     chain = list(_causes(error))

@@ -97,7 +97,7 @@ class TrainingTask:
 
     def together(
         self, cfgs: Iterable[DictConfig], done: Collection[int]
-    ) -> Iterator[tuple[int, Callable[[DictConfig], float]]]:
+    ) -> Iterator[tuple[int, Callable[[DictConfig], float] | Exception]]:
         """Train the starts of all jobs that are not done as they would be trained with these; each job writes its own
         result, in its own Hydra context."""
         _silence_libraries()
@@ -108,7 +108,7 @@ class TrainingTask:
                 _check_multirun(options)
                 jobs[index] = options
             except USER_ERRORS as error:
-                yield index, partial(_raise, error)
+                yield index, error
         if not jobs:
             return
         numbers, first = list(jobs), next(iter(jobs.values()))
@@ -118,9 +118,9 @@ class TrainingTask:
             spec = build_run_spec(first)
             _check_objective(first, spec)
         except USER_ERRORS as error:
-            yield from ((index, partial(_raise, error)) for index in jobs if index not in done)
+            yield from ((index, error) for index in jobs if index not in done)
             return
-        starts, trained = [of.population for of in jobs.values()], {numbers.index(index) for index in done}
+        starts, trained = [of.all_starts for of in jobs.values()], {numbers.index(index) for index in done}
         for result in experiment.run_together(spec, starts, trainer, first.keep, first.pack, trained):
             yield numbers[result.job], partial(_write_job, result)
 
@@ -141,7 +141,7 @@ class TrainingTask:
         folder, options = _output_folder(), composed_options(cfg)
         alone = HydraConfig.get().mode is not RunMode.MULTIRUN
         if alone:
-            interrupts.say(partial(_onward, folder))
+            interrupts.set_advice(partial(_onward, folder))
         else:
             _check_multirun(options)
         checkpoint = None if options.resume is None else resumed_checkpoint(options.resume)
@@ -153,15 +153,15 @@ class TrainingTask:
         logger = build_logger(options.logger, folder, _multirun()) if ranks.is_first else None
         # A rank knows the epochs of its share alone; those of all starts are logged at the end.
         make_trainer = trainer_maker(options, folder, ranks=ranks, logger=logger if ranks.size == 1 else None)
-        population = build_run_spec(options)
+        spec = build_run_spec(options)
         if not alone:
-            _check_objective(options, population)
+            _check_objective(options, spec)
         accepted = partial(_store_options, folder, cfg)
         if logger:
             log_options(logger, plain(cfg))
         try:
             summary = experiment.run(
-                population, make_trainer, folder, options.keep, options.pack, checkpoint, accepted, ranks
+                spec, make_trainer, folder, options.keep, options.pack, checkpoint, accepted, ranks
             )
         except WritingError as error:
             onward = f"resume={relative(folder)} goes on with this run when that is mended"
@@ -169,8 +169,10 @@ class TrainingTask:
         if summary is None:
             return math.nan
         if options.report and alone:
-            interrupts.say(lambda: f"only its page is missing: {interrupts.command('report', str(relative(folder)))}")
-            _open_the_box(folder, population)
+            interrupts.set_advice(
+                lambda: f"only its page is missing: {interrupts.command('report', str(relative(folder)))}"
+            )
+            _open_the_box(folder, spec)
         if logger:
             log_results(logger, folder, options.descent.batch_size, options.curves)
         return float(summary["val_cost_of_starts"]["median"])
@@ -198,11 +200,11 @@ def _multirun() -> Path | None:
     return Path(str(hydra.sweep.dir)) if hydra.mode is RunMode.MULTIRUN else None
 
 
-def _open_the_box(folder: Path, population: RunSpec | None = None) -> None:
+def _open_the_box(folder: Path, spec: RunSpec | None = None) -> None:
     from hillstart.report import write  # imports Matplotlib, which training does not need
 
     log.info("writing the page that opens the box ...")
-    log.info(f"open it in a browser: {relative(write.write(folder, population))}")
+    log.info(f"open it in a browser: {relative(write.write(folder, spec))}")
 
 
 def _onward(folder: Path) -> str:
@@ -210,10 +212,6 @@ def _onward(folder: Path) -> str:
     if (folder / "checkpoints" / "packs.json").is_file():
         return f"go on with it by: {interrupts.command('train', resuming(relative(folder)))}"
     return "nothing was trained yet."
-
-
-def _raise(error: BaseException, cfg: DictConfig) -> float:
-    raise error
 
 
 def _output_folder() -> Path:
@@ -270,7 +268,7 @@ class BeforeTraining(Callback):
             root, typed = Path(str(config.hydra.sweep.dir)).absolute(), config.hydra.overrides.task
             overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in typed)
             _claim(root, overwrite=overwrite, sweep=True, resume=root in resumed_sweeps)
-            interrupts.say(lambda: sweep.left(root, interrupts.command("train", resuming(relative(root)))))
+            interrupts.set_advice(lambda: sweep.left(root, interrupts.command("train", resuming(relative(root)))))
             parent = begin_parent(build_logger(plain(config)["logger"], root), root)
             _claims.callback(_close, root, parent, report=bool(config.report))
 

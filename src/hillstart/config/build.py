@@ -85,7 +85,7 @@ def build_run_spec(options: RunOptions) -> RunSpec:
     if descent.batch_size > pictures:
         log.info(f"descent.batch_size is {descent.batch_size}, but {pictures} pictures are to train: so many are used.")
         descent = replace(descent, batch_size=pictures)
-    return RunSpec(begin, sizes, data, descent, options.stop, options.population, options.test == "all")
+    return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all")
 
 
 def trainer_maker(

@@ -125,7 +125,7 @@ class RunOptions:
     test: Annotated[str, *one_of(("chosen", "all"))] = "chosen"
 
     @property
-    def population(self) -> list[Start]:
+    def all_starts(self) -> list[Start]:
         """A start for each seed at each point of the grid of hyperparameters."""
         seeds = range(self.seed, self.seed + self.starts)
         return [Start(seed, point) for point in self.descent.grid() for seed in seeds]

@@ -31,7 +31,7 @@ Summary = dict[str, Any]
 
 
 def run(
-    population: RunSpec,
+    spec: RunSpec,
     make_trainer: Callable[..., pl.Trainer],
     folder: Path,
     keep: int | None = None,
@@ -54,19 +54,19 @@ def run(
         What `summary.json` holds; None on ranks other than the first.
 
     Raises:
-        InputError: `checkpoint` is not of this run and population, or there is none and the folder holds a run already,
+        InputError: `checkpoint` is not of this run, or there is none and the folder holds a run already,
             every start diverged, or another process is lost.
     """
     trainer = make_trainer()
     device, most = trainer.strategy.root_device, RunResult(keep).most
     if not ranks.is_first:
         packs, done = ranks.from_first(None)
-        fits = train(population, make_trainer, packs, done, ranks=ranks)
-        for trained in with_test_figures(fits, population, device):
+        fits = train(spec, make_trainer, packs, done, ranks=ranks)
+        for trained in with_test_figures(fits, spec, device):
             trained.gathered(ranks, most)
         ranks.end()
         return None
-    run_folder = RunFolder(folder, population, keep, (trainer.max_epochs or -1, trainer.max_steps))
+    run_folder = RunFolder(folder, spec, keep, (trainer.max_epochs or -1, trainer.max_steps))
     if checkpoint:
         run_folder.go_on(checkpoint)
         if accepted:
@@ -74,14 +74,14 @@ def run(
         if pack is not None and (largest := max(run_folder.packs)) > pack:
             log.warning(f"resume: pack={pack} changes nothing, for a run keeps its packs: up to {largest} starts each.")
     else:
-        run_folder.begin(population.packs(device, ranks.size, pack))
+        run_folder.begin(spec.packs(device, ranks.size, pack))
     onward = run_folder.checkpoint if ranks.size == 1 else None  # a checkpoint holds whole packs, not shares
-    _announce(population, device, ranks, run_folder.packs, onward or checkpoint)
+    _announce(spec, device, ranks, run_folder.packs, onward or checkpoint)
     ranks.from_first((run_folder.packs, run_folder.done))
     with interrupts.deferred():
         where = (run_folder.packs, run_folder.done, onward, run_folder.run, run_folder.seconds)
-        fits = train(population, make_trainer, *where, ranks)
-        for trained in with_test_figures(fits, population, device):
+        fits = train(spec, make_trainer, *where, ranks)
+        for trained in with_test_figures(fits, spec, device):
             if trained.whole:
                 run_folder.add(trained if ranks.size == 1 else trained.gathered(ranks, most) or trained)
             elif ranks.size == 1:
@@ -89,13 +89,13 @@ def run(
         ranks.end()
         run_folder.end()
     outcome = run_folder.outcome
-    _check_sound(outcome, population, folder)
-    measured = evaluate([outcome], population.data, device)[0]
-    summary = summarise(outcome, population, device, ranks, measured)
+    _check_sound(outcome, spec, folder)
+    measured = evaluate([outcome], spec.data, device)[0]
+    summary = summarise(outcome, spec, device, ranks, measured)
     summary["packs"] = len(run_folder.packs)
-    outcome.save(run_folder.model, population.data)
+    outcome.save(run_folder.model, spec.data)
     _write(summary, folder)
-    report(outcome, summary, folder, population)
+    report(outcome, summary, folder, spec)
     return summary
 
 
@@ -107,7 +107,7 @@ class JobResult:
     outcome: RunResult
     histories: Sequence[tuple[History, Sequence[int]]]
     summary: Summary | None
-    population: RunSpec
+    spec: RunSpec
 
     def write(self, folder: Path) -> Summary:
         """Tables, kept starts and summary.
@@ -116,32 +116,32 @@ class JobResult:
             InputError: every start diverged, or the folder holds a run already.
         """
         check_free(folder)
-        tables = Tables(folder, self.population.starts, self.population.test_all)
-        for history, places in self.histories:
-            tables.add((), history, places)
+        tables = Tables(folder, self.spec.starts, self.spec.test_all)
+        for history, indices in self.histories:
+            tables.add((), history, indices)
         tables.end(self.outcome.rows)
-        _check_sound(self.outcome, self.population, folder)
+        _check_sound(self.outcome, self.spec, folder)
         assert self.summary is not None
-        self.outcome.save(folder / "network.safetensors", self.population.data)
+        self.outcome.save(folder / "network.safetensors", self.spec.data)
         _write(self.summary, folder)
-        report(self.outcome, self.summary, folder, self.population, table=False)
+        report(self.outcome, self.summary, folder, self.spec, table=False)
         return self.summary
 
 
 def run_together(
-    population: RunSpec,
+    spec: RunSpec,
     jobs: Sequence[Sequence[Start]],
     make_trainer: Callable[..., pl.Trainer],
     keep: int | None = None,
     pack: int | None = None,
     done: Set[int] = frozenset(),
 ) -> Iterator[JobResult]:
-    """Train the starts of many jobs as one population, and yield each job when its last start is trained.
+    """Train the starts of many jobs together, and yield each job when its last start is trained.
 
     The order in which jobs are given changes nothing: they are trained by their hyperparameters and seeds.
 
     Args:
-        population: what the jobs share; its starts do not count.
+        spec: what the jobs share; its starts do not count.
         jobs: the starts of each job.
         done: indices of jobs that are not yielded. They are trained again only beside jobs that are not done, so that
             these get the same bits.
@@ -150,7 +150,7 @@ def run_together(
         InputError: a start that is in two jobs.
     """
     order = sorted(range(len(jobs)), key=lambda j: [(start.hyperparameters, start.seed) for start in jobs[j]])
-    whole = replace(population, starts=[start for j in order for start in jobs[j]])
+    whole = replace(spec, starts=[start for j in order for start in jobs[j]])
     _check_different(whole.starts)
     trainer = make_trainer()
     device = trainer.strategy.root_device
@@ -174,12 +174,12 @@ def run_together(
             at, size = 0, len(trained.rows)
             while at < size:
                 job, starts = left[0]
-                places = range(at, min(size, at + starts))
-                outcome.add(trained, places)
-                histories.append((trained.history, places))
-                at = places.stop
-                left[0] = (job, starts - len(places))
-                if len(places) == starts:
+                indices = range(at, min(size, at + starts))
+                outcome.add(trained, indices)
+                histories.append((trained.history, indices))
+                at = indices.stop
+                left[0] = (job, starts - len(indices))
+                if len(indices) == starts:
                     left.pop(0)
                     ended.append((job, outcome, histories))
                     outcome, histories = RunResult(keep), []
@@ -187,7 +187,7 @@ def run_together(
                 evaluate([result for _, result, _ in ended if result.network is not None], whole.data, device)
             )
             for job, result, of in ended:
-                own = replace(population, starts=jobs[job])
+                own = replace(spec, starts=jobs[job])
                 summary = None
                 if result.network is not None:
                     summary = summarise(result, own, device, Ranks(), next(measured))
@@ -197,14 +197,14 @@ def run_together(
 
 
 def summarise(
-    outcome: RunResult, population: RunSpec, device: torch.device, ranks: Ranks, measured: dict[str, Any]
+    outcome: RunResult, spec: RunSpec, device: torch.device, ranks: Ranks, measured: dict[str, Any]
 ) -> Summary:
     """The content of `summary.json`, for an outcome with at least one start that did not diverge.
 
     Args:
         measured: what `evaluate` found.
     """
-    rows, best, data = outcome.rows, outcome.kept[0], population.data
+    rows, best, data = outcome.rows, outcome.kept[0], spec.data
     sound = [row for row in rows if not row.diverged]
     stopped = sum(row.status == STATUS[STOPPED] for row in rows)
     longest = max(row.epochs for row in rows)
@@ -216,7 +216,7 @@ def summarise(
         "vote_test_interval": list(accuracy_interval(vote, pictures["test"])),
     }
     of_starts = quantiles([row.val_accuracy for row in sound])
-    names = TEST if population.test_all else ()
+    names = TEST if spec.test_all else ()
     tested = {f"{name}_of_starts": quantiles([getattr(row, name) for row in sound]) for name in names}
     grid = {"settings": settings(of_rows(rows))[0]} if varying(row.start for row in rows) else {}
     return {
@@ -250,10 +250,8 @@ def summarise(
     }
 
 
-def _announce(
-    population: RunSpec, device: torch.device, ranks: Ranks, packs: Sequence[int], checkpoint: Path | None
-) -> None:
-    data, S = population.data, len(population.starts)
+def _announce(spec: RunSpec, device: torch.device, ranks: Ranks, packs: Sequence[int], checkpoint: Path | None) -> None:
+    data, S = spec.data, len(spec.starts)
     count = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
     log.info(
         f"pictures: {data.source}; {count['train']} to train, {count['val']} to validate, "
@@ -264,13 +262,13 @@ def _announce(
     starts = f"{S} start" + "s" * (S > 1) + (f" in {len(packs)} packs of up to {max(packs)}" if len(packs) > 1 else "")
     where = device.type + (f", shared by {ranks.size} ranks" if ranks.size > 1 else "")
     onward = f", going on from {relative(checkpoint)}" if checkpoint else ""
-    log.info(f"network {list(population.sizes)}: {starts} on {where}{onward}")
+    log.info(f"network {list(spec.sizes)}: {starts} on {where}{onward}")
 
 
-def _check_sound(outcome: RunResult, population: RunSpec, folder: Path) -> None:
+def _check_sound(outcome: RunResult, spec: RunSpec, folder: Path) -> None:
     if not outcome.kept:
         # By the starts' own numbers: jobs that are trained together share the descent of the first of them.
-        etas = sorted({start.hyperparameters.eta for start in population.starts})
+        etas = sorted({start.hyperparameters.eta for start in spec.starts})
         given = f"={etas[0]:g}" if len(etas) == 1 else f" from {etas[0]:g} to {etas[-1]:g}"
         raise InputError(
             f"descent.eta{given}: every start diverged, so a smaller eta is needed; "

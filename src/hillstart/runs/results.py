@@ -128,18 +128,18 @@ class RunResult:
         self.network = model.network.pick(known) if known else None
 
 
-def with_test_figures(fits: Iterator[FitResult], population: RunSpec, device: torch.device) -> Iterator[FitResult]:
-    """Fits whose starts have test figures, if `population.test_all` asks for them.
+def with_test_figures(fits: Iterator[FitResult], spec: RunSpec, device: torch.device) -> Iterator[FitResult]:
+    """Fits whose starts have test figures, if `spec.test_all` asks for them.
 
     The weights of a start exist only while its pack does, so they are evaluated when the pack is trained: each start as
     in its best epoch, which is chosen by then. The ranking of starts does not use these figures.
     """
-    if not population.test_all:
+    if not spec.test_all:
         yield from fits
         return
-    data = population.data
+    data = spec.data
     sample = Sample(data.test, len(data.classes), data.preprocessing, device)
-    size = max(1, OUTPUT_BYTES // (4 * 1000 * sum(population.sizes[1:])))
+    size = max(1, OUTPUT_BYTES // (4 * 1000 * sum(spec.sizes[1:])))
     for trained in fits:
         if trained.whole and trained.rows:
             indices = torch.arange(len(trained.rows)).split(size)

@@ -46,17 +46,17 @@ class RunFolder:
         seconds: for how long that pack was trained, as far as the folder knows.
     """
 
-    def __init__(self, folder: Path, population: RunSpec, keep: int | None, length: tuple[int, int]):
-        self.folder, self.population = folder, population
+    def __init__(self, folder: Path, spec: RunSpec, keep: int | None, length: tuple[int, int]):
+        self.folder, self.spec = folder, spec
         # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
         self._alike = {
             "trainer.max_epochs": length[0],
             "trainer.max_steps": length[1],
             "keep": keep,
-            "test": "all" if population.test_all else "chosen",
+            "test": "all" if spec.test_all else "chosen",
         }
         self.outcome = RunResult(keep)
-        self.tables = Tables(folder, population.starts, population.test_all)
+        self.tables = Tables(folder, spec.starts, spec.test_all)
         self.model, self._state = folder / "network.safetensors", folder / "checkpoints" / "packs.json"
         self.run: str | None = None
         self.packs: list[int] = []
@@ -64,8 +64,8 @@ class RunFolder:
         self.checkpoint: Path | None = None
         self._was_finished = False
         self._unwritten: list[tuple[Sequence[StartResult], History]] = []
-        for place in (folder, folder / "checkpoints"):
-            sweep_up(place)
+        for path in (folder, folder / "checkpoints"):
+            sweep_up(path)
 
     def begin(self, packs: Sequence[int]) -> None:
         """A new run.
@@ -83,7 +83,7 @@ class RunFolder:
         """An earlier run, which left `checkpoint` in this folder's `checkpoints`, or had not come to write it.
 
         Raises:
-            InputError: what lies in the folder is damaged, or of a run that cannot go on with this population.
+            InputError: what lies in the folder is damaged, or of a run with other options than `spec`.
         """
         state, there = self._read(), checkpoint.is_file()
         self._check_alike(state["population"], self._described)
@@ -135,7 +135,7 @@ class RunFolder:
         if self.done:  # else the checkpoint is the model
             so_far.kept, so_far.network = self.outcome.kept, self.outcome.network
             so_far.add(trained, sorted(history.ranking()[: self.outcome.most]))
-            so_far.save(self.model, self.population.data)
+            so_far.save(self.model, self.spec.data)
 
     def end(self) -> None:
         """All packs are done.
@@ -153,7 +153,7 @@ class RunFolder:
             for rows, history in self._unwritten:
                 self.tables.add(rows, history, range(len(rows)))
             self.tables.sync()
-            self.outcome.save(self.model, self.population.data)
+            self.outcome.save(self.model, self.spec.data)
             self._note()
         except WritingError:
             self.tables.sizes = before
@@ -162,8 +162,8 @@ class RunFolder:
 
     @cached_property
     def _described(self) -> dict[str, Any]:
-        """The population as it reads once it was written."""
-        described: dict[str, Any] = json.loads(json.dumps(self.population.described()))
+        """The description of the spec as it reads back from the file."""
+        described: dict[str, Any] = json.loads(json.dumps(self.spec.described()))
         return described
 
     def _note(self) -> None:
@@ -193,7 +193,7 @@ class RunFolder:
             kinds |= dict.fromkeys(("done", "trainer.max_epochs", "starts", "history"), int)
             if not all(isinstance(state[key], kind) for key, kind in kinds.items()):
                 raise ValueError(f"not all of {', '.join(kinds)} are there")
-            packs, starts = state["packs"], len(self.population.starts)
+            packs, starts = state["packs"], len(self.spec.starts)
             if not all(type(size) is int and size > 0 for size in packs) or not 0 <= state["done"] <= len(packs):
                 raise ValueError("its packs do not fit together")
             if min(state["starts"], state["history"]) < 0 or not 0 <= state["seconds"] < math.inf:

@@ -28,12 +28,12 @@ OWN_LAUNCH = "hillstart"  # the TORCHELASTIC_RUN_ID of processes that this proje
 
 T = TypeVar("T")
 
-asked: int | None = None  # the signal that asked this process to end
+received: int | None = None  # the signal that asked this process to end
 _deferring = 0  # nesting depth of `deferred`
 _noticed = threading.Event()
-_is_heard = False
-_speaking = threading.Lock()
-_onward: Callable[[], str] = "nothing was trained yet.".__str__
+_is_listening = False
+_printing = threading.Lock()
+_advice: Callable[[], str] = "nothing was trained yet.".__str__
 
 
 class Interrupted(SystemExit):
@@ -46,23 +46,23 @@ def caught() -> Iterator[None]:
 
     A signal that was ignored when the process began, as under nohup, stays ignored.
     """
-    _hear()
+    _start_listener()
     install_handlers()
     try:
         yield
     except SystemExit as end:
-        if asked is None:
+        if received is None:
             raise
         if isinstance(end.code, str):
             _write(end.code)
-    if asked is not None:
-        _say_last_words()
-        sys.exit(128 + asked)
+    if received is not None:
+        _print_last_line()
+        sys.exit(128 + received)
 
 
 def install_handlers() -> None:
     """Install our signal handlers while a command runs; needed again after Lightning has installed its own."""
-    if _is_heard and threading.current_thread() is threading.main_thread():
+    if _is_listening and threading.current_thread() is threading.main_thread():
         for number in CAUGHT:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _handle)
@@ -87,9 +87,9 @@ def check_interrupt() -> None:
     Raises:
         Interrupted: a signal came.
     """
-    if asked is not None:
+    if received is not None:
         _noticed.set()
-        raise Interrupted(128 + asked)
+        raise Interrupted(128 + received)
 
 
 def interruptible(items: Iterable[T]) -> Iterator[T]:
@@ -99,16 +99,16 @@ def interruptible(items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def say(onward: Callable[[], str]) -> None:
+def set_advice(advice: Callable[[], str]) -> None:
     """Set how the last line of an interrupted command ends, which says how to resume."""
-    global _onward
-    _onward = onward
+    global _advice
+    _advice = advice
 
 
 def hand_over() -> None:
     """Leave signals to the processes that this one supervises: they end in good order, and say how to resume."""
     _noticed.set()
-    _speaking.acquire()
+    _printing.acquire()
 
 
 def command(name: str, argument: str) -> str:
@@ -127,26 +127,26 @@ def program(name: str) -> str:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    _ask(number)
+    _receive(number)
     if not _deferring:
         raise Interrupted(128 + number)
 
 
-def _ask(number: int) -> None:
-    global asked
-    if asked is None:
+def _receive(number: int) -> None:
+    global received
+    if received is None:
         outlive()  # the reader of our output may have ended by the same signal
-        asked = number
+        received = number
 
 
-def _hear() -> None:
+def _start_listener() -> None:
     """Start the thread that receives every signal, whatever the main thread waits for."""
-    global _is_heard
+    global _is_listening
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_listen, args=(reading,), name="signals", daemon=True).start()
-    _is_heard = True
+    _is_listening = True
 
 
 def _listen(reading: int) -> None:
@@ -158,26 +158,26 @@ def _listen(reading: int) -> None:
             continue
         if came is None:
             came = time.monotonic()
-            _ask(numbers[0])
-            threading.Thread(target=_lose_patience, name="patience", daemon=True).start()
+            _receive(numbers[0])
+            threading.Thread(target=_end_if_unnoticed, name="patience", daemon=True).start()
         elif came + TWICE < time.monotonic():
             _end_at_once()
 
 
-def _lose_patience() -> None:
+def _end_if_unnoticed() -> None:
     if not _noticed.wait(PATIENCE):
         _end_at_once()
 
 
 def _end_at_once() -> None:
-    _say_last_words()
-    os._exit(128 + (asked or 0))
+    _print_last_line()
+    os._exit(128 + (received or 0))
 
 
-def _say_last_words() -> None:
-    assert asked is not None
-    if _speaking.acquire(blocking=False) and not any(os.environ.get(rank, "0") not in ("", "0") for rank in RANKS):
-        _write(f"hillstart: stopped by {CAUGHT[signal.Signals(asked)]}; {_onward()}")
+def _print_last_line() -> None:
+    assert received is not None
+    if _printing.acquire(blocking=False) and not any(os.environ.get(rank, "0") not in ("", "0") for rank in RANKS):
+        _write(f"hillstart: stopped by {CAUGHT[signal.Signals(received)]}; {_advice()}")
 
 
 def _write(sentence: str) -> None:

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from torch.distributed.rendezvous import rendezvous
 
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
@@ -54,34 +57,32 @@ class Ranks:
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def gather(self, value: Any) -> list[Any]:
-        """The `value` of every rank, on the first; nothing on the others. All must call it.
+        """The `value` of every rank, on the first; nothing on the others. All must call it, and there must be several.
 
         Raises:
             InputError: another process is lost.
         """
-        if self.size == 1:
-            return [value]
         values: list[Any] | None = [None] * self.size if self.is_first else None
-        try:
+        with _reaching_all():
             dist.gather_object(value, values, dst=0)
-        except RuntimeError as error:
-            raise _lost(error) from error
         return values or []
 
     def from_first(self, value: Any) -> Any:
         """The `value` of the first rank, on every rank. All must call it; raises as `gather`."""
         values = [value]
         if self.size > 1:
-            try:
+            with _reaching_all():
                 dist.broadcast_object_list(values, src=0)
-            except RuntimeError as error:
-                raise _lost(error) from error
         return values[0]
 
 
-def _lost(error: RuntimeError) -> InputError:
-    interrupts.check_interrupt()  # the other one ended by the same signal
-    return InputError(f"trainer.devices: another process of this training was lost ({error}); {ADVICE}")
+@contextmanager
+def _reaching_all() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        interrupts.check_interrupt()  # the other one ended by the same signal
+        raise InputError(f"trainer.devices: another process of this training was lost ({error}); {ADVICE}") from error
 
 
 def _environment() -> ClusterEnvironment | None:
@@ -113,45 +114,41 @@ def connect(devices: int, nodes: int) -> Ranks:
         )
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // devices))
-    if not dist.is_initialized():
-        if not isinstance(environment, TorchElasticEnvironment):
-            address = {"MASTER_ADDR": environment.main_address, "MASTER_PORT": environment.main_port}
-            numbers = address | {"RANK": ranks.rank, "WORLD_SIZE": ranks.size}
-            os.environ.update({name: str(value) for name, value in numbers.items()})
-        try:
-            dist.init_process_group("gloo", timeout=PATIENCE)
-        except RuntimeError as error:
-            raise InputError(
-                f"trainer.num_nodes={nodes}: rank {ranks.rank} of {ranks.size} does not reach the others; "
-                f"GLOO_SOCKET_IFNAME=eth0, say, names the network between the hosts ({error})."
-            ) from error
-        host, bound, store = environment.main_address, timedelta(seconds=LIMIT), None
-        if ranks.is_first:
-            store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=bound)
-            for rank in range(ranks.size):  # so that one which is slow to begin is silent, not missing
-                store.set(str(rank), "")
-        port = ranks.from_first(store and store.port)
-        store = store or dist.TCPStore(host, port, is_master=False, timeout=bound)
-        threading.Thread(target=_beat, args=(store, ranks), daemon=True).start()
+    if dist.is_initialized():
+        return ranks
+    if not isinstance(environment, TorchElasticEnvironment):
+        address = {"MASTER_ADDR": environment.main_address, "MASTER_PORT": environment.main_port}
+        numbers = address | {"RANK": ranks.rank, "WORLD_SIZE": ranks.size}
+        os.environ.update({name: str(value) for name, value in numbers.items()})
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        store.set(str(rank), "")  # so that one which is slow to begin is silent, not missing
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except RuntimeError as error:
+        raise InputError(
+            f"trainer.num_nodes={nodes}: rank {ranks.rank} of {ranks.size} does not reach the others; "
+            f"GLOO_SOCKET_IFNAME=eth0, say, names the network between the hosts ({error})."
+        ) from error
+    store.set_timeout(timedelta(seconds=LIMIT))
+    threading.Thread(target=_beat, args=(store, ranks), daemon=True).start()
     return ranks
 
 
-def _beat(store: dist.TCPStore, ranks: Ranks) -> None:
-    """Show the first rank that this process runs, and end with a sentence when another one hangs or is gone.
+def _beat(store: dist.Store, ranks: Ranks) -> None:
+    """Show that this process runs, and end it with a sentence when the first one, or of the first any other, does not.
 
     Silence is counted in beats of this process, so that a run that is suspended as a whole may be continued.
     """
-    beats, silence = dict.fromkeys(range(1, ranks.size), b""), [0] * ranks.size
+    seen = dict.fromkeys(range(1, ranks.size) if ranks.is_first else (0,), (b"", 0))
     for beat in itertools.count():
-        lost = None
         try:
             store.set(str(ranks.rank), str(beat))
-            for rank, before in beats.items() if ranks.is_first else ():
-                beats[rank] = store.get(str(rank))
-                silence[rank] = silence[rank] + 1 if beats[rank] == before else 0
-                lost = rank if silence[rank] * BEAT > LIMIT else lost
+            for rank, (last, _) in seen.items():
+                if (now := store.get(str(rank))) != last:
+                    seen[rank] = (now, beat)
+            lost = next((rank for rank, (_, at) in seen.items() if (beat - at) * BEAT > LIMIT), None)
         except RuntimeError:
-            lost = lost or 0
+            lost = 0  # which has the store, or the agent that has it
         if _ended.wait(BEAT):
             return
         if lost is not None:

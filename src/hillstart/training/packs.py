@@ -176,7 +176,7 @@ class FitResult:
 
 
 def train(
-    population: RunSpec,
+    spec: RunSpec,
     make_trainer: Callable[..., pl.Trainer],
     packs: list[int],
     done: int = 0,
@@ -203,17 +203,17 @@ def train(
     while done < len(packs):
         interrupts.check_interrupt()
         first = sum(packs[:done])
-        starts = population.starts[first : first + packs[done]][ranks.share(packs[done])]
+        starts = spec.starts[first : first + packs[done]][ranks.share(packs[done])]
         if not starts:
-            yield FitResult(History([]), [], lambda _: population.begin([]), 0.0)
+            yield FitResult(History([]), [], lambda _: spec.begin([]), 0.0)
             done += 1
             continue
         training = Training(
-            population.begin,
-            population.data,
-            population.descent,
+            spec.begin,
+            spec.data,
+            spec.descent,
             starts,
-            population.stopping,
+            spec.stopping,
             number=done + 1,
             packs=len(packs),
             run=run,

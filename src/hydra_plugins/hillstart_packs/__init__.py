@@ -9,7 +9,8 @@ An app takes part by giving attributes to the task function that it hands to `hy
 
 - `per_start`: the dotted keys in which the jobs of one pack may differ;
 - `together(cfgs, done)`: takes the configs of one pack and yields `(index into cfgs, finish)` as each result is ready,
-  in any order, for all but the indices in `done`; `finish(cfg)` runs in the job's own context and returns its value;
+  in any order, for all but the indices in `done`; `finish(cfg)` runs in the job's own context and returns its value, or
+  `finish` is the error by which the job failed;
 - `per_pack`, optional: top-level nodes that belong to the pack as a whole, such as its logger;
 - `jobs_per_pack(cfg, distributed)`, optional: the largest number of jobs in a pack, or None for all; `distributed` is
   True with a launcher other than ours;
@@ -18,5 +19,5 @@ An app takes part by giving attributes to the task function that it hands to `hy
 - `holding(folder)`, optional: a context in which no other process runs the pack in `folder`.
 
 Any other task function runs as with Hydra's basic sweeper, except that a job that fails does not stop the others.
-Hydra imports every module here, but for those whose name begins with _, when any Hydra app starts: keep them light.
+Hydra imports these modules when any Hydra app starts: keep them light.
 """

@@ -17,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from hydra_plugins.hillstart_packs.launcher import PackLauncher, PackLauncherConf
+from hydra_plugins.hillstart_packs.launcher import PackLauncher, PackLauncherConf, value_or_error
 
 
 @dataclass
@@ -31,17 +31,17 @@ ConfigStore.instance().store(group="hydra/sweeper", name="hillstart", node=PackS
 
 
 class JobsFailed(HydraException):
-    """Jobs of a sweep failed and the others are done; `failures` holds (number, result) of each failed one."""
+    """Jobs of a sweep failed and the others are done; `failures` holds (number, error) of each failed one."""
 
-    def __init__(self, failures: Sequence[tuple[int, JobReturn]], jobs: int) -> None:
-        self.failures = failures
-        (number, first), *others = failures
-        error = first._return_value
-        more = f"; so did {', '.join(f'#{other}' for other, _ in others)}" if others else ""
+    def __init__(self, jobs: Sequence[JobReturn]) -> None:
+        failed = [number for number, job in enumerate(jobs) if job.status is JobStatus.FAILED]
+        self.failures = [(number, value_or_error(jobs[number])) for number in failed]
+        (first, error), *_ = self.failures
+        more = f"; so did {', '.join(f'#{other}' for other in failed[1:])}" if failed[1:] else ""
         # Python's own errors say little without their name: KeyError('seed') reads 'seed'.
         kind = f"{type(error).__name__}: " if type(error).__module__ == "builtins" else ""
-        lines = " ".join(first.overrides or [])
-        super().__init__(f"{len(failures)} of {jobs} jobs failed: #{number} {lines}: {kind}{error}{more}")
+        lines = " ".join(jobs[first].overrides or [])
+        super().__init__(f"{len(failed)} of {len(jobs)} jobs failed: #{first} {lines}: {kind}{error}{more}")
         self.add_note("".join(traceback.format_exception(error)))
 
 
@@ -88,23 +88,20 @@ class PackSweeper(Sweeper):
             self.launcher.launch(jobs[first : first + size], initial_job_idx=first)
             for first in range(0, len(jobs), size)
         ]
-        returns = enumerate(job for batch in batches for job in batch)
-        failures = [(number, job) for number, job in returns if job.status is JobStatus.FAILED]
-        if failures:
-            raise JobsFailed(failures, len(jobs))
+        returns = [job for batch in batches for job in batch]
+        if any(job.status is JobStatus.FAILED for job in returns):
+            raise JobsFailed(returns)
         return batches
 
 
 def _combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    values: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {}
     for override in overrides:
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            values[key] = [f"{key}={override.get_value_element_as_str()}"]
-        elif override.is_discrete_sweep():
-            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            if not values[key]:  # glob lists the files of a group
-                raise HydraException(f"{override.input_line}: gives no value; use a, b or the glob of a group.")
-        else:
+        is_swept, key = override.is_sweep_override(), override.get_key_element()
+        if is_swept and not override.is_discrete_sweep():
             raise HydraException(f"{override.input_line}: gives no list of values; use a, b, range or choice.")
-    return [list(lines) for lines in itertools.product(*values.values())]
+        values = list(override.sweep_string_iterator()) if is_swept else [override.get_value_element_as_str()]
+        if not values:  # glob lists the files of a group
+            raise HydraException(f"{override.input_line}: gives no value; use a, b or the glob of a group.")
+        lines[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in itertools.product(*lines.values())]
