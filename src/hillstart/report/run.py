@@ -213,7 +213,7 @@ def section(run: FinishedRun) -> Section:
         + f", {_listed('seeds' if len(run.rows) > 1 else 'seed', {row.result.start.seed for row in run.rows})}",
         "epochs": f"{summary['epochs']} at most; {summary['epochs_trained']} over all starts",
         "descent": f"{spec.descent.optimiser_name}, mini-batches of {spec.descent.batch_size}, "
-        f"eta {spec.descent.schedule}",
+        f"eta {spec.descent.course}",
         "hyperparameters": "; ".join(_listed(name, _values(run, name)) for name in HYPERPARAMETERS),
         **({"saturated hidden nodes": f"{summary['saturated']:.1%}"} if "saturated" in summary else {}),
         "training": f"{summary['seconds']:.1f} s on {summary['device']}{ranks}",

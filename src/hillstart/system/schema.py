@@ -67,6 +67,10 @@ def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> 
         _model(takes).__pydantic_validator__.validate_python(dict(options))
     except pydantic.ValidationError as error:
         key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
+        if key in options and (sweep := _as_sweep(f"{prefix}{key}", options[key], parameters[key].annotation)):
+            raise InputError(
+                f"{prefix}{key} is {briefly(_shown(options[key]))}, but a run has one; train with each by -m {sweep}."
+            ) from None
         is_ = f"is {briefly(_shown(options[key]))}" if key in options else "is missing"
         raise InputError(f"{prefix}{key} {is_}; it must be {_description(parameters[key].annotation)}.") from None
 
@@ -106,6 +110,29 @@ def _model(takes: Callable[..., Any]) -> Any:
     }
     config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model("Options", __config__=config, **fields)
+
+
+def _as_sweep(key: str, values: Any, annotation: Any) -> str:
+    """The option of a multirun over a list of different values, if each of them is valid alone; else empty."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(values, list) or not 1 < len(values) == len({*map(repr, values)}):
+        return ""
+    adapter = TypeAdapter(Annotated[annotation, Strict()])
+    try:
+        for value in values:
+            adapter.validate_python(value)
+    except ValidationError:
+        return ""
+    option = f"{key}={','.join(map(_typed, values))}"
+    return f"'{option}'" if set("[]() ") & set(option) else option
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _description(annotation: Any) -> str:

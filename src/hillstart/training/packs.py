@@ -19,7 +19,7 @@ from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.training.distributed import Ranks
 from hillstart.training.module import Begin, Training
-from hillstart.training.optimizer import SGDConfig
+from hillstart.training.optimizer import COURSE, SGDConfig
 from hillstart.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class RunSpec:
                 list(astuple(p)) for p in dict.fromkeys(start.hyperparameters for start in self.starts)
             ],
             **{f"network.{key}": begin[key].default for key in ("activation", "cost", "start") if key in begin},
-            **{f"descent.{key}": getattr(descent, key) for key in ("batch_size", "schedule", "seed")},
+            **{f"descent.{key}": getattr(descent, key) for key in ("batch_size", *COURSE, "seed")},
             "descent.optimiser": {key: value for key, value in optimiser.items() if isinstance(value, plain)},
             **{f"stop.{key}": value for key, value in asdict(self.stopping).items()},
             **{
