@@ -211,6 +211,7 @@ def section(run: FinishedRun) -> Section:
         "network": f"{nodes} nodes, {run.classifier.network.activation}, cost {cost}",
         "starts": (f"{len(run.rows)} in {run.jobs} jobs" if run.jobs > 1 else str(summary["starts"]))
         + f", {_listed('seeds' if len(run.rows) > 1 else 'seed', {row.result.start.seed for row in run.rows})}",
+        **({"starting points": f"the networks of {spec.start_from['model']}"} if spec.start_from else {}),
         "epochs": f"{summary['epochs']} at most; {summary['epochs_trained']} over all starts",
         "descent": f"{spec.descent.optimiser_name}, mini-batches of {spec.descent.batch_size}, "
         f"eta {spec.descent.course}",

@@ -6,6 +6,7 @@ An option is a keyword argument of a function or class. Its annotation is its sc
 
 import difflib
 import inspect
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -57,22 +58,34 @@ def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> 
 
     `group`: the key above the options, such as `data`; empty for top-level options.
     """
-    import pydantic  # imported here because predictions start without it
-
     prefix, parameters = f"{group}." if group else "", inspect.signature(takes).parameters
     for key in options:
         if key not in parameters:
             raise InputError(f"{prefix}{key}: there is no such key{nearest(str(key), parameters)}.")
+    if not (wrong := _wrong(takes, options)):
+        return
+    key = wrong[0]
+    values: Any = options.get(key)
+    several = isinstance(values, list) and 1 < len(values) == len({*map(repr, values)}) <= 100
+    if several and not any(key in _wrong(takes, {**options, key: value}) for value in values):
+        sweep = f"{prefix}{key}={','.join(map(_typed, values))}"
+        raise InputError(
+            f"{prefix}{key} is {briefly(_shown(values))}, but a run has one such value; train with each by -m "
+            f"{shlex.quote(sweep)}."
+        )
+    is_ = f"is {briefly(_shown(values))}" if key in options else "is missing"
+    raise InputError(f"{prefix}{key} {is_}; it must be {_description(parameters[key].annotation)}.")
+
+
+def _wrong(takes: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
+    """Keys of the options that do not match the annotations, or that are missing."""
+    import pydantic  # imported here because predictions start without it
+
     try:
         _model(takes).__pydantic_validator__.validate_python(dict(options))
     except pydantic.ValidationError as error:
-        key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
-        if key in options and (sweep := _as_sweep(f"{prefix}{key}", options[key], parameters[key].annotation)):
-            raise InputError(
-                f"{prefix}{key} is {briefly(_shown(options[key]))}, but a run has one; train with each by -m {sweep}."
-            ) from None
-        is_ = f"is {briefly(_shown(options[key]))}" if key in options else "is missing"
-        raise InputError(f"{prefix}{key} {is_}; it must be {_description(parameters[key].annotation)}.") from None
+        return [str(each["loc"][0]) for each in error.errors(include_url=False, include_context=False)]
+    return []
 
 
 def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -110,22 +123,6 @@ def _model(takes: Callable[..., Any]) -> Any:
     }
     config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model("Options", __config__=config, **fields)
-
-
-def _as_sweep(key: str, values: Any, annotation: Any) -> str:
-    """The option of a multirun over a list of different values, if each of them is valid alone; else empty."""
-    from pydantic import TypeAdapter, ValidationError
-
-    if not isinstance(values, list) or not 1 < len(values) == len({*map(repr, values)}):
-        return ""
-    adapter = TypeAdapter(Annotated[annotation, Strict()])
-    try:
-        for value in values:
-            adapter.validate_python(value)
-    except ValidationError:
-        return ""
-    option = f"{key}={','.join(map(_typed, values))}"
-    return f"'{option}'" if set("[]() ") & set(option) else option
 
 
 def _typed(value: Any) -> str:
