@@ -45,6 +45,7 @@ class FinishedRun:
         options: of the job, as YAML.
         trainer: the length of the job's training.
         jobs: the number of jobs.
+        groups: the settings by the medians of their starts, as `summary.settings` gives them; empty if there is one.
         omitted: the number of starts that are not among the rows because their jobs have another kind of cost.
     """
 
@@ -58,6 +59,7 @@ class FinishedRun:
     options: str
     trainer: TrainerOptions
     jobs: int
+    groups: Sequence[dict[str, Any]]
     omitted: int
 
     @property
@@ -126,6 +128,7 @@ def read(folder: Path, spec: RunSpec | None = None) -> FinishedRun:
         yaml_text(job.folder / OPTIONS),
         trainer,
         len(jobs),
+        found if len(found := record.summary.get("settings", [])) > 1 else [],
         len(record.starts) - len(rows),
     )
 
