@@ -60,15 +60,21 @@ def show(found: Comparisons) -> None:
     for c in found.comparisons:
         a, b = c.names
         p = f"{c.p if c.p_corrected is None else c.p_corrected:.2g}"
-        tests = f"bootstrap, {'Wilcoxon' if c.paired else 'Mann-Whitney'}"
+        rank_test = "Wilcoxon" if c.paired else "Mann-Whitney"
         for what, d, tested, method in (
-            ("median" if c.paired else "medians", c.medians, p, tests),
+            ("median" if c.paired else "medians", c.medians, p, rank_test),
             ("mean" if c.paired else "means", c.means, "", "paired t" if c.paired else "Welch"),
         ):
             rows.append([f"{b} - {a}, {what}", f"{d.value:.3g}", f"{d.low:.3g} to {d.high:.3g}", tested, method])
     print()
     differences = ("", "difference", f"{CONFIDENCE:.0%} interval", p_name, "method")
-    print_table(differences, rows, "differences", ("method", "difference"), left=("", "method"))
+    print_table(
+        differences,
+        rows,
+        "differences; the intervals of medians by bootstrap",
+        ("method", "difference"),
+        left=("", "method"),
+    )
     print()
     rows = []
     for key in dict.fromkeys(key for c in found.comparisons for key in c.differing_options):
