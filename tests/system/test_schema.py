@@ -46,6 +46,21 @@ def test_a_wrong_value_is_named_with_its_key(key: str, wrong: Any) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "sweep"),
+    [("side", [4, 6], "data.side=4,6"), ("classes", [["a", "b"], ["c"]], "'data.classes=[a,b],[c]'")],
+)
+def test_a_list_of_values_that_need_runs_of_their_own_is_answered_by_a_multirun(
+    key: str, values: list[Any], sweep: str
+) -> None:
+    with pytest.raises(InputError, match=rf"^data\.{key} is .*") as refused:
+        load(**{"root": None, key: values})
+    assert str(refused.value).endswith(f" -m {sweep}.")
+    for wrong in ([4, 11], [4, 4], [4], []):
+        with pytest.raises(InputError, match=r"^data\.side is .*; it must be "):
+            load(root=None, side=wrong)
+
+
 def test_right_values_are_passed_on_and_names_may_be_added_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KNOWN, "b", 2)
     assert load(root="x", seed=2**62, normalise=False, side=4, fraction=0.5, classes=("lion", "duck"), kind="b") == 4

@@ -2,6 +2,8 @@
 
 import csv
 import statistics
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,15 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    SequentialLR,
+)
 
 import hillstart.training.module
 from hillstart.system.errors import InputError
@@ -106,6 +117,60 @@ def test_each_start_is_kept_as_in_its_best_epoch(tmp_path: Path) -> None:
     for s, epoch in enumerate(best):
         for kept, then in zip(made.best.parameters, seen[epoch].parameters, strict=True):
             assert torch.equal(kept[s], then[s])
+
+
+TORCHS: dict[str, tuple[dict[str, Any], Callable[[torch.optim.Optimizer], LRScheduler]]] = {
+    "warm-up": (
+        {"warmup": 0.2},
+        lambda of: SequentialLR(of, [LinearLR(of, 1 / 8, total_iters=7), ConstantLR(of, 1.0)], [8]),
+    ),
+    "warm-up and linear": (
+        {"warmup": 0.2, "schedule": "linear"},
+        lambda of: SequentialLR(of, [LinearLR(of, 1 / 8, total_iters=7), LinearLR(of, 1.0, 0.0, 32)], [8]),
+    ),
+    "steps": ({"milestones": [0.25, 0.8], "gamma": 0.3}, lambda of: MultiStepLR(of, [10, 32], 0.3)),
+    "cosine": ({"schedule": "cosine"}, lambda of: CosineAnnealingLR(of, 40)),
+    "restarts": ({"schedule": "cosine", "cycles": 5}, lambda of: CosineAnnealingWarmRestarts(of, 8)),
+    "longer restarts": (
+        {"schedule": "cosine", "cycles": 2, "cycle_growth": 3},
+        lambda of: CosineAnnealingWarmRestarts(of, 10, 3),
+    ),
+    "all": (
+        {"schedule": "cosine", "warmup": 0.3, "cycles": 3, "cycle_growth": 2, "milestones": [0.5]},
+        lambda of: SequentialLR(
+            of,
+            [LinearLR(of, 1 / 12, total_iters=11), CosineAnnealingWarmRestarts(of, 4, 2)],
+            [12],
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_courses_of_eta_are_those_of_torch(name: str) -> None:
+    """Of 40 mini-batches."""
+    options, torchs = TORCHS[name]
+    of = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SequentialLR warns of itself
+        scheduler = torchs(of)
+        expected = []
+        for step in range(40):
+            expected.append(of.param_groups[0]["lr"] * (0.1 if name == "all" and step >= 26 else 1))
+            of.step()
+            scheduler.step()
+    descent = SGDConfig(eta=0.1, batch_size=1, **options)
+    assert [descent.multiplier(step, 40) for step in range(40)] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_course_that_does_not_divide_the_training_still_ends_with_it() -> None:
+    descent = SGDConfig(eta=0.1, batch_size=1, schedule="cosine", cycles=3, cycle_growth=2, warmup=0.1)
+    seen = [descent.multiplier(step, 101) for step in range(102)]
+    assert seen[-1] == 0 and seen[9] == seen[10] == 1 and min(seen) >= 0 and max(seen) == 1
+    assert [k for k in range(11, 101) if seen[k] > seen[k - 1]] == [23, 49]  # 91 of 1 + 2 + 4 parts: 13, 39
+    assert SGDConfig(eta=0.1, batch_size=1, warmup=0.9).multiplier(0, 1) == 1  # one mini-batch alone
+    assert descent.course == "cosine, warmup=0.1, cycles=3, cycle_growth=2"
+    assert SGDConfig(eta=0.1, batch_size=1, milestones=[]).course == "constant"
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -149,12 +149,18 @@ def give_own_folders() -> None:
     OmegaConf.register_new_resolver("own_folder", _own_folder, replace=True)
 
 
-def with_one_start_a_seed(arguments: list[str]) -> list[str]:
-    """Options of a multirun over seeds: one start for each job, unless `starts` is given."""
-    swept = any(re.match(r"seed=(.*,|range\(|choice\(|interval\()", a) for a in arguments)
-    if not swept or not {"-m", "--multirun"} & set(arguments) or any(a.startswith("starts=") for a in arguments):
+def with_starts_of_seeds(arguments: list[str]) -> list[str]:
+    """Options with the number of starts that `seed` implies, unless `starts` is given.
+
+    A list of seeds has a start for each, whatever a recipe says; a job of a multirun over seeds has one start.
+    """
+    seeds = next((a.partition("=")[2] for a in arguments if a.startswith("seed=")), "")
+    if any(a.startswith("starts=") for a in arguments):
         return arguments
-    return [*arguments, "starts=1"]
+    if seeds.startswith("["):
+        return [*arguments, "starts=null"]
+    swept = re.match(r".*,|range\(|choice\(|interval\(", seeds) and {"-m", "--multirun"} & set(arguments)
+    return [*arguments, "starts=1"] if swept else arguments
 
 
 def with_quiet_rank(arguments: list[str]) -> list[str]:

@@ -28,9 +28,9 @@ from hillstart.cli.options import (
     resumed_options,
     resumed_sweeps,
     resuming,
-    with_one_start_a_seed,
     with_quiet_rank,
     with_resumed_folder,
+    with_starts_of_seeds,
 )
 from hillstart.cli.words import readable
 from hillstart.config.build import (
@@ -42,7 +42,7 @@ from hillstart.config.build import (
     plain,
     trainer_maker,
 )
-from hillstart.config.options import RunOptions, conf_folder, read_options, targets
+from hillstart.config.options import STARTS, RunOptions, conf_folder, read_options, targets
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
 from hillstart.runs.claim import check_free, claim, remove_run
@@ -127,7 +127,8 @@ class TrainingTask:
     def jobs_per_pack(self, cfg: DictConfig, distributed: bool) -> int | None:
         """The number of jobs whose starts `pack` allows to train together."""
         most = cfg.pack or (STARTS_A_WORKER if distributed else None)
-        return max(1, most // cfg.starts) if isinstance(most, int) and isinstance(cfg.starts, int) else None
+        starts = cfg.starts or (STARTS if isinstance(cfg.seed, int) else len(cfg.seed))
+        return max(1, most // starts) if isinstance(most, int) and isinstance(starts, int) else None
 
     def finished(self, folder: Path, overrides: Sequence[str], held: bool) -> float | None:
         """The result of a job that an interrupted multirun has finished in this folder."""
@@ -354,7 +355,7 @@ def train() -> None:
             print(f"hillstart {version('hillstart')}")
             return
         typed = with_resumed_folder(typed)
-        sys.argv[1:] = with_quiet_rank(with_one_start_a_seed(typed))
+        sys.argv[1:] = with_quiet_rank(with_starts_of_seeds(typed))
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))

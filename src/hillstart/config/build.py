@@ -1,9 +1,10 @@
 """Build the objects that the options of a run describe: pictures and starts, a trainer, a logger."""
 
+import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
@@ -22,7 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hillstart.config.options import RunOptions, TrainerOptions, located, read_options, targets
 from hillstart.data.dataset import PictureSet
+from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import HYPERPARAMETERS
+from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
 from hillstart.runs.loggers import PARENT, forgiving
 from hillstart.runs.reader import Plain
@@ -74,18 +77,54 @@ def build_run_spec(options: RunOptions) -> RunSpec:
     """Build the starts and the pictures that they learn.
 
     Raises:
-        InputError: a file that cannot be used.
+        InputError: a file that cannot be used, or networks of `start_from` that do not fit the options or pictures.
     """
     data, net = options.data(), options.network
     if not isinstance(data, PictureSet):
         raise InputError(f"data: its _target_ returned a {type(data).__name__}; it must return a PictureSet.")
     sizes = [data.train.x[0].numel(), *net.hidden, len(data.classes)]
-    begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
     descent, pictures = options.descent, len(data.train.y)
     if descent.batch_size > pictures:
         log.info(f"descent.batch_size is {descent.batch_size}, but {pictures} pictures are to train: so many are used.")
         descent = replace(descent, batch_size=pictures)
-    return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all")
+    if options.model is None:
+        begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
+        return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all")
+    model = options.model
+    _check_fits(options, model, data)
+    data = replace(data, preprocessing=model.preprocessing)  # what the networks were trained to see
+    begin = partial(_picked, model=model, activation=net.activation, cost=net.cost)
+    digest = hashlib.sha256()
+    for parameter in model.network.parameters:
+        digest.update(parameter.contiguous().numpy().data)
+    origin = {"model": options.start_from, "sha256": digest.hexdigest()}
+    return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all", origin)
+
+
+def _picked(seeds: Sequence[int], *, model: Classifier, activation: str, cost: str) -> Network:
+    """A copy of the networks with these seeds; of several with one seed, the best."""
+    network = model.network.pick([model.seeds.index(seed) for seed in seeds])
+    return Network(network.w, network.b, activation, cost)
+
+
+def _check_fits(options: RunOptions, model: Classifier, data: PictureSet) -> None:
+    """Refuse networks that cannot begin with these options and pictures."""
+    there, here = model.preprocessing, data.preprocessing
+    for what, before, now, advice in (
+        ("pictures", _inputs(there), _inputs(here), "give pictures of that form by the options of data"),
+        ("classes", list(model.classes), list(data.classes), "give the same classes in the same order"),
+        ("network.hidden", model.network.sizes[1:-1], options.network.hidden, "give the same"),
+        ("network.activation", model.network.activation, options.network.activation, "give the same"),
+    ):
+        if before != now:
+            raise InputError(
+                f"start_from: {what} of {options.start_from}: {briefly(before)}, of this run: {briefly(now)}; {advice}."
+            )
+
+
+def _inputs(of: Preprocessing) -> str:
+    colour = "colour" if of.channels == 3 else "grey"
+    return f"{of.size} x {of.size} pixels in {colour} on the grey level {of.background}"
 
 
 def trainer_maker(

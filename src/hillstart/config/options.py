@@ -6,20 +6,22 @@ data, and of the code that they name only what conf names too is imported.
 
 import pydoc
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import hydra
 import torch
 import yaml  # type: ignore[import-untyped]
-from annotated_types import Predicate
+from annotated_types import MinLen, Predicate
 
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Start
+from hillstart.inference import loading
+from hillstart.inference.classifier import Classifier
 from hillstart.network import ACTIVATIONS, COSTS, INITIALIZERS
 from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_options
 from hillstart.system.errors import InputError
@@ -31,6 +33,8 @@ from hillstart.training.stopping import EarlyStopping
 MOST_STARTS, MOST_NODES = 10**6, 10**6
 """Limits of one run, including all points of a grid, and of one layer."""
 LAST_SEED = 2**62
+STARTS = 16
+"""The number of starts, where neither `starts` nor a list of seeds gives it."""
 
 _DIRECTIVES = ("_target_", "_partial_", "_convert_", "_recursive_")
 """Keys that Hydra interprets; they are not options."""
@@ -55,6 +59,7 @@ def choices(group: str) -> list[str]:
 # ---------------------------------------------------------------- the schema
 
 _Nodes = Annotated[int, *whole(1, MOST_NODES)]
+_Seed = Annotated[int, *whole(0, LAST_SEED)]
 _Many = Annotated[int | None, *whole(1, of="null, or a whole number")]
 
 
@@ -103,12 +108,17 @@ class RunOptions:
     """All options of a run, validated.
 
     Attributes:
+        seed: of the first start, or of each.
+        starts: None: as many as `seeds` says.
         data: reads the pictures.
         logger: checked only when the logger is made.
     """
 
-    seed: Annotated[int, *whole(0, LAST_SEED)]
-    starts: Annotated[int, *whole(1, MOST_STARTS)]
+    seed: Annotated[
+        _Seed | Annotated[Sequence[_Seed], MinLen(1), Predicate(lambda seeds: len({*seeds}) == len(seeds))],
+        Says(f"a whole number from 0 to {LAST_SEED}, or a list of such numbers, each once"),
+    ]
+    starts: Annotated[int | None, *whole(1, MOST_STARTS, of="null, or a whole number")]
     keep: _Many
     pack: _Many
     resume: Annotated[str | None, Says("a run folder, a checkpoint in one, or null")]
@@ -123,12 +133,56 @@ class RunOptions:
     overwrite: Flag = False
     curves: Annotated[int, *whole(0)] = 0
     test: Annotated[str, *one_of(("chosen", "all"))] = "chosen"
+    start_from: Annotated[str | None, Says("a run folder, a model file, a checkpoint, or null")] = None
 
     @property
     def all_starts(self) -> list[Start]:
         """A start for each seed at each point of the grid of hyperparameters."""
-        seeds = range(self.seed, self.seed + self.starts)
-        return [Start(seed, point) for point in self.descent.grid() for seed in seeds]
+        return [Start(seed, point) for point in self.descent.grid() for seed in self.seeds]
+
+    @cached_property
+    def model(self) -> Classifier | None:
+        """The networks that `start_from` names.
+
+        Raises:
+            InputError: there are none, or the file is damaged.
+        """
+        if self.start_from is None:
+            return None
+        try:
+            return loading.read(loading.find(Path(self.start_from)))
+        except InputError as error:
+            raise InputError(f"start_from: {error}") from error
+
+    @cached_property
+    def seeds(self) -> Sequence[int]:
+        """The seed of each start; with `start_from` those of its networks, the best by validation first.
+
+        Raises:
+            InputError: `starts` contradicts a list of seeds, or `start_from` has no such networks; or as `model`.
+        """
+        first, listed = (self.seed, None) if isinstance(self.seed, int) else (0, self.seed)
+        count = self.starts
+        if listed and count not in (None, len(listed)):
+            raise InputError(
+                f"starts is {count}, but seed lists {len(listed)}, one start each; leave starts out, or give null."
+            )
+        if self.model is None:
+            return sorted(listed) if listed else range(first, first + (count or STARTS))
+        there = list(dict.fromkeys(self.model.seeds))
+        if first:
+            raise InputError(
+                f"seed is {first}, but the starts begin at the networks of {self.start_from}; leave seed out, or list "
+                f"seeds of these, such as seed=[{there[0]}]."
+            )
+        if unknown := [seed for seed in listed or () if seed not in there]:
+            raise InputError(
+                f"seed lists {unknown[0]}, but {self.start_from} holds the seeds {briefly(sorted(there))}; list some "
+                "of these."
+            )
+        if count and count > len(there):
+            raise InputError(f"starts is {count}, but {self.start_from} holds {len(there)}; give no more than that.")
+        return sorted(listed) if listed else there[:count]
 
 
 def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
@@ -155,13 +209,13 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
         "trainer": _made("trainer", TrainerOptions, options["trainer"]),
     }
     read: RunOptions = _made("", RunOptions, found)
-    points = len(read.descent.grid())
-    if points * read.starts > MOST_STARTS:
+    points, starts = len(read.descent.grid()), len(read.seeds)
+    if points * starts > MOST_STARTS:
         raise InputError(
-            f"starts is {read.starts}, for each of {points} points of a grid; all together may be {MOST_STARTS}."
+            f"starts is {starts}, for each of {points} points of a grid; all together may be {MOST_STARTS}."
         )
-    if read.keep is not None and read.keep > points * read.starts:
-        raise InputError(f"keep is {read.keep}; it must be at most {points * read.starts}, the number of starts.")
+    if read.keep is not None and read.keep > points * starts:
+        raise InputError(f"keep is {read.keep}; it must be at most {points * starts}, the number of starts.")
     return read
 
 

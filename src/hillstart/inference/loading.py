@@ -30,12 +30,8 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Cl
     Raises:
         InputError: there are no networks, the file is damaged, there is no such device, or a multirun has no best job.
     """
-    device, path = _device(device), Path(path)
-    if path.is_dir():
-        path = _networks_in(path)
-    elif path.suffix == ".ckpt" and _is_multirun(run := path.absolute().parent.parent):
-        raise InputError(f"{path}: holds starts of several jobs of a multirun; give {_one_of(run)}.")
-    classifier = model_file.load_checkpoint(path) if path.suffix == ".ckpt" else model_file.load(path)
+    device, path = _device(device), find(Path(path))
+    classifier = read(path)
     if not classifier.calibrated:
         run = path.absolute().parent.parent
         calibrated = path.suffix == ".ckpt" and (run / "network.safetensors").is_file()
@@ -43,6 +39,20 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Cl
         sentence = f"hillstart: {path}: its probabilities are not calibrated, as no temperature was fitted{advice}."
         log.warning(visible(sentence))
     return replace(classifier, network=classifier.network.to(device))
+
+
+def find(path: Path) -> Path:
+    """The file with the networks that `path` names, as for `load`; raises InputError if there is none."""
+    if path.is_dir():
+        return _networks_in(path)
+    if path.suffix == ".ckpt" and _is_multirun(run := path.absolute().parent.parent):
+        raise InputError(f"{path}: holds starts of several jobs of a multirun; give {_one_of(run)}.")
+    return path
+
+
+def read(path: Path) -> Classifier:
+    """The networks in a model file or checkpoint; raises InputError if it is missing or damaged."""
+    return model_file.load_checkpoint(path) if path.suffix == ".ckpt" else model_file.load(path)
 
 
 def _networks_in(folder: Path) -> Path:

@@ -51,6 +51,7 @@ def section(run: FinishedRun) -> Section:
             "summary": run.summary,
             "spread": quantiles([row.result.val_accuracy for row in run.sound]),
             "settings": settings,
+            "groups": run.groups[:ROWS],
             "interval": accuracy_interval,
         },
     )

@@ -45,6 +45,7 @@ class FinishedRun:
         options: of the job, as YAML.
         trainer: the length of the job's training.
         jobs: the number of jobs.
+        groups: the settings by the medians of their starts, as `summary.settings` gives them; empty if there is one.
         omitted: the number of starts that are not among the rows because their jobs have another kind of cost.
     """
 
@@ -58,6 +59,7 @@ class FinishedRun:
     options: str
     trainer: TrainerOptions
     jobs: int
+    groups: Sequence[dict[str, Any]]
     omitted: int
 
     @property
@@ -126,6 +128,7 @@ def read(folder: Path, spec: RunSpec | None = None) -> FinishedRun:
         yaml_text(job.folder / OPTIONS),
         trainer,
         len(jobs),
+        found if len(found := record.summary.get("settings", [])) > 1 else [],
         len(record.starts) - len(rows),
     )
 
@@ -211,9 +214,10 @@ def section(run: FinishedRun) -> Section:
         "network": f"{nodes} nodes, {run.classifier.network.activation}, cost {cost}",
         "starts": (f"{len(run.rows)} in {run.jobs} jobs" if run.jobs > 1 else str(summary["starts"]))
         + f", {_listed('seeds' if len(run.rows) > 1 else 'seed', {row.result.start.seed for row in run.rows})}",
+        **({"starting points": f"the networks of {spec.start_from['model']}"} if spec.start_from else {}),
         "epochs": f"{summary['epochs']} at most; {summary['epochs_trained']} over all starts",
         "descent": f"{spec.descent.optimiser_name}, mini-batches of {spec.descent.batch_size}, "
-        f"eta {spec.descent.schedule}",
+        f"eta {spec.descent.course}",
         "hyperparameters": "; ".join(_listed(name, _values(run, name)) for name in HYPERPARAMETERS),
         **({"saturated hidden nodes": f"{summary['saturated']:.1%}"} if "saturated" in summary else {}),
         "training": f"{summary['seconds']:.1f} s on {summary['device']}{ranks}",

@@ -1,98 +1,36 @@
-"""Compares the starts of two runs: medians, means and their intervals, superiority, and what limits the comparison."""
+"""Compares the starts of runs with those of a reference: differences, intervals, tests, and what limits them."""
 
+import itertools
 import math
-import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from hillstart.engine.starts import varying
 from hillstart.runs.reader import RunRecord
+from hillstart.runs.significance import (
+    CONFIDENCE,
+    Difference,
+    difference_of_means,
+    difference_of_medians,
+    holm,
+    p_value,
+    superiority,
+)
 from hillstart.system.errors import InputError
 from hillstart.system.statistics import quantiles, standard_error
 from hillstart.system.untrusted import briefly
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
+MEASURED = ("val_accuracy", "val_cost", "train_cost", "test_accuracy", "test_cost")
+"""Columns by which runs can be compared; the first is the default, the last two are there with `test=all`."""
 
-
-@dataclass(frozen=True)
-class Difference:
-    """B - A with its 95% confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def shown(self) -> bool:
-        """True if 0 is outside the interval."""
-        return self.low > 0 or self.high < 0
-
-
-def _difference(A: np.ndarray, B: np.ndarray, *value_low_high: float) -> Difference:
-    rounding = 1e-12 * max(np.abs(A).max(), np.abs(B).max())  # 1e-17 above 0 must not show a difference
-    return Difference(*(0.0 if abs(x) <= rounding else float(x) for x in value_low_high))
-
-
-def difference_of_medians(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]) -> Difference:
-    """Median of B minus median of A, with the percentile bootstrap interval; needs two values of each.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. The BCa interval of ch. 14 is not used: its
-    jackknife fails for medians (ch. 11), and with tied values, as of accuracies on few pictures, it was mostly nan.
-    With ties the percentile interval is too wide; below 5 values it is too narrow (with 2 values it covered the true
-    value in 65% of 400 trials). The random numbers are seeded, so the same starts always give the same interval.
-    """
-    from scipy.stats import bootstrap  # imported here because it takes a second
-
-    def statistic(A: np.ndarray, B: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.asarray(np.median(B, axis=axis) - np.median(A, axis=axis))
-
-    interval = bootstrap(
-        (A, B),
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, 1_000_000 // max(len(A), len(B))),  # 8 MB at a time
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return _difference(A, B, float(statistic(A, B)), interval.low, interval.high)
-
-
-def difference_of_means(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"]) -> Difference:
-    """Mean of B minus mean of A, with Welch's interval for unequal variances (Biometrika 34, 1947).
-
-    Needs two values of each. The interval has no width if neither run's values vary.
-    """
-    from scipy.stats import ttest_ind
-
-    value = float(B.mean() - A.mean())
-    if not np.ptp(A) and not np.ptp(B):
-        return _difference(A, B, value, value, value)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # if one of the two does not vary
-        interval = ttest_ind(B, A, equal_var=False).confidence_interval(CONFIDENCE)
-    return _difference(A, B, value, interval.low, interval.high)
-
-
-def superiority(A: Float[np.ndarray, " m"], B: Float[np.ndarray, " n"], *, lower_is_better: bool = False) -> float:
-    """Share of pairs in which B's value is better than A's; ties count half, so 0.5 means that neither is better.
-
-    Mann and Whitney's U / (m n) (1947), also known as Vargha and Delaney's A (2000).
-    """
-    from scipy.stats import mannwhitneyu
-
-    above = float(mannwhitneyu(B, A, method="asymptotic").statistic / (len(A) * len(B)))
-    return 1 - above if lower_is_better else above
-
-
-MEASURED = ("val_accuracy", "val_cost", "train_cost")
-"""Columns by which runs can be compared; the first is the default."""
+FIRST, BEST = "first", "best"
+REFERENCES = (FIRST, BEST)
+"""The run that the others are compared with: the first, or the one with the best validation median."""
 
 FEW = 10
 """Number of starts below which a caution is printed."""
@@ -101,6 +39,7 @@ SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
 TESTS = ("test_accuracy", "vote_test_accuracy")
 NOT_COMPARED = ("hydra", "logger", "resume")  # where a run wrote, not how it was trained
 NOT_WHICH_PICTURES = ("data.augment", "data.balance", "data.normalise")  # they do not change which pictures validate
+STARTING_POINT = ("network.hidden", "network.start", "start_from")  # what decides it besides the seed
 
 
 class Sample:
@@ -108,6 +47,8 @@ class Sample:
 
     Attributes:
         values: the compared column, of the starts that did not diverge.
+        of_seed: these values by their seed; empty if several starts have the same seed.
+        val_median: of the validation accuracy of these starts.
         grid: whether starts differ in more than their seeds.
         options: flattened keys and values; different values of a multirun's jobs are joined.
         pictures: options, classes and counts that tell whether another run used the same pictures.
@@ -117,24 +58,26 @@ class Sample:
         tests: test accuracies of the chosen start and of the vote, if known.
 
     Raises:
-        InputError: a file is missing or damaged, or fewer than two starts did not diverge.
+        InputError: a file is missing or damaged, or lacks the column, or fewer than two starts did not diverge.
     """
 
     def __init__(self, folder: Path, on: str):
         self.folder, record, path = folder, RunRecord(folder), folder / "starts.csv"
         if not path.is_file():
             raise InputError(f"{path}: there is no such file; give the folder of a run (outputs/DATE/TIME).")
-        values = [
-            _finite(getattr(row.result, on), f"{path}: row {number}: {on}")
-            for number, row in enumerate(record.starts, 1)
-            if not row.result.diverged
-        ]
         starts = [row.result.start for row in record.starts]
+        sound = [(number, row) for number, row in enumerate(record.starts, 1) if not row.result.diverged]
+        if any(on not in row.cells for _, row in sound):
+            raise InputError(f"{path}: has no column {on}, which only a run with test=all has; train it with test=all.")
+        values = [_finite(row.cells[on], f"{path}: row {number}: {on}") for number, row in sound]
         if len(values) < 2:
             raise InputError(
                 f"{folder}: {len(values)} of {len(starts)} starts did not diverge; a spread needs at least two."
             )
         self.values, self.diverged, self.finished = np.array(values), len(starts) - len(values), record.finished
+        seeds = [row.result.start.seed for _, row in sound]
+        self.of_seed = dict(zip(seeds, values, strict=True)) if len({*seeds}) == len(seeds) else {}
+        self.val_median = float(np.median([row.result.val_accuracy for _, row in sound]))
         self.grid = len({start.seed for start in starts}) < len(starts) or bool(varying(starts))
         options = _joined(job.options for job in record.jobs)
         self.options = {key: value for key, value in options.items() if key.split(".")[0] not in NOT_COMPARED}
@@ -196,101 +139,226 @@ def _flattened(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of two runs, A and B; `other_pictures` names how their pictures differ, None if not known."""
+    """The comparison of run B with the reference A.
+
+    Attributes:
+        names: of A and B.
+        paired: whether starts with the same seed are compared with each other; `reason` says why they are, or are not.
+        pairs: the number of these seeds; 0 if not paired.
+        p: of the rank test; corrected by Holm's method in `p_corrected` if there are several comparisons.
+        other_pictures: how their pictures differ; None if not known.
+    """
 
     on: str
-    runs: dict[str, Sample]
+    names: tuple[str, str]
+    runs: tuple[Sample, Sample]
+    paired: bool
+    reason: str
+    pairs: int
     medians: Difference
     means: Difference
+    p: float
+    p_corrected: float | None
     superiority: float
     differing_options: dict[str, tuple[str, str]]
     other_pictures: list[str] | None
 
-    def sentences(self) -> list[str]:
-        """The result in words, and what it does not cover."""
-        return [*_kinship(self), *_found(self), *_cautions(self), _pictures(self)]
+    def shown(self) -> bool:
+        """True if the interval of the medians leaves 0 out, and the corrected p-value, if any, is below 5%."""
+        return self.medians.shown() and (self.p_corrected is None or self.p_corrected < 1 - CONFIDENCE)
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as plain dictionaries, lists and numbers."""
-        runs = {name: run.row() for name, run in self.runs.items()}
-        return asdict(self) | {"runs": runs, "confidence": CONFIDENCE, "sentences": self.sentences()}
+        plain = asdict(self) | {"shown": self.shown()}
+        del plain["runs"]
+        return plain
 
 
-def compare(A: Path, B: Path, on: str = MEASURED[0]) -> Comparison:
-    """Compare run B with run A by one column of their starts.
+@dataclass(frozen=True)
+class Comparisons:
+    """Runs by their names A, B, ..., and each of the others compared with the reference among them."""
+
+    on: str
+    runs: dict[str, Sample]
+    reference: str
+    chosen: bool
+    comparisons: list[Comparison]
+
+    def sentences(self) -> list[str]:
+        """The result in words, and what it does not cover."""
+        each = [[*_found(c), _pairing(c), _pictures(c)] for c in self.comparisons]
+        found = itertools.chain(*each)
+        return [*dict.fromkeys([*_kinship(self), *found, *_many(self), *_cautions(self)])]
+
+    def as_json(self) -> dict[str, Any]:
+        """The comparisons as plain dictionaries, lists and numbers."""
+        return {
+            "on": self.on,
+            "runs": {name: run.row() for name, run in self.runs.items()},
+            "reference": self.reference,
+            "confidence": CONFIDENCE,
+            "comparisons": [c.as_json() for c in self.comparisons],
+            "sentences": self.sentences(),
+        }
+
+
+def compare(folders: Sequence[Path], on: str = MEASURED[0], reference: str = FIRST) -> Comparisons:
+    """Compare runs with a reference among them by one column of their starts.
+
+    Args:
+        folders: of two or more runs.
+        reference: one of `REFERENCES`.
 
     Raises:
         InputError: as `Sample`; or their costs are of different kinds.
     """
-    a, b = Sample(A, on), Sample(B, on)
+    runs = {_letters(k): Sample(folder, on) for k, folder in enumerate(folders)}
+    named = max(runs, key=lambda name: runs[name].val_median) if reference == BEST else next(iter(runs))
+    pairs = [(named, name) for name in runs if name != named]
+    comparisons = [_comparison(on, names, runs[names[0]], runs[names[1]]) for names in pairs]
+    if len(comparisons) > 1:
+        corrected = holm([c.p for c in comparisons])
+        comparisons = [replace(c, p_corrected=p) for c, p in zip(comparisons, corrected, strict=True)]
+    return Comparisons(on, runs, named, reference == BEST, comparisons)
+
+
+def _letters(k: int) -> str:
+    """A, B, ..., Z, AA, AB ..."""
+    return (_letters(k // 26 - 1) if k >= 26 else "") + chr(ord("A") + k % 26)
+
+
+def _comparison(on: str, names: tuple[str, str], a: Sample, b: Sample) -> Comparison:
     kinds = sorted({*a.costs, *b.costs})
     if on.endswith("cost") and len(kinds) > 1:
         raise InputError(
-            f"network.cost: {A} has {', '.join(a.costs) or 'an unknown one'}, {B} "
+            f"network.cost: {a.folder} has {', '.join(a.costs) or 'an unknown one'}, {b.folder} "
             f"{', '.join(b.costs) or 'an unknown one'}; costs of different kinds cannot be compared; "
             f"give --on {MEASURED[0]}."
         )
     keys = {**a.options, **b.options} if a.options and b.options else {}
     options = {key: (a.options.get(key, "-"), b.options.get(key, "-")) for key in keys}
+    other_pictures = _other_pictures(a, b, on)
+    common = sorted(a.of_seed.keys() & b.of_seed.keys())
+    paired, reason = _can_be_paired(names, a, b, len(common), other_pictures)
+    A, B = (np.array([of.of_seed[s] for s in common]) if paired else of.values for of in (a, b))
     return Comparison(
         on,
-        {"A": a, "B": b},
-        difference_of_medians(a.values, b.values),
-        difference_of_means(a.values, b.values),
-        superiority(a.values, b.values, lower_is_better=on.endswith("cost")),
+        names,
+        (a, b),
+        paired,
+        reason,
+        len(common) if paired else 0,
+        difference_of_medians(A, B, paired=paired),
+        difference_of_means(A, B, paired=paired),
+        p_value(A, B, paired=paired),
+        None,
+        superiority(A, B, lower_is_better=on.endswith("cost"), paired=paired),
         {key: sides for key, sides in options.items() if sides[0] != sides[1]},
-        _other_pictures(a, b),
+        other_pictures,
     )
 
 
-def _other_pictures(a: Sample, b: Sample) -> list[str] | None:
+def _can_be_paired(
+    names: tuple[str, str], a: Sample, b: Sample, common: int, other_pictures: list[str] | None
+) -> tuple[bool, str]:
+    """Whether starts with the same seed began at the same point with the same pictures, and the reason."""
+    differing = [key for key in STARTING_POINT if a.options.get(key, "null") != b.options.get(key, "null")]
+    if not (a.options and b.options):
+        return False, "the options of both are not known"
+    if other_pictures is None:
+        return False, "it is not known whether their pictures are the same"
+    if other_pictures or a.validated_on.keys() != b.validated_on.keys():
+        return False, f"their pictures differ ({', '.join(other_pictures) or 'in size'})"
+    if differing:
+        return False, f"starts with the same seed begin at different points ({', '.join(differing)} differ)"
+    if several := [name for name, run in zip(names, (a, b), strict=True) if not run.of_seed]:
+        return False, f"several starts of {' and of '.join(several)} have the same seed"
+    if 2 * common < min(len(a.values), len(b.values)) or common < 2:
+        return False, f"they have {common or 'no'} seeds in common" + ", which are too few" * bool(common)
+    return True, "starts with the same seed begin at the same point and see the same pictures"
+
+
+def _other_pictures(a: Sample, b: Sample, on: str) -> list[str] | None:
     """Names of what differs in the pictures of two runs; None if not known."""
     common = [key for key in a.pictures if key in b.pictures]
     differing = [key for key in common if a.pictures[key] != b.pictures[key]]
-    if a.validated_on and a.validated_on == b.validated_on:
+    if a.validated_on and a.validated_on == b.validated_on and not on.startswith("test"):
         return []  # although options differ, say of the test set
     if any(b.validated_on.get(shape, found) != found for shape, found in a.validated_on.items()):
         return differing or ["the pictures themselves"]
     return differing if common else None
 
 
-def _kinship(c: Comparison) -> Iterator[str]:
-    """Warn if A and B share starts: the intervals are valid for independent starts only."""
-    a, b = (run.folder.resolve() for run in c.runs.values())
-    again = c.runs["A"].options and not c.differing_options and not c.other_pictures
-    if a == b:
-        yield "A and B are the same run, so there is nothing to compare."
-    elif again and np.array_equal(c.runs["A"].values, c.runs["B"].values):
-        yield "A and B are the same run twice: no option and no start differs, so there is nothing to compare."
-    elif a in b.parents or b in a.parents:
-        yield "One of the two is a job of the other, so they share starts, and the intervals are too narrow."
+def _kinship(of: Comparisons) -> Iterator[str]:
+    """Warn if runs share starts: the intervals are valid for different ones only."""
+    for (first, one), (second, other) in itertools.combinations(of.runs.items(), 2):
+        a, b, names = one.folder.resolve(), other.folder.resolve(), f"{first} and {second}"
+        same = one.options and one.options == other.options and not _other_pictures(one, other, of.on)
+        if a == b:
+            yield f"{names} are the same run, so there is nothing to compare."
+        elif same and np.array_equal(one.values, other.values):
+            yield f"{names} are the same run twice: no option and no start differs, so there is nothing to compare."
+        elif a in b.parents or b in a.parents:
+            yield f"One of {names} is a job of the other, so they share starts, and their intervals mean little."
 
 
 def _found(c: Comparison) -> Iterator[str]:
-    d, lower_is_better = c.medians, c.on.endswith("cost")
+    d, lower_is_better, (a, b) = c.medians, c.on.endswith("cost"), c.names
     low, high = sorted((abs(d.low), abs(d.high)))
     by = f"by {abs(d.value):.3g} ({CONFIDENCE:.0%} interval {low:.3g} to {high:.3g})"
-    if d.shown() and c.other_pictures:
+    median = f"by the median over {c.pairs} seeds" if c.paired else "by the median"
+    if c.shown() and c.other_pictures:
         direction = "higher" if d.low > 0 else "lower"
         not_better = "on other pictures that does not make its starts better or worse"
-        yield f"B's {c.on} is {direction} {by}, by the median; {not_better}."
+        yield f"{b}'s {c.on} is {direction} than {a}'s {by}, {median}; {not_better}."
+    elif c.shown():
+        better, worse = (b, a) if (d.low > 0) != lower_is_better else (a, b)
+        direction = "lower" if lower_is_better else "higher"
+        yield f"{better}'s starts are better than {worse}'s {by}: {direction} {c.on}, {median}."
     elif d.shown():
-        better = "B" if (d.low > 0) != lower_is_better else "A"
-        yield f"{better}'s starts are better {by}: {'lower' if lower_is_better else 'higher'} {c.on}, by the median."
+        yield (
+            f"No difference between {a} and {b} shown: the {CONFIDENCE:.0%} interval, {d.low:.3g} to {d.high:.3g}, "
+            f"leaves 0 out, but the p-value corrected for the number of comparisons is {c.p_corrected:.2g}."
+        )
     else:
         interval = f"the {CONFIDENCE:.0%} interval of the medians' difference, {d.low:.3g} to {d.high:.3g}"
-        yield f"No difference shown: {interval}, holds 0. That does not prove the two equal."
+        yield f"No difference between {a} and {b} shown: {interval}, holds 0. That does not prove the two equal."
     better = f"has the {'lower' if lower_is_better else 'higher'} {c.on}" if c.other_pictures else "is the better"
+    which = f"start of {a} and one of {b} with the same seed" if c.paired else f"start of {a} and one of {b}"
     share = f"in {c.superiority:.0%} of all pairs; ties count half, 50% means that neither is ahead"
-    yield f"Of one start of A and one of B, B's {better} {share}."
+    yield f"Of one {which}, {b}'s {better} {share}."
     if d.shown() != c.means.shown():
-        yield f"The means {'do' if c.means.shown() else 'do not'} show a difference: look at both and at the spread."
+        verb = "do" if c.means.shown() else "do not"
+        yield f"The means of {a} and {b} {verb} show a difference: look at both and at the spread."
     if d.low == d.high:
-        yield "The medians' interval has no width, as many starts share one value: it looks surer than it is."
+        yield "An interval of medians has no width, as many starts share one value: it looks surer than it is."
 
 
-def _cautions(c: Comparison) -> Iterator[str]:
-    for name, run in c.runs.items():
+def _pairing(c: Comparison) -> str:
+    a, b = c.names
+    if not c.paired:
+        return f"{a} and {b} are compared as independent samples: {c.reason}."
+    left = [(name, len(run.values) - c.pairs) for name, run in zip(c.names, c.runs, strict=True)]
+    out = [f"{count} of {name}" for name, count in left if count]
+    without = f"; {' and '.join(out)} have no partner and are left out of it" if out else ""
+    return f"{a} and {b} are compared seed by seed, {c.pairs} pairs: {c.reason}{without}."
+
+
+def _many(of: Comparisons) -> Iterator[str]:
+    if (count := len(of.comparisons)) > 1:
+        yield (
+            f"With {count} comparisons a difference counts as shown only if its p-value, corrected by Holm's method, "
+            f"is below {1 - CONFIDENCE:.0%}; the intervals are those of single comparisons."
+        )
+    if of.chosen:
+        yield (
+            f"{of.reference} is the reference because its validation median is the best of all, which flatters it: "
+            "of several equal runs one is the best by chance."
+        )
+
+
+def _cautions(of: Comparisons) -> Iterator[str]:
+    for name, run in of.runs.items():
         if not run.finished:
             yield f"{name} is not finished: its starts have no rank yet, and their figures may change."
         if run.diverged:
@@ -302,30 +370,36 @@ def _cautions(c: Comparison) -> Iterator[str]:
         if sum(map(len, run.validated_on.values())) > len(run.validated_on):
             yield f"The starts of {name} were validated on different pictures, so its spread mixes splits and starts."
         if run.grid:
-            yield f"The starts of {name} differ in more than their seeds, so its spread mixes settings and luck."
+            yield f"The starts of {name} differ in more than their seeds, so its spread mixes settings and chance."
         if len(run.values) < FEW:
             yield f"{name} has {len(run.values)} sound starts only; below {FEW} an interval is a rough guide."
 
 
 def _pictures(c: Comparison) -> str:
-    luck = {name: _luck(run, c.on) for name, run in c.runs.items()}
+    (a, b), kind = c.names, "test" if c.on.startswith("test") else "validation"
+    known = {name: _sampling(run, c.on, kind) for name, run in zip(c.names, c.runs, strict=True)}
     if c.other_pictures is None:
-        return "Not covered: the luck of the validation pictures; whether both runs had the same ones is not known."
+        unknown = f"whether {a} and {b} had the same ones is not known"
+        return f"Not covered: the sampling error of the {kind} pictures; {unknown}."
     if c.other_pictures:
-        known = ", ".join(f"{name} {text}" for name, text in luck.items() if text)
-        mixes = f"mixes data and descent, and does not cover the luck of either's{f': {known}' if known else ''}"
+        counts = ", ".join(f"{name} {text}" for name, text in known.items() if text)
+        mixes = "mixes data and descent, and does not cover the sampling error of either's"
         return (
-            f"The two did not use the same pictures ({', '.join(c.other_pictures)} differ), so the comparison {mixes}."
+            f"{a} and {b} did not use the same pictures ({', '.join(c.other_pictures)} differ), so their comparison "
+            f"{mixes}{f': {counts}' if counts else ''}."
         )
-    same = luck["A"] or luck["B"] or "validation pictures"
-    others = "all starts share the luck of these, and others could move the difference"
-    return f"Not covered: both were measured on the same {same}; {others}."
+    same = known[a] or known[b] or f"{kind} pictures"
+    others = "all starts share the sampling error of these, and others could move the difference"
+    return f"Not covered: {a} and {b} were measured on the same {same}; {others}."
 
 
-def _luck(run: Sample, on: str) -> str:
-    """The number of validation pictures, with the binomial standard error of an accuracy on them, if it is known."""
-    p, count = quantiles(run.values.tolist())["median"], run.pictures.get("pictures.val", "")
+def _sampling(run: Sample, on: str, kind: str) -> str:
+    """The number of pictures, with the binomial standard error of an accuracy on them, if it is known."""
+    p, count = (
+        quantiles(run.values.tolist())["median"],
+        run.pictures.get(f"pictures.{'val' if kind != 'test' else kind}", ""),
+    )
     n = int(count) if count.isdecimal() else 0
-    known = on == "val_accuracy" and n and 0 <= p <= 1
+    known = on.endswith("accuracy") and n and 0 <= p <= 1
     error = f" (standard error of an accuracy {standard_error(p, n):.2g})" if known else ""
-    return f"{n} validation pictures{error}" if n else ""
+    return f"{n} {kind} pictures{error}" if n else ""

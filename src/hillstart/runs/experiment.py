@@ -238,6 +238,7 @@ def summarise(
         "val_standard_error": standard_error(of_starts["median"], pictures["val"]),
         **tested,
         **grid,
+        **({"start_from": dict(spec.start_from)} if spec.start_from else {}),
         "cost": outcome.network.cost if outcome.network else None,
         "validated_on": data.validated_on,
         "pictures": pictures,
@@ -263,6 +264,11 @@ def _announce(spec: RunSpec, device: torch.device, ranks: Ranks, packs: Sequence
     where = device.type + (f", shared by {ranks.size} ranks" if ranks.size > 1 else "")
     onward = f", going on from {relative(checkpoint)}" if checkpoint else ""
     log.info(f"network {list(spec.sizes)}: {starts} on {where}{onward}")
+    if spec.start_from:
+        log.info(
+            f"a new run that begins at the networks of {spec.start_from['model']}, with the mean and deviation "
+            "of the pictures they were trained on; to go on with that run itself, use resume="
+        )
 
 
 def _check_sound(outcome: RunResult, spec: RunSpec, folder: Path) -> None:

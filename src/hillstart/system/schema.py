@@ -6,6 +6,7 @@ An option is a keyword argument of a function or class. Its annotation is its sc
 
 import difflib
 import inspect
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -57,18 +58,34 @@ def check(group: str, takes: Callable[..., Any], options: Mapping[str, Any]) -> 
 
     `group`: the key above the options, such as `data`; empty for top-level options.
     """
-    import pydantic  # imported here because predictions start without it
-
     prefix, parameters = f"{group}." if group else "", inspect.signature(takes).parameters
     for key in options:
         if key not in parameters:
             raise InputError(f"{prefix}{key}: there is no such key{nearest(str(key), parameters)}.")
+    if not (wrong := _wrong(takes, options)):
+        return
+    key = wrong[0]
+    values: Any = options.get(key)
+    several = isinstance(values, list) and 1 < len(values) == len({*map(repr, values)}) <= 100
+    if several and not any(key in _wrong(takes, {**options, key: value}) for value in values):
+        sweep = f"{prefix}{key}={','.join(map(_typed, values))}"
+        raise InputError(
+            f"{prefix}{key} is {briefly(_shown(values))}, but a run has one such value; train with each by -m "
+            f"{shlex.quote(sweep)}."
+        )
+    is_ = f"is {briefly(_shown(values))}" if key in options else "is missing"
+    raise InputError(f"{prefix}{key} {is_}; it must be {_description(parameters[key].annotation)}.")
+
+
+def _wrong(takes: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
+    """Keys of the options that do not match the annotations, or that are missing."""
+    import pydantic  # imported here because predictions start without it
+
     try:
         _model(takes).__pydantic_validator__.validate_python(dict(options))
     except pydantic.ValidationError as error:
-        key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
-        is_ = f"is {briefly(_shown(options[key]))}" if key in options else "is missing"
-        raise InputError(f"{prefix}{key} {is_}; it must be {_description(parameters[key].annotation)}.") from None
+        return [str(each["loc"][0]) for each in error.errors(include_url=False, include_context=False)]
+    return []
 
 
 def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -106,6 +123,13 @@ def _model(takes: Callable[..., Any]) -> Any:
     }
     config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model("Options", __config__=config, **fields)
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _description(annotation: Any) -> str:

@@ -19,7 +19,7 @@ from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.system.private import count_steps, take_max_steps
-from hillstart.training.optimizer import SCHEDULES, ChunkOptimizer, Chunks, SGDConfig
+from hillstart.training.optimizer import ChunkOptimizer, Chunks, SGDConfig
 from hillstart.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,7 @@ class Training(pl.LightningModule):
     def training_step(self, size: int, index: int) -> None:
         epoch, first = divmod(self.global_step, self.batches.per_epoch)
         count = int(min(size, self.total_steps - self.global_step))
-        factor, total = SCHEDULES[self.descent.schedule], self.total_steps
-        schedule = [factor(min(1.0, (self.global_step + k) / total)) for k in range(count)]
+        schedule = [self.descent.multiplier(self.global_step + k, self.total_steps) for k in range(count)]
         chunk = self.batches.chunk(epoch, first, count)
         optimiser = self.optimizers()
         optimiser.param_groups[0]["lr"] = self._largest_eta * schedule[-1]  # type: ignore[union-attr]
@@ -282,16 +281,16 @@ class Training(pl.LightningModule):
 
     def _check_length(self, done: int, planned: int) -> None:
         """Refuse a training that is shorter than what is done; warn if a schedule is stretched by a longer one."""
-        epochs, steps, schedule = self.trainer.max_epochs, self._max_steps, self.descent.schedule
+        epochs, steps, course = self.trainer.max_epochs, self._max_steps, self.descent.course
         before, now, passed = (f"{count / self.batches.per_epoch:.4g}" for count in (planned, self.total_steps, done))
         if self.total_steps < done:
             raise InputError(
                 f"resume: trainer.max_epochs={epochs} trainer.max_steps={steps} end before what is done already, "
                 f"{done} mini-batches ({passed} epochs); give no less than that."
             )
-        if self.total_steps != planned and schedule != "constant":
+        if self.total_steps != planned and course != "constant":
             log.warning(
-                f"resume: descent.schedule={schedule} lets eta fall over the whole training, which was to be {before} "
+                f"resume: descent.schedule={course} changes eta over the whole training, which was to be {before} "
                 f"epochs long and is now {now}, so the run does not end as one of {now} epochs in one go would."
             )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
 from hillstart.network import GradientDescent, Momentum, Nesterov
 from hillstart.system.errors import InputError
-from hillstart.system.schema import Flag, Says, Seed, check, one_of, whole
+from hillstart.system.schema import Flag, Says, Seed, Share, check, one_of, whole
 from hillstart.system.untrusted import briefly
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -21,7 +21,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }
-"""Learning-rate multiplier after the share `done`, from 0 to 1, of all mini-batches."""
+"""Learning-rate multiplier after the share `done`, from 0 to 1, of a cycle (`SGDConfig.multiplier`)."""
+
+COURSE = ("schedule", "warmup", "cycles", "cycle_growth", "milestones", "gamma")
+"""The options of `SGDConfig` that say how eta changes during a training."""
 
 _LARGEST = 1e30  # within float32, and what a model file may hold
 _DIFFERENT = Predicate(lambda values: len(set(values)) == len(values))
@@ -41,7 +44,12 @@ class SGDConfig:
     Args:
         eta: learning rate, above 0.
         batch_size: pictures in a mini-batch.
-        schedule: how eta changes over the whole training, a key of `SCHEDULES`.
+        schedule: how eta changes over a cycle, which is the whole training unless `cycles` is more; a key of
+            `SCHEDULES`. `multiplier` has the formulas of this and the next five.
+        warmup: share of the mini-batches in which eta rises to its value, from 0 (none) to below 1; the schedule runs
+            over the others.
+        cycles: how often the schedule begins anew, in cycles that are each `cycle_growth` times as long as the last.
+        milestones: shares of the schedule, between 0 and 1, at each of which eta is multiplied by `gamma`.
         momentum: mu, from 0 (none) to below 1.
         lmbda: strength of the L2 term lmbda/(2n) sum w^2, 0 or more.
         nesterov: move by Nesterov's momentum in place of the classical one.
@@ -70,6 +78,11 @@ class SGDConfig:
     seed: Seed = 0
     optimiser: Callable[..., torch.optim.Optimizer] | None = None
     fuse: Flag = False
+    warmup: Annotated[float, Ge(0), Lt(1), Says("a number from 0 to below 1, the share of the mini-batches")] = 0.0
+    cycles: Annotated[int, *whole(1, 100)] = 1
+    cycle_growth: Annotated[int, *whole(1, 10)] = 1
+    milestones: Annotated[Sequence[Share], Says("a list of shares between 0 and 1, such as [0.5,0.75], or []")] = ()
+    gamma: Annotated[float, Gt(0), Le(1), Says("a number above 0 and up to 1")] = 0.1
 
     def __post_init__(self) -> None:
         check("descent", type(self), vars(self))
@@ -85,6 +98,37 @@ class SGDConfig:
             return "gradient descent with Nesterov's momentum" if self.nesterov else "gradient descent"
         made_by = getattr(self.optimiser, "func", self.optimiser)
         return str(getattr(made_by, "__name__", made_by))
+
+    def multiplier(self, step: int, total: int) -> float:
+        """Learning-rate multiplier of mini-batch `step`, from 0, of `total`.
+
+        - Warm-up, n = warmup total: (step + 1) / n while step < n; torch's `LinearLR` with start_factor 1/n and
+          total_iters n - 1. Goyal et al., arXiv:1706.02677, section 2.2.
+        - Then t = step - n of T = total - n. Cycle i has the length T_i = T_0 g^i, all together T, with g =
+          cycle_growth, and multiplies by f(t_i / T_i), f = SCHEDULES[schedule]. With the cosine, f(x) =
+          (1 + cos(pi x)) / 2, this is SGDR (Loshchilov and Hutter, ICLR 2017, equation 5), torch's
+          `CosineAnnealingWarmRestarts` with T_mult = g; the last cycle ends with the training.
+        - gamma^k after k milestones m, which are at the mini-batches t = m T; torch's `MultiStepLR`.
+        """
+        warm = min(round(self.warmup * total), total - 1)
+        if step < warm:
+            return (step + 1) / warm
+        t, T = min(step, total) - warm, total - warm
+        drops = sum(t >= round(m * T) for m in self.milestones)
+        # In units of which T_0 has T, so that all numbers are whole and a cycle begins exactly where it should.
+        position, length = t * sum(self.cycle_growth**i for i in range(self.cycles)), T
+        for _ in range(self.cycles - 1):
+            if position < length:
+                break
+            position, length = position - length, length * self.cycle_growth
+        return SCHEDULES[self.schedule](position / length) * self.gamma**drops
+
+    @property
+    def course(self) -> str:
+        """How eta changes, in the words of conf: "constant", or "linear, warmup=0.1"."""
+        others = {key: _listed(getattr(self, key)) for key in COURSE[1:]}
+        given = [key for key, values in others.items() if values != _listed(getattr(SGDConfig, key))]
+        return ", ".join([self.schedule, *(f"{key}={getattr(self, key)}" for key in given)])
 
     def step(self, points: Iterable[Hyperparameters]) -> type[GradientDescent]:
         """The class of step for starts with these hyperparameters, all of which must be trained by the same class."""

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hillstart.system import interrupts
 from hillstart.system.errors import InputError
 from hillstart.training.distributed import Ranks
 from hillstart.training.module import Begin, Training
-from hillstart.training.optimizer import SGDConfig
+from hillstart.training.optimizer import COURSE, SGDConfig
 from hillstart.training.stopping import EarlyStopping
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ class RunSpec:
         begin: makes starts from seeds.
         sizes: nodes of each layer.
         test_all: evaluate every start on the test pictures when its pack is trained, not the chosen one alone.
+        start_from: the model whose networks are the starting points, and the SHA-256 of their weights; None if these
+            are drawn.
     """
 
     begin: Begin
@@ -49,6 +51,7 @@ class RunSpec:
     stopping: EarlyStopping
     starts: Sequence[Start]
     test_all: bool = False
+    start_from: Mapping[str, Any] | None = None
 
     def described(self) -> dict[str, Any]:
         """The properties that a resumed run must share with the run it continues, as plain data.
@@ -57,6 +60,7 @@ class RunSpec:
         content, which any option or file may have changed.
         """
         seeds, data, descent = [start.seed for start in self.starts], self.data, self.descent
+        ends, distinct = [min(seeds), max(seeds)], list(dict.fromkeys(seeds))
         begin = inspect.signature(self.begin).parameters  # the defaults of a partial call are its values
         preprocessing, optimiser = data.preprocessing, getattr(descent.optimiser, "keywords", {})
         plain = (bool, int, float, str, list, tuple)
@@ -65,12 +69,13 @@ class RunSpec:
             "classes": list(self.data.classes),
             "optimiser": self.descent.optimiser_name,
             "starts": len(seeds),
-            "seeds": [min(seeds), max(seeds)],
+            "seeds": ends if distinct == [*range(ends[0], ends[1] + 1)] else distinct,
+            "start_from": self.start_from and self.start_from["sha256"],
             f"[{', '.join(HYPERPARAMETERS)}]": [
                 list(astuple(p)) for p in dict.fromkeys(start.hyperparameters for start in self.starts)
             ],
             **{f"network.{key}": begin[key].default for key in ("activation", "cost", "start") if key in begin},
-            **{f"descent.{key}": getattr(descent, key) for key in ("batch_size", "schedule", "seed")},
+            **{f"descent.{key}": getattr(descent, key) for key in ("batch_size", *COURSE, "seed")},
             "descent.optimiser": {key: value for key, value in optimiser.items() if isinstance(value, plain)},
             **{f"stop.{key}": value for key, value in asdict(self.stopping).items()},
             **{
