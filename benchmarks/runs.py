@@ -75,5 +75,5 @@ class Run:
         gc.collect()  # a trainer refers to itself, so the one before is only freed here
         with tempfile.TemporaryDirectory() as name, quiet():
             folder = Path(name)
-            maker = trainer_maker(options, folder)
+            maker = trainer_maker(options.trainer, folder)
             return seconds(lambda: experiment.run(chosen, maker, folder, options.keep, options.pack), self._device)

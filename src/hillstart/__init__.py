@@ -4,18 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hillstart.estimator import StartsClassifier as StartsClassifier
     from hillstart.inference.loading import load as load
     from hillstart.network import Network as Network
     from hillstart.system.errors import InputError as InputError
 
 # Brought when first asked for, so that a command catches signals before torch is imported.
-_HOMES = {"InputError": "system.errors", "load": "inference.loading", "Network": "network"}
+_HOMES = {
+    "InputError": "system.errors",
+    "load": "inference.loading",
+    "Network": "network",
+    "StartsClassifier": "estimator",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"hillstart.{name} needs more packages: pip install 'hillstart[sklearn]'.") from error
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ def main() -> None:
     except InputError as error:
         end(error, 2)
     try:
-        pixels = read_picture(options.image, classifier.preprocessing)
+        pixels = read_picture(options.image, classifier.pictures)
     except InputError as error:
         end(error, 1)
     way = ForwardPass(classifier, pixels)

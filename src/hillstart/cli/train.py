@@ -112,7 +112,7 @@ class TrainingTask:
         if not jobs:
             return
         numbers, first = list(jobs), next(iter(jobs.values()))
-        trainer = trainer_maker(first, _output_folder(), checkpoints=False)
+        trainer = trainer_maker(first.trainer, _output_folder(), checkpoints=False)
         try:
             build_logger(first.logger, _output_folder())  # each job has its own; a wrong option is found now
             spec = build_run_spec(first)
@@ -153,7 +153,7 @@ class TrainingTask:
         ranks = connect(options.trainer.devices, options.trainer.num_nodes)
         logger = build_logger(options.logger, folder, _multirun()) if ranks.is_first else None
         # A rank knows the epochs of its share alone; those of all starts are logged at the end.
-        make_trainer = trainer_maker(options, folder, ranks=ranks, logger=logger if ranks.size == 1 else None)
+        make_trainer = trainer_maker(options.trainer, folder, ranks=ranks, logger=logger if ranks.size == 1 else None)
         spec = build_run_spec(options)
         if not alone:
             _check_objective(options, spec)

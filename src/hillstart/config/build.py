@@ -23,7 +23,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hillstart.config.options import RunOptions, TrainerOptions, located, read_options, targets
 from hillstart.data.dataset import PictureSet
-from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import HYPERPARAMETERS
 from hillstart.inference.classifier import Classifier
 from hillstart.network import Network
@@ -111,7 +110,7 @@ def _check_fits(options: RunOptions, model: Classifier, data: PictureSet) -> Non
     """Refuse networks that cannot begin with these options and pictures."""
     there, here = model.preprocessing, data.preprocessing
     for what, before, now, advice in (
-        ("pictures", _inputs(there), _inputs(here), "give pictures of that form by the options of data"),
+        ("inputs", str(there), str(here), "give such by the options of data"),
         ("classes", list(model.classes), list(data.classes), "give the same classes in the same order"),
         ("network.hidden", model.network.sizes[1:-1], options.network.hidden, "give the same"),
         ("network.activation", model.network.activation, options.network.activation, "give the same"),
@@ -122,13 +121,8 @@ def _check_fits(options: RunOptions, model: Classifier, data: PictureSet) -> Non
             )
 
 
-def _inputs(of: Preprocessing) -> str:
-    colour = "colour" if of.channels == 3 else "grey"
-    return f"{of.size} x {of.size} pixels in {colour} on the grey level {of.background}"
-
-
 def trainer_maker(
-    options: RunOptions,
+    of: TrainerOptions,
     folder: Path,
     checkpoints: bool = True,
     ranks: Ranks = Ranks(),  # noqa: B008 - a constant
@@ -142,8 +136,7 @@ def trainer_maker(
     Raises:
         InputError: a device that is not there.
     """
-    of, began = options.trainer, cache(time.monotonic)
-    accelerator = check_devices(of)
+    began, accelerator = cache(time.monotonic), check_devices(of)
     torch.set_float32_matmul_precision(of.matmul_precision)
     writes: list[pl.Callback] = [Checkpoints(folder / "checkpoints")] if checkpoints and ranks.size == 1 else []
     bar = of.enable_progress_bar and ranks.is_first

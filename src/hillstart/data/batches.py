@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import Split
-from hillstart.data.preprocessing import Preprocessing
+from hillstart.data.preprocessing import Preprocessing, Standardisation
 from hillstart.system.errors import InputError
 
 
@@ -37,7 +37,7 @@ class MiniBatches:
         self,
         split: Split,
         classes: int,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | Standardisation,
         augment: Augment,
         batch_size: int,
         seed: int,
@@ -98,7 +98,12 @@ class Sample:
     """Pictures to evaluate on, in a fixed order and never augmented: all, or `limit` spread evenly over the split."""
 
     def __init__(
-        self, split: Split, classes: int, preprocessing: Preprocessing, device: torch.device, limit: int | None = None
+        self,
+        split: Split,
+        classes: int,
+        preprocessing: Preprocessing | Standardisation,
+        device: torch.device,
+        limit: int | None = None,
     ):
         self.pictures = len(split.y) if limit is None else min(limit, len(split.y))
         chosen = torch.arange(self.pictures) * len(split.y) // self.pictures

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Real, UInt8
 from torch import Tensor
 
 from hillstart.data.augment import PRESETS, Augment
 from hillstart.data.images import read_picture
-from hillstart.data.preprocessing import Preprocessing
+from hillstart.data.preprocessing import Preprocessing, Standardisation
 from hillstart.system.errors import InputError
 from hillstart.system.schema import one_of
 
@@ -22,9 +22,10 @@ Preset = Annotated[str, *one_of(PRESETS)]  # the name of a kind of augmentation
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures x, uint8 (N, C, H, W), and their classes y, int64 (N,): indices into `PictureSet.classes`."""
+    """Pictures x, uint8 (N, C, H, W), or rows of a table (N, D), and their classes y, int64 (N,): indices into
+    `PictureSet.classes`."""
 
-    x: UInt8[Tensor, "N C H W"]
+    x: UInt8[Tensor, "N C H W"] | Real[Tensor, "N D"]
     y: Int64[Tensor, " N"]
 
     @cached_property
@@ -52,7 +53,7 @@ class PictureSet:
     val: Split
     test: Split
     classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Standardisation
     augment: Augment
     source: str
     files: Sequence[str] = ()
@@ -67,8 +68,7 @@ class PictureSet:
     @cached_property
     def brightness(self) -> float:
         """Mean of all training pixels, from 0 (black) to 1 (white)."""
-        mean = self.preprocessing.fitted(self.train.x).mean
-        return sum(mean) / len(mean)
+        return int(self.train.x.sum(dtype=torch.int64)) / (255 * self.train.x.numel())
 
     @cached_property
     def validated_on(self) -> dict[str, Any]:

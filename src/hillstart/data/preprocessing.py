@@ -1,18 +1,19 @@
-"""Preprocessing of every picture, stored with the network so that prediction does the same."""
+"""Preprocessing of every input, stored with the network so that prediction does the same."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import product
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Real, UInt8
 from torch import Tensor
 
 from hillstart.system.errors import InputError
 from hillstart.system.schema import whole
+from hillstart.system.untrusted import briefly
 
 MAX_SIZE = 1024  # the side of the square that becomes the network's inputs
 
@@ -41,10 +42,19 @@ class Preprocessing:
         _check(**vars(self))
 
     @property
+    def inputs(self) -> int:
+        """The number of the network's inputs."""
+        return self.channels * self.size**2
+
+    @property
     def input_names(self) -> list[str]:
         """The colour, row and column of each input of a network, counted from 1."""
         colours, side = ("grey",) if self.channels == 1 else ("red", "green", "blue"), range(1, self.size + 1)
         return [f"{colour} row {i} column {j}" for colour, i, j in product(colours, side, side)]
+
+    def __str__(self) -> str:
+        colour = "colour" if self.channels == 3 else "grey"
+        return f"{self.size} x {self.size} pixels in {colour} on the grey level {self.background}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python data, for JSON."""
@@ -77,6 +87,63 @@ class Preprocessing:
         return (x.flatten(2) - shift).div_(scale).flatten(1).to(torch.float32)
 
 
+@dataclass(frozen=True)
+class Standardisation:
+    """Names, means and standard deviations of the columns of a table, the same in training and in prediction.
+
+    Raises:
+        InputError: they are not of the same columns, or a number is not finite, or a std is not above 0.
+    """
+
+    columns: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self.columns):
+            raise InputError("preprocessing.columns: holds something that is not a name.")
+        for name, values, least in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
+            _check_numbers(name, values, len(self.columns), least)
+
+    @property
+    def inputs(self) -> int:
+        """The number of the network's inputs."""
+        return len(self.columns)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self.columns)
+
+    def __str__(self) -> str:
+        return f"the columns {', '.join(self.columns)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python data, for JSON."""
+        return {name: list(values) for name, values in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Standardisation":
+        """The inverse of `as_dict`. Raises InputError for a missing, unknown or invalid entry."""
+        if set(plain) != {"columns", "mean", "std"} or not all(isinstance(of, list) for of in plain.values()):
+            raise InputError("preprocessing: does not hold exactly the lists columns, mean and std.")
+        return cls(**{name: tuple(values) for name, values in plain.items()})
+
+    @classmethod
+    def fitted(cls, columns: Sequence[str], x: Real[Tensor, "N D"]) -> "Standardisation":
+        """The mean and standard deviation of each column of x, which must be the training rows alone."""
+        x = x.double()
+        std = x.std(0, correction=0)
+        # A column of one value carries nothing: dividing by 1 leaves it at zero.
+        std = torch.where(std > 1e-12 * x.abs().amax(0), std, 1.0)
+        return cls(tuple(columns), tuple(x.mean(0).tolist()), tuple(std.tolist()))
+
+    def normalise(self, x: Real[Tensor, "N D"]) -> Float32[Tensor, "N D"]:
+        """(x - mean) / std, on the device of x."""
+        shift, scale = _columns(self, x.device)
+        return ((x - shift) / scale).to(torch.float32)
+
+
 def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> None:
     """Raise InputError for a value out of its range. Types are strict: 127.5 or True is not a grey level."""
     for name, value, right, what in (
@@ -87,10 +154,14 @@ def _check(size: Any, channels: Any, background: Any, mean: Any, std: Any) -> No
         if type(value) is not int or value not in right:
             raise InputError(f"preprocessing.{name} is {value!r}; it must be {what}.")
     for name, values, least in (("mean", mean, -math.inf), ("std", std, 0.0)):
-        valid = isinstance(values, list | tuple) and len(values) == channels
-        if not valid or not all(type(v) in (int, float) and math.isfinite(v) and v > least for v in values):
-            above = " above 0" if name == "std" else ""
-            raise InputError(f"preprocessing.{name} is {values!r}; it must be {channels} finite numbers{above}.")
+        _check_numbers(name, values, channels, least)
+
+
+def _check_numbers(name: str, values: Any, count: int, least: float) -> None:
+    valid = isinstance(values, list | tuple) and len(values) == count
+    if not valid or not all(type(v) in (int, float) and math.isfinite(v) and v > least for v in values):
+        above = " above 0" if name == "std" else ""
+        raise InputError(f"preprocessing.{name} is {briefly(values)}; it must be {count} finite numbers{above}.")
 
 
 @lru_cache(maxsize=16)
@@ -98,4 +169,10 @@ def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tens
     """Mean and std in pixel units, cached on the device; a transfer at every step would stall it."""
     pixel = torch.tensor([preprocessing.mean, preprocessing.std], dtype=torch.float64).unsqueeze(-1) * 255
     shift, scale = pixel.to(device, torch.float32)
+    return shift, scale
+
+
+@lru_cache(maxsize=16)
+def _columns(preprocessing: Standardisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    shift, scale = torch.tensor([preprocessing.mean, preprocessing.std], dtype=torch.float64).to(device)
     return shift, scale

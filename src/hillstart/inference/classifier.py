@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 from PIL import Image
 from torch import Tensor
 
 from hillstart.data.images import PictureSource, read_picture
-from hillstart.data.preprocessing import Preprocessing
+from hillstart.data.preprocessing import Preprocessing, Standardisation
 from hillstart.engine.starts import Start
 from hillstart.inference.voting import UNSURE_BELOW, Calibration, agreement, probabilities, vote
 from hillstart.network import Network
@@ -81,7 +81,7 @@ class Classifier:
     network: Network
     origins: tuple[Start, ...]
     classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Standardisation
     calibration: Calibration | None = None
     trained_on: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
@@ -106,6 +106,19 @@ class Classifier:
         """The name of a node; l is 0 for the first layer after the picture: `hidden1.3` is the third node of it."""
         is_last = l == len(self.network.sizes) - 2
         return f"output.{self.classes[j]}" if is_last else f"hidden{l + 1}.{j + 1}"
+
+    @property
+    def pictures(self) -> Preprocessing:
+        """The preprocessing of pictures.
+
+        Raises:
+            InputError: the networks do not classify pictures.
+        """
+        if not isinstance(self.preprocessing, Preprocessing):
+            raise InputError(
+                "the networks classify rows of numbers, not pictures; open them with hillstart.StartsClassifier.load."
+            )
+        return self.preprocessing
 
     def only(self, seed: int) -> "Classifier":
         """One start alone, with its own temperature; of several with this seed, the best by validation.
@@ -170,12 +183,12 @@ class Classifier:
             for source in sources:
                 name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
                 try:
-                    found.append((name, read_picture(source, self.preprocessing)))
+                    found.append((name, read_picture(source, preprocessing)))
                 except InputError as error:
                     found.append((name, error))
             return found
 
-        sources = iter(sources)
+        preprocessing, sources = self.pictures, iter(sources)
         tasks = iter(lambda: list(islice(sources, AT_ONCE)), [])
         pictures = chain.from_iterable(parallel_map(read, tasks, AHEAD))
         widest = max(self.network.sizes[0], self.network.starts * max(self.network.sizes[1:]))
@@ -186,14 +199,14 @@ class Classifier:
             outputs = self.outputs(pixels) if usable else torch.empty(self.network.starts, 0, len(self.classes))
             yield [(name, None if isinstance(found, Tensor) else found) for name, found in batch], pixels, outputs
 
-    def outputs(self, pixels: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "S B n_out"]:
-        """a^L of every start for pictures as `read_picture` makes them, before vote and temperature.
+    def outputs(self, x: UInt8[Tensor, "B C H W"] | Real[Tensor, "B D"]) -> Float[Tensor, "S B n_out"]:
+        """a^L of every start for pictures as `read_picture` makes them, or for rows, before vote and temperature.
 
         Raises:
             InputError: an output is not a finite number, as weights that are finite but far too large can make it.
         """
-        pixels = (255 - pixels if self.invert else pixels).to(self.network.w[0].device)
-        outputs = self.network.forward(self.preprocessing.normalise(pixels))[-1]
+        x = (255 - x if self.invert else x).to(self.network.w[0].device)
+        outputs = self.network.forward(self.preprocessing.normalise(x))[-1]
         if not outputs.isfinite().all():
             raise InputError("an output of the networks is not a finite number; give a model file as a run wrote it.")
         return outputs

@@ -72,7 +72,7 @@ class Answering(nn.Module):
 
     def __init__(self, classifier: Classifier):
         super().__init__()
-        self._network, self._preprocessing = classifier.network, classifier.preprocessing
+        self._network, self._preprocessing = classifier.network, classifier.pictures
         self._temperature = classifier.temperatures.vote
         for l, (w, b) in enumerate(zip(self._network.w, self._network.b, strict=True)):
             self.register_buffer(f"w{l}", w if l else w.transpose(0, 1))  # in its memory layout: torch saves no views
@@ -89,7 +89,7 @@ class Answering(nn.Module):
 
 def trace(classifier: Classifier) -> ExportedProgram:
     """`Answering` as a program of tensor operations, for any number of pictures of one size."""
-    answering, p = Answering(classifier), classifier.preprocessing
+    answering, p = Answering(classifier), classifier.pictures
     sample = torch.zeros(2, p.channels, p.size + 3, p.size + 5, dtype=torch.uint8)  # dimensions are told apart by size
     shapes = {axis: Dim(name, min=1) for axis, name in DYNAMIC.items()}
     with torch.no_grad():
@@ -103,7 +103,7 @@ def trace(classifier: Classifier) -> ExportedProgram:
 
 def describe(classifier: Classifier) -> dict[str, str]:
     """Metadata for the user of a program, as text and JSON."""
-    p = classifier.preprocessing
+    p = classifier.pictures
     return {
         "classes": json.dumps(classifier.classes),
         "preprocessing": json.dumps(p.as_dict()),
@@ -127,7 +127,7 @@ def compare(answer: Callable[[Tensor], Sequence[Tensor]], classifier: Classifier
     Raises:
         InputError: they disagree.
     """
-    p, network = classifier.preprocessing, classifier.network
+    p, network = classifier.pictures, classifier.network
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (66, p.channels, p.size, p.size), generator=g, dtype=torch.uint8)
     pixels[0], pixels[1] = 0, 255

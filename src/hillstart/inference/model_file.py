@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from hillstart.data.preprocessing import Preprocessing
+from hillstart.data.preprocessing import Preprocessing, Standardisation
 from hillstart.engine.starts import HYPERPARAMETERS, STATUS, VOTERS, History, Hyperparameters, Start
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import Calibration
@@ -183,15 +183,16 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
         raise InputError(f"{path} has a newer format than {FORMAT}, the newest that can be read; update hillstart.")
     _check_description(path, plain)
     try:
-        preprocessing = Preprocessing.from_dict(plain["preprocessing"])
+        kind = Standardisation if "columns" in plain["preprocessing"] else Preprocessing
+        preprocessing = kind.from_dict(plain["preprocessing"])
     except InputError as error:
         raise refusal(path, "the entry preprocessing is not valid") from error
     seeds, sizes, classes, calibration = (plain[key] for key in ("seeds", "sizes", "classes", "calibration"))
     S, points = len(seeds), [Hyperparameters(*map(float, point)) for point in plain["rolls"]]
     if len(points) != S or (calibration and len(calibration["starts"]) != S):
         raise refusal(path, "its seeds, rolls and temperatures are not of the same starts")
-    if (sizes[0], sizes[-1]) != (preprocessing.channels * preprocessing.size**2, len(classes)):
-        raise refusal(path, "its sizes do not match its pictures and classes")
+    if (sizes[0], sizes[-1]) != (preprocessing.inputs, len(classes)):
+        raise refusal(path, "its sizes do not match its inputs and classes")
     if len(names) != 2 * (len(sizes) - 1):
         raise refusal(path, "it does not hold two tensors for each of its layers")
     w = [

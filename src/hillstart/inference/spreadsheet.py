@@ -43,7 +43,7 @@ def write(classifier: Classifier, folder: Path) -> str:
         InputError: what was written does not read back as the same numbers.
     """
     network = classifier.network
-    names = [classifier.preprocessing.input_names]
+    names = [classifier.pictures.input_names]
     names += [[classifier.node_name(l, j) for j in range(n)] for l, n in enumerate(network.sizes[1:])]
     for s, seed in enumerate(classifier.seeds):
         for l, (before, here) in enumerate(pairwise(names)):
@@ -61,7 +61,7 @@ def write(classifier: Classifier, folder: Path) -> str:
 
 
 def _about(classifier: Classifier) -> Iterator[tuple[str, object]]:
-    network, p, T = classifier.network, classifier.preprocessing, classifier.temperatures
+    network, p, T = classifier.network, classifier.pictures, classifier.temperatures
     last = "softmax" if COSTS[network.cost].is_softmax else "sigmoid"
     yield from [("key", "value"), ("hillstart", versions()["hillstart"]), ("how a prediction is computed", PREDICTION)]
     yield from [("starts", network.starts), ("sizes", " ".join(map(str, network.sizes))), ("cost", network.cost)]
@@ -88,12 +88,12 @@ def _as_text(name: str) -> str:
 
 
 def _colours(classifier: Classifier) -> tuple[str, ...]:
-    return ("grey",) if classifier.preprocessing.channels == 1 else ("red", "green", "blue")
+    return ("grey",) if classifier.pictures.channels == 1 else ("red", "green", "blue")
 
 
 def decoded(classifier: Classifier) -> str:
     """What has been done to a picture before its size is changed, in words."""
-    background = classifier.preprocessing.background
+    background = classifier.pictures.background
     return (
         f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
         f"level {background} where transparent"
@@ -102,7 +102,7 @@ def decoded(classifier: Classifier) -> str:
 
 def resized(classifier: Classifier) -> str:
     """How the size of a picture is changed, in words."""
-    size = classifier.preprocessing.size
+    size = classifier.pictures.size
     return (
         f"cut to the centre square and resized to {size} x {size} with an antialiased bicubic filter, as "
         f"PIL.ImageOps.fit(picture, ({size}, {size}), PIL.Image.Resampling.BICUBIC) does"

@@ -1,10 +1,7 @@
 """The paths of starts during training: their pack is trained again from its seeds and recorded after each epoch."""
 
 import itertools
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
@@ -16,6 +13,7 @@ from torch import Tensor
 from hillstart.engine.starts import VAL_COST, Start
 from hillstart.network import Network
 from hillstart.report.landscape import flat
+from hillstart.system.console import quiet
 from hillstart.training.module import Training
 from hillstart.training.packs import RunSpec
 
@@ -62,7 +60,7 @@ def retrain(
     indices = [starts.index(start) for start in wanted]
     parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(spec.sizes))
     recorder = Recorder(indices, every=-(-4 * parameters * len(wanted) * (max_epochs + 1) // PATH_BYTES))
-    with _quiet():
+    with quiet():
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             max_steps=max_steps,
@@ -128,19 +126,3 @@ class Recorder(pl.Callback):
     def _record(self) -> None:
         self.epochs.append(self._epoch)
         self.weights.append(flat(self._now.pick(self._indices)).cpu())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's advice, which does not apply to this training."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6.6 with torch 2.14
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

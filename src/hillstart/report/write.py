@@ -38,7 +38,7 @@ def write(
     check_links(folder)
     of = run.read(folder, spec)
     data = of.spec.data
-    own = [(Path(path).name, read_picture(path, data.preprocessing)) for path in pictures]
+    own = [(Path(path).name, read_picture(path, of.classifier.pictures)) for path in pictures]
     sections = [
         *box.sections(of.classifier, data, own),
         hill.section(of, patience),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet, Split
+from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import VOTERS, StartResult, standing
 from hillstart.inference import model_file
 from hillstart.inference.calibration import before_and_after, calibrate
@@ -111,10 +112,16 @@ class RunResult:
     def save(self, path: Path, data: PictureSet) -> None:
         """Write the kept starts as a model file."""
         if self.network is not None:
-            origins = tuple(row.start for row in self.kept)
-            trained_on = data.trained_on | {"brightness": round(data.brightness, 6)}
-            about = (data.classes, data.preprocessing, self.calibration, trained_on, versions())
-            model_file.save(path, Classifier(self.network, origins, *about))
+            model_file.save(path, self.classifier(data))
+
+    def classifier(self, data: PictureSet) -> Classifier:
+        """The kept starts as one that predicts; there must be some."""
+        assert self.network is not None
+        origins = tuple(row.start for row in self.kept)
+        is_pictures = isinstance(data.preprocessing, Preprocessing)
+        trained_on = data.trained_on | ({"brightness": round(data.brightness, 6)} if is_pictures else {})
+        about = (data.classes, data.preprocessing, self.calibration, trained_on, versions())
+        return Classifier(self.network, origins, *about)
 
     def load(self, path: Path) -> None:
         """Read the kept starts that `save` wrote; starts that are not among `rows` are dropped.

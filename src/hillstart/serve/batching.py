@@ -136,7 +136,7 @@ class Service:
         self._networks = ThreadPoolExecutor(1)
         self._ready: list[tuple[Tensor, asyncio.Future[str]]] = []
         self._computing: asyncio.Task[None] | None = None
-        p = classifier.preprocessing
+        p = classifier.pictures
         blank = torch.zeros(p.channels, p.size, p.size, dtype=torch.uint8)
         self._networks.submit(self._answers, [blank]).result()  # warm-up: the first forward pass of a process is slow
 
@@ -235,7 +235,7 @@ class Service:
         if len(picture) > self.max_bytes:
             raise self.too_large()
         try:
-            return read_picture(picture, self.classifier.preprocessing, max_pixels)
+            return read_picture(picture, self.classifier.pictures, max_pixels)
         except PictureError as error:
             if kind != "application/x-www-form-urlencoded" or error.reason not in ("no picture", "damaged"):
                 raise

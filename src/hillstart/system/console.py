@@ -6,10 +6,12 @@ Names with control characters cannot disturb a terminal, and a closed terminal o
 import codecs
 import errno
 import io
+import logging
 import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -259,3 +261,19 @@ class Lines(ProgressBar):
             self._bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
         else:
             print(line, file=stream)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning's advice, which does not apply to our trainings."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6.6 with torch 2.14
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -82,7 +82,7 @@ class RunSpec:
                 f"{name} pictures": f"{len(split.y)}, SHA-256 {split.sha256[:16]}"
                 for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
             },
-            "data.background": preprocessing.background,
+            "data.background": getattr(preprocessing, "background", None),
             # Rounded: the same pictures may have means that differ in the last bit on another processor.
             "data.normalise": [[round(v, 6) for v in of] for of in (preprocessing.mean, preprocessing.std)],
             "data.augment": asdict(data.augment),
