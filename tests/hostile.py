@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from PIL import Image, TiffImagePlugin
 
 from hillstart.cli.mistakes import USER_ERRORS, conf_keys, explain
-from hillstart.cli.options import check_words
+from hillstart.cli.words import readable
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
 from hillstart.config.options import conf_folder, read_stored_options
 from hillstart.data import cache as picture_cache
@@ -210,7 +210,7 @@ def _check_options(path: Path) -> None:
     words = [line for line in path.read_text(errors="replace").splitlines() if line.partition("=")[0] in OPTIONS]
     for name in ("lion", "duck"):
         np.save(path.with_name(f"{name}.npy"), np.zeros((9, 784), np.uint8))
-    check_words(words)
+    words = readable(words)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("train", [*words, "data=quickdraw", f"data.root='{path.parent}'", "logger=none"])
     options = composed_options(cfg)

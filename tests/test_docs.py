@@ -100,7 +100,7 @@ def trainings() -> list[tuple[str, str]]:
 def test_options_of_shown_trainings_are_accepted(document: str, command: str) -> None:
     options = []
     for word in shlex.split(command, comments=True)[2:]:
-        if word == "-m" or word.startswith(("hydra", "resume=")):
+        if word == "-m" or word.startswith(("hydra", "resume=", "start_from=")):
             continue
         override = OverridesParser.create().parse_override(word)
         if override.is_interval_sweep():

@@ -34,7 +34,7 @@ def load(
         *(("seed", value) for value in (-1, True, 1.0, 2**63, "1", None)),
         *(("side", value) for value in (3, 11, 5.0, "5")),
         *(("fraction", value) for value in (0.0, 1, -0.1, float("nan"), float("inf"), "0.2", True)),
-        *(("classes", value) for value in ("lion", [1, 2], {"lion": 1})),
+        *(("classes", value) for value in ("lion", [1.5, 2], {"lion": 1})),
         *(("kind", value) for value in ("b", "", ["a"], None)),
         *(("root", value) for value in (5, True, ["x"])),
         ("plain", "1"),

@@ -186,6 +186,8 @@ class RunFolder:
     def _read(self) -> dict[str, Any]:
         try:
             state = json.loads(read_text(self._state))
+            if not isinstance(state, dict):
+                raise ValueError("it is not a JSON object")
             if "epochs" in state:  # as version 0.1 calls it
                 state["trainer.max_epochs"] = state["epochs"]
             state.setdefault("test", "chosen")

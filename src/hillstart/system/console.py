@@ -153,7 +153,7 @@ def print_table(
 
     def fits() -> bool:
         lines = ([line for cell in columns[head] for line in cell.split("\n")] for head in kept)
-        return sum(2 + max(map(cell_len, of)) for of in lines) <= most  # two spaces behind each column
+        return sum(2 + max(map(cell_len, of)) for of in lines) - 2 <= most  # two spaces between columns
 
     if not fits():
         for head, column in columns.items():
@@ -161,12 +161,14 @@ def print_table(
     for head in dict.fromkeys((*spare, *reversed(kept[1:]))):
         if head in kept and not fits():
             kept.remove(head)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for head in kept:
         table.add_column(columns[head][0], justify="left" if head in left else "right", overflow="fold")
     for row in zip(*(columns[head][1:] for head in kept), strict=True):
         table.add_row(*row)
     console = Console(width=most, markup=False, highlight=False, emoji=False)
+    if title:
+        console.print(title, soft_wrap=True)
     console.print(table)
     if missing := [" ".join(head.split()) for head in columns if head not in kept]:
         console.print(f"too narrow for: {', '.join(missing)}")
