@@ -15,7 +15,7 @@ EXAMPLES = (
     ("-m 'seed=range(0,100)' descent.eta=0.1,0.5", "a multirun: every combination is a job"),
     ("resume=outputs/DATE/TIME", "go on with a run that was interrupted"),
 )
-OTHERS = ("audit", "predict", "report", "explain", "compare", "export", "serve")
+OTHERS = ("audit", "predict", "evaluate", "report", "explain", "compare", "export", "serve")
 
 COLUMN = 32
 """Characters for a key and its default."""
