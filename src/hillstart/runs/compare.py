@@ -37,7 +37,7 @@ FEW = 10
 
 SPREAD = ("min", "lower_quartile", "median", "upper_quartile", "max")
 TESTS = ("test_accuracy", "vote_test_accuracy")
-NOT_COMPARED = ("hydra", "logger", "curves", "report", "resume", "overwrite")  # what a run wrote, not how it was trained
+NOT_COMPARED = ("hydra", "logger", "curves", "report", "resume", "overwrite")  # not how it was trained
 NOT_WHICH_PICTURES = ("data.augment", "data.balance", "data.normalise")  # they do not change which pictures validate
 STARTING_POINT = ("network.hidden", "network.start", "start_from")  # what decides it besides the seed
 
