@@ -1,6 +1,5 @@
 """Runs opened from Python: tables as data frames, networks as they were kept and as they began, the page."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,26 +7,23 @@ import pytest
 import torch
 
 import hillstart
-from hillstart.cli import train as commands
 from hillstart.network import Network
 from hillstart.runs.reader import RunRecord
 
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "report=false", "logger=none"]
-
-
-@pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*options: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", *options, *SMALL, "hydra.run.dir=run", "hydra.sweep.dir=sweep"])
-        commands.train()
-
-    return call
+SMALL = [
+    "data.train=120",
+    "data.test=40",
+    "network.hidden=[6]",
+    "trainer.max_epochs=2",
+    "report=false",
+    "logger=none",
+    "hydra.run.dir=run",
+    "hydra.sweep.dir=sweep",
+]
 
 
 def test_a_run_is_its_tables_and_its_networks(train: Callable[..., None]) -> None:
-    train("starts=3", "seed=5", "keep=2", "descent.eta=[0.1,0.2]")
+    train(*SMALL, "starts=3", "seed=5", "keep=2", "descent.eta=[0.1,0.2]")
     run, record = hillstart.open_run("run"), RunRecord(Path("run"))
     assert list(run.starts["val_cost"]) == [row.result.val_cost for row in record.starts]
     assert run.starts["val_cost"].is_monotonic_increasing
@@ -46,7 +42,7 @@ def test_a_run_is_its_tables_and_its_networks(train: Callable[..., None]) -> Non
 
 
 def test_a_multirun_has_the_varied_options_as_columns(train: Callable[..., None]) -> None:
-    train("-m", "seed=1,2", "descent.eta=0.1,0.2", "descent.batch_size=16,32")
+    train(*SMALL, "-m", "seed=1,2", "descent.eta=0.1,0.2", "descent.batch_size=16,32")
     run = hillstart.open_run("sweep")
     assert len(run.starts) == 8 and {"descent.batch_size", "eta"} <= set(run.varied)
     mean = run.history.groupby(["eta", "descent.batch_size", "epoch"])["val_cost"].count()
@@ -61,7 +57,7 @@ def test_a_multirun_has_the_varied_options_as_columns(train: Callable[..., None]
 
 
 def test_the_page_shows_itself(train: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    train("starts=2")
+    train(*SMALL, "starts=2")
     Path("run/report.html").write_text('<p title="a">&amp;</p>')
     shown = hillstart.open_run("run").report()._repr_html_()
     assert 'srcdoc="&lt;p title=&quot;a&quot;&gt;&amp;amp;&lt;/p&gt;"' in shown
