@@ -5,7 +5,9 @@ import multiprocessing.process
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +47,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             patch.setattr(subprocess.Popen, "__init__", start_only_git)
             patch.setattr(multiprocessing.process.BaseProcess, "start", start_none)
         return (yield)
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`scripts/train.py` with these options, in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+
+    def call(*options: str) -> None:
+        from hillstart.cli import train as commands
+
+        monkeypatch.setattr(sys, "argv", ["train.py", *options])
+        commands.train()
+
+    return call
 
 
 @pytest.fixture(autouse=True, scope="session")

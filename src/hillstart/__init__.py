@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from hillstart.estimator import StartsClassifier as StartsClassifier
     from hillstart.inference.loading import load as load
     from hillstart.network import Network as Network
+    from hillstart.opened import OpenedRun as OpenedRun
+    from hillstart.opened import open_run as open_run
     from hillstart.system.errors import InputError as InputError
 
 # Brought when first asked for, so that a command catches signals before torch is imported.
@@ -14,6 +16,8 @@ _HOMES = {
     "InputError": "system.errors",
     "load": "inference.loading",
     "Network": "network",
+    "OpenedRun": "opened",
+    "open_run": "opened",
     "StartsClassifier": "estimator",
 }
 

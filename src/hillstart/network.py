@@ -151,6 +151,10 @@ class Network:
         self.activation, self.cost = activation, cost
         self._sigma, self._cost = ACTIVATIONS[activation], COSTS[cost]
 
+    def __repr__(self) -> str:
+        starts = f"{self.starts} start{'s' * (self.starts != 1)}"
+        return f"Network({starts} of {self.sizes}, {self.activation}, {self.cost})"
+
     def __reduce__(self) -> tuple[type["Network"], tuple[object, ...]]:
         """For pickle and copy: the functions of activation and cost go by their names."""
         return Network, (self.w, self.b, self.activation, self.cost)

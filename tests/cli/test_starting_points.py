@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from hillstart.cli import train as commands
 from hillstart.cli.options import with_starts_of_seeds
 from hillstart.config.build import build_run_spec
 from hillstart.config.options import read_stored_options
@@ -25,15 +23,6 @@ OTHER_DATA = ["data.train=200", "data.test=40", "data.seed=1", *SMALL[2:]]
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def call(*options: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", *options])
-        commands.train()
-
-    return call
 
 
 def refused(call: Any, *options: str) -> str:

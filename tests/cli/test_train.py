@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from hillstart.cli import check_gradients
-from hillstart.cli import train as commands
 
 TOP = Path(__file__).parents[2]
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
@@ -33,15 +32,6 @@ SUMMARY = [
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def call(*options: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", *options])
-        commands.train()
-
-    return call
 
 
 def folder() -> Path:

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,19 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hillstart.cli import train as commands
 from hillstart.runs.reader import RunRecord
 
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=3", "report=false"]
+SMALL = [
+    "data.train=120",
+    "data.test=40",
+    "network.hidden=[6]",
+    "trainer.max_epochs=3",
+    "report=false",
+    "hydra.run.dir=run",
+    "hydra.sweep.dir=sweep",
+]
 STEPS = [3, 6, 9]
 """Mini-batches until the end of each epoch: 96 training pictures, 32 in each."""
-
-
-@pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*options: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", *options, *SMALL, "hydra.run.dir=run", "hydra.sweep.dir=sweep"])
-        commands.train()
-
-    return call
 
 
 def rows(metrics: Path) -> list[dict[str, float]]:
@@ -64,7 +59,7 @@ def check(metrics: list[dict[str, float]], folder: Path, curves: int = 0) -> Non
 
 @pytest.mark.parametrize("pack", ["null", "2"])
 def test_csv_has_options_epochs_and_results(train: Callable[..., None], pack: str) -> None:
-    train("starts=3", "curves=2", f"pack={pack}", "descent.eta=[0.1,0.2]", "logger=csv")
+    train(*SMALL, "starts=3", "curves=2", f"pack={pack}", "descent.eta=[0.1,0.2]", "logger=csv")
     (metrics,) = Path("run/csv").glob("*/metrics.csv")
     check(rows(metrics), Path("run"), curves=2)
     assert ("pack_3/val_cost" in metrics.read_text()) == (pack == "2")
@@ -73,7 +68,7 @@ def test_csv_has_options_epochs_and_results(train: Callable[..., None], pack: st
 
 
 def test_each_job_of_a_multirun_has_its_own_run_in_tensorboard(train: Callable[..., None]) -> None:
-    train("-m", "seed=4,5", "descent.eta=0.1,0.2", "logger=tensorboard")
+    train(*SMALL, "-m", "seed=4,5", "descent.eta=0.1,0.2", "logger=tensorboard")
     for job, (seed, eta) in enumerate((seed, eta) for seed in (4, 5) for eta in (0.1, 0.2)):
         (folder,) = Path(f"sweep/{job}/tensorboard").iterdir()
         events = EventAccumulator(str(folder)).Reload()
@@ -97,7 +92,7 @@ def test_a_logger_that_fails_ends_no_training(
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(CSVLogger, "log_metrics", fail)
-    train("starts=2", "logger=csv")
+    train(*SMALL, "starts=2", "logger=csv")
     assert RunRecord(Path("run")).finished
     assert len(re.findall("no route to host", Path("run/train.log").read_text())) == 1
 
@@ -108,7 +103,7 @@ def test_a_logger_that_cannot_begin_is_refused(train: Callable[..., None], monke
 
     monkeypatch.setattr(CSVLogger, "experiment", property(fail))
     with pytest.raises(SystemExit, match="logger: CSVLogger cannot begin: no route to host"):
-        train("starts=2", "logger=csv")
+        train(*SMALL, "starts=2", "logger=csv")
     assert not Path("run/starts.csv").exists()
 
 
@@ -116,7 +111,7 @@ def test_a_logger_that_cannot_begin_is_refused(train: Callable[..., None], monke
 @pytest.mark.filterwarnings("ignore")  # of its libraries
 def test_mlflow_nests_the_jobs_of_a_multirun(train: Callable[..., None]) -> None:
     mlflow = pytest.importorskip("mlflow")
-    train("-m", "seed=4,5", "logger=mlflow", "report=true")
+    train(*SMALL, "-m", "seed=4,5", "logger=mlflow", "report=true")
     client = mlflow.MlflowClient("sqlite:///mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("hillstart").experiment_id])
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
@@ -137,7 +132,7 @@ def test_mlflow_nests_the_jobs_of_a_multirun(train: Callable[..., None]) -> None
 @pytest.mark.filterwarnings("ignore")  # of its libraries
 def test_wandb_groups_the_jobs_of_a_multirun(train: Callable[..., None]) -> None:
     pytest.importorskip("wandb")
-    train("-m", "seed=4,5", "logger=wandb", "logger.offline=true", "report=true")
+    train(*SMALL, "-m", "seed=4,5", "logger=wandb", "logger.offline=true", "report=true")
     for job in (0, 1):
         (stored,) = Path(f"sweep/{job}").glob("wandb/offline-run-*/*.wandb")
         content = stored.read_bytes()  # wandb has no public reader of it

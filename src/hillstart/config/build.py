@@ -32,6 +32,7 @@ from hillstart.system.errors import InputError
 from hillstart.system.untrusted import briefly
 from hillstart.training.callbacks import Checkpoints, TrainingBar, WholeCheckpoints
 from hillstart.training.distributed import Ranks
+from hillstart.training.module import Begin
 from hillstart.training.packs import RunSpec
 
 log = logging.getLogger(__name__)
@@ -78,26 +79,33 @@ def build_run_spec(options: RunOptions) -> RunSpec:
     Raises:
         InputError: a file that cannot be used, or networks of `start_from` that do not fit the options or pictures.
     """
-    data, net = options.data(), options.network
+    data = options.data()
     if not isinstance(data, PictureSet):
         raise InputError(f"data: its _target_ returned a {type(data).__name__}; it must return a PictureSet.")
-    sizes = [data.train.x[0].numel(), *net.hidden, len(data.classes)]
+    sizes = [data.train.x[0].numel(), *options.network.hidden, len(data.classes)]
     descent, pictures = options.descent, len(data.train.y)
     if descent.batch_size > pictures:
         log.info(f"descent.batch_size is {descent.batch_size}, but {pictures} pictures are to train: so many are used.")
         descent = replace(descent, batch_size=pictures)
+    begin = starting_points(options, sizes)
     if options.model is None:
-        begin = partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
         return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all")
     model = options.model
     _check_fits(options, model, data)
     data = replace(data, preprocessing=model.preprocessing)  # what the networks were trained to see
-    begin = partial(_picked, model=model, activation=net.activation, cost=net.cost)
     digest = hashlib.sha256()
     for parameter in model.network.parameters:
         digest.update(parameter.contiguous().numpy().data)
     origin = {"model": options.start_from, "sha256": digest.hexdigest()}
     return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all", origin)
+
+
+def starting_points(options: RunOptions, sizes: Sequence[int]) -> Begin:
+    """A function that makes starts from their seeds, as they are before training."""
+    net = options.network
+    if options.model is not None:
+        return partial(_picked, model=options.model, activation=net.activation, cost=net.cost)
+    return partial(Network.start, sizes, activation=net.activation, cost=net.cost, start=net.start)
 
 
 def _picked(seeds: Sequence[int], *, model: Classifier, activation: str, cost: str) -> Network:

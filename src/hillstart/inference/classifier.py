@@ -63,7 +63,7 @@ class Prediction(NamedTuple):
     seems_inverted: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Classifier:
     """The kept starts of a run, the best by validation first, and all that a prediction needs.
 
@@ -86,6 +86,9 @@ class Classifier:
     trained_on: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
     invert: bool = False
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.network!r}, classes {', '.join(self.classes)}; {self.preprocessing})"
 
     @property
     def calibrated(self) -> bool:

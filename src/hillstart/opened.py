@@ -1,0 +1,150 @@
+"""A finished run, opened from Python: its tables as data frames, its networks, its page."""
+
+import html
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hillstart.config.build import starting_points
+from hillstart.config.options import read_stored_options
+from hillstart.inference.classifier import Classifier
+from hillstart.inference.loading import load
+from hillstart.network import Network
+from hillstart.runs.reader import RunRecord
+from hillstart.runs.tables import RESULT, read_history
+from hillstart.system.errors import InputError
+
+
+class Page:
+    """The page of a run; a notebook shows it, and `path` is its file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Page({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        content = html.escape(self.path.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{content}" style="width: 100%; height: 80vh; border: 0"></iframe>'
+
+
+class OpenedRun:
+    """A run, or a multirun as a whole, read from its folder; each file is read when it is first needed.
+
+    Every attribute raises InputError, in one sentence that names the file, if a file is missing or damaged.
+
+    Example:
+        >>> run = hillstart.open_run("outputs/2026-11-27/10-00-00")  # doctest: +SKIP
+        >>> run.starts.groupby("eta")["val_accuracy"].median()  # doctest: +SKIP
+        >>> run.initial(7).w[0].shape  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder, self._record = Path(folder), RunRecord(Path(folder))
+
+    @cached_property
+    def starts(self) -> pd.DataFrame:
+        """A row per start, the best first: `starts.csv`. In a multirun with the job and the options that vary."""
+        rows = sorted(self._record.starts, key=lambda row: row.rank or len(self._record.starts))
+        return _typed(pd.DataFrame([row.cells for row in rows]))
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """A row per start and epoch: `history.csv`. In a multirun those of all jobs, with the options that vary."""
+        if "job" not in self.starts:
+            return _history(self.folder)
+        found = []
+        for job, rows in self.starts.groupby("job"):
+            of_job = _history(self.folder / str(job))
+            shared = {name: rows[name].iloc[0] for name in self.varied if name not in of_job}
+            found.append(of_job.assign(job=job, **shared))
+        return pd.concat(found, ignore_index=True)
+
+    @property
+    def varied(self) -> list[str]:
+        """The columns of `starts` that hold options and hyperparameters, such as eta."""
+        known = {"job", "seed", "start", "rank", *(field.name for field in RESULT)}
+        return [name for name in self.starts if name not in known]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        return self._record.summary
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options of the run as plain data; empty for a multirun, whose jobs have their own."""
+        return self._record.options
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The kept starts, which predict; of a multirun those of its best job."""
+        return load(self.folder)
+
+    def network(self, seed: int) -> Network:
+        """The start with this seed as it was kept, in its best epoch: S = 1.
+
+        Raises:
+            InputError: it was not kept.
+        """
+        return self.classifier.only(seed).network
+
+    def initial(self, seed: int) -> Network:
+        """The start with this seed as it was before training, bit for bit: S = 1.
+
+        Raises:
+            InputError: the folder is that of a multirun, or its options name code of your own.
+        """
+        if not self.options:
+            raise InputError(f"{self.folder}: is a multirun; open one of its jobs.")
+        return starting_points(read_stored_options(self.folder), self.classifier.network.sizes)([seed])
+
+    def report(self) -> Page:
+        """The page that opens the box; written if the folder has none."""
+        path = self.folder / "report.html"
+        if not path.is_file():
+            from hillstart.report.write import write  # imports Matplotlib
+
+            write(self.folder)
+        return Page(path)
+
+    def __repr__(self) -> str:
+        starts = len(self.starts)
+        if not self.summary:
+            return f"OpenedRun({str(self.folder)!r}: {starts} starts, not finished)"
+        best = self.starts.iloc[0]
+        return (
+            f"OpenedRun({str(self.folder)!r}: {starts} starts, best seed {best['seed']} with validation accuracy "
+            f"{best['val_accuracy']:.4g}, median {self.starts['val_accuracy'].median():.4g})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{self.starts.head(10).to_html(index=False)}"
+
+
+def open_run(path: str | Path) -> OpenedRun:
+    """Open the folder of a run or multirun: `outputs/DATE/TIME`, `multirun/DATE/TIME` or a job in one.
+
+    Raises:
+        InputError: there is no run.
+    """
+    run = OpenedRun(path)
+    if not (run.folder / "starts.csv").is_file():
+        raise InputError(f"{run.folder}: holds no starts.csv; give the folder of a run (outputs/DATE/TIME).")
+    return run
+
+
+def _history(folder: Path) -> pd.DataFrame:
+    return _typed(pd.DataFrame([cells for cells, _, _ in read_history(folder / "history.csv")]))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers in the columns that hold nothing else."""
+    for name in table:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if not (numbers.isna() & ~table[name].str.lower().isin(["", "nan"])).any():
+            table[name] = numbers
+    return table
