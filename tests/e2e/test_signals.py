@@ -224,7 +224,7 @@ def test_a_multirun(tmp_path: Path, way: str) -> None:
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_two_ranks(tmp_path: Path, number: signal.Signals, group: bool) -> None:
     run = Command(tmp_path, PATIENT, *LONG, "starts=4", "trainer.devices=2", "hydra.run.dir=run")
-    run.wait_for_file("run/csv/version_0/metrics.csv")
+    run.wait_for_file("run/checkpoints/packs.json")
     said = run.end_by(number, group)
     assert said[-1].endswith(f"go on with it by: python {PATIENT} resume=run")
     assert sum(line.startswith("hillstart:") for line in said) == 1, said
@@ -310,7 +310,7 @@ def test_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: 
 
     def counted() -> None:
         moments.append(None)
-        monkeypatch.setattr(interrupts, "asked", 15 if len(moments) == 4 + moment else None)
+        monkeypatch.setattr(interrupts, "received", 15 if len(moments) == 4 + moment else None)
         check_interrupt()
 
     monkeypatch.setattr(interrupts, "check_interrupt", counted)
@@ -331,7 +331,7 @@ def test_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def signalled(self: Training, size: int, index: int) -> None:
         step(self, size, index)
         if self.global_step == PER_EPOCH + 3:
-            monkeypatch.setattr(interrupts, "asked", 15)
+            monkeypatch.setattr(interrupts, "received", 15)
 
     monkeypatch.setattr(Training, "training_step", signalled)
     with pytest.raises(interrupts.Interrupted):
