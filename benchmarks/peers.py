@@ -261,7 +261,7 @@ class Maker:
     compiler: bool = False
 
     def missing(self, device: torch.device) -> str:
-        """Why it cannot take part here; empty where it can."""
+        """The reason for which it cannot take part here; empty if it can."""
         if self.package and find_spec(self.package) is None:
             return f"needs {self.package}: pip install 'hillstart[bench]'"
         if self.compiler and not any(map(shutil.which, ("g++", "clang++"))):

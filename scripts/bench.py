@@ -1,4 +1,4 @@
-"""How fast, here: `python scripts/bench.py [--device cpu|cuda] [--only SECTION ...] [--json FILE] [--quick]`."""
+"""Measure the speed: `python scripts/bench.py [--device cpu|cuda] [--only SECTION ...] [--json FILE] [--quick]`."""
 
 from hillstart.system.console import command
 

@@ -1,4 +1,4 @@
-"""What is on these pictures? `python scripts/predict.py MODEL IMAGE ...`; `--help` lists the options."""
+"""Classify pictures: `python scripts/predict.py MODEL IMAGE ...`; `--help` lists the options."""
 
 from hillstart.cli.main import predict
 

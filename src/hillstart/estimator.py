@@ -27,7 +27,7 @@ from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import probabilities, vote
 from hillstart.network import Network
 from hillstart.runs.results import RunResult, evaluate
-from hillstart.system.console import quiet
+from hillstart.system.console import silent_libraries
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Seed, Share, check, one_of, whole
 from hillstart.training.optimizer import SGDConfig
@@ -155,7 +155,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
             checkpoints=False,
         )
         result, histories = RunResult(given.keep), list[History]()
-        with quiet():
+        with silent_libraries():
             device = make_trainer().strategy.root_device
             for trained in train(spec, make_trainer, spec.packs(device)):
                 result.add(trained, range(len(trained.rows)))

@@ -156,7 +156,7 @@ class Network:
         return f"Network({starts} of {self.sizes}, {self.activation}, {self.cost})"
 
     def __reduce__(self) -> tuple[type["Network"], tuple[object, ...]]:
-        """For pickle and copy: the functions of activation and cost go by their names."""
+        """Pickle and copy by the names of activation and cost, whose functions cannot be pickled."""
         return Network, (self.w, self.b, self.activation, self.cost)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Where conf is found, and a wrong option answered by naming the nearest right one."""
+"""The folder conf is found, and a wrong option is answered by the nearest right one."""
 
 import shutil
 import subprocess

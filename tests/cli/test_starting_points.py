@@ -1,4 +1,4 @@
-"""Where the starts of a run begin: at a list of seeds, or at the networks of an earlier run."""
+"""Starts begin at a list of seeds, or at the networks of an earlier run."""
 
 import csv
 import json

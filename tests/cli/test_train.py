@@ -158,7 +158,7 @@ def test_a_logger_that_is_not_installed_is_named(
 
 
 def test_mlflow_has_one_store_for_all_runs() -> None:
-    """Whether or not mlflow is installed: the options are those that Lightning's logger takes."""
+    """The options are those that Lightning's logger takes, even where mlflow is not installed."""
     import inspect
 
     from lightning.pytorch.loggers import MLFlowLogger

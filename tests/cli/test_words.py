@@ -1,4 +1,4 @@
-"""What is typed for a training: brought into the form that Hydra reads, or refused with the form that it would."""
+"""Typed options are brought into the form that Hydra reads, or refused with that form."""
 
 from pathlib import Path
 

@@ -16,6 +16,7 @@ from scipy.stats import t as students_t
 from hillstart.cli import train
 from hillstart.cli.compare import main
 from hillstart.runs.compare import Comparison, compare
+from hillstart.runs.findings import sentences
 from hillstart.runs.significance import difference_of_means, difference_of_medians, holm, p_value, superiority
 
 TOP = Path(__file__).parents[2]
@@ -75,7 +76,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def said(*runs: str, on: str = "val_accuracy", reference: str = "first") -> str:
-    return " ".join(compare([*map(Path, runs)], on, reference).sentences())
+    return " ".join(sentences(compare([*map(Path, runs)], on, reference)))
 
 
 def compared(*runs: str) -> list[Comparison]:
@@ -202,7 +203,7 @@ def test_many_runs_are_corrected_by_holm(command: Any) -> None:
     assert "p, Holm" in shown and "corrected by Holm's method" in " ".join(shown.split())
     best = compare([*map(Path, [*names, better])], reference="best")
     assert best.reference == "E" and [c.names for c in best.comparisons] == [("E", name) for name in "ABCD"]
-    assert "by chance" in " ".join(best.sentences()) and "by chance" not in " ".join(found.sentences())
+    assert "by chance" in " ".join(sentences(best)) and "by chance" not in " ".join(sentences(found))
     assert "C and E are the same run" in said(*names, names[2])
     # a difference that one comparison shows, and that four do not
     (alone,) = compared(names[0], almost := write_run(Path("almost"), ALMOST, seeds=range(50, 99)))
@@ -283,9 +284,9 @@ def test_a_sweep_and_a_grid() -> None:
     assert len(both.runs["B"].values) == 20
     assert c.differing_options == {"descent.eta": ("0.1", "0.1, 0.5")}
     assert c.other_pictures == [] and not c.paired
-    assert "several starts of B have the same seed" in " ".join(both.sentences())
-    assert "starts of B differ in more than their seeds" in " ".join(both.sentences())
-    assert "starts of A differ" not in " ".join(both.sentences())
+    assert "several starts of B have the same seed" in " ".join(sentences(both))
+    assert "starts of B differ in more than their seeds" in " ".join(sentences(both))
+    assert "starts of A differ" not in " ".join(sentences(both))
     again = Path(write_run(Path("lmbda"), LOW))
     again.joinpath("starts.csv").write_text(again.joinpath("starts.csv").read_text().replace("\n1,", "\n0,"))
     assert "starts of A differ in more than their seeds" in said("lmbda", "a")

@@ -1,4 +1,4 @@
-"""What Lightning relies on: steps, checkpoints, the learning rate, resuming; and that chunks do not matter."""
+"""The interface to Lightning: steps, checkpoints, the learning rate, resuming; chunks do not change results."""
 
 import csv
 import statistics
@@ -148,7 +148,7 @@ TORCHS: dict[str, tuple[dict[str, Any], Callable[[torch.optim.Optimizer], LRSche
 
 @pytest.mark.parametrize("name", TORCHS)
 def test_courses_of_eta_are_those_of_torch(name: str) -> None:
-    """Of 40 mini-batches."""
+    """Multipliers over 40 mini-batches."""
     options, torchs = TORCHS[name]
     of = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     with warnings.catch_warnings():
@@ -312,7 +312,7 @@ def test_training_on_cuda_agrees_with_the_cpu(tmp_path: Path) -> None:
 
 
 def test_logged_medians_are_those_of_the_table(tmp_path: Path) -> None:
-    """Of an even number of starts the middle lies between two; a start that diverges is in no median."""
+    """The median of an even number of starts lies between two; a start that diverges is in no median."""
     made = training(2, eta=[0.5, 0.4, 1e30], cost="cross_entropy")
     trainer(tmp_path, logger=CSVLogger(tmp_path)).fit(made)
     assert [row.diverged for row in made.history.rows()] == [False] * 4 + [True] * 2

@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from hillstart.runs.compare import FIRST, MEASURED, REFERENCES, SPREAD, TESTS, Comparisons, compare
+from hillstart.runs.findings import sentences
 from hillstart.runs.significance import CONFIDENCE
 from hillstart.system.console import print_table, visible
 from hillstart.system.errors import InputError
@@ -36,7 +37,7 @@ def main() -> None:
     except (InputError, OSError) as error:
         sys.exit(f"hillstart: {error}")
     if options.json:
-        print(json.dumps(found.as_json(), indent=2, allow_nan=False))
+        print(json.dumps(found.as_json() | {"sentences": sentences(found)}, indent=2, allow_nan=False))
     else:
         show(found)
 
@@ -87,5 +88,5 @@ def show(found: Comparisons) -> None:
         nothing = "Which options differ is not known without .hydra/config.yaml of all."
         print("No option differs." if known else nothing)
     print()
-    for sentence in found.sentences():
+    for sentence in sentences(found):
         print(textwrap.fill(visible(sentence), min(80, shutil.get_terminal_size().columns)))

@@ -1,4 +1,4 @@
-"""What `--help` of a training prints: commands, and every key with its default and its comment in conf."""
+"""The text of `--help` of a training: commands, and every key with its default and its comment in conf."""
 
 import re
 import shutil

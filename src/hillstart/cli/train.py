@@ -5,7 +5,6 @@ import math
 import re
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
@@ -49,7 +48,7 @@ from hillstart.runs.claim import check_free, claim, remove_run
 from hillstart.runs.loggers import begin_parent, end, log_options, log_results
 from hillstart.runs.reader import OPTIONS, OVERRIDES
 from hillstart.system import interrupts
-from hillstart.system.console import outlive
+from hillstart.system.console import outlive, silence_libraries
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, relative, replacing
 from hillstart.training.distributed import connect, launch, on_first_rank
@@ -59,13 +58,6 @@ log = logging.getLogger(__name__)
 
 STARTS_A_WORKER = 64
 """The number of starts in a pack of a multirun that another launcher distributes, unless `pack` gives it."""
-
-EXPECTED_WARNINGS = (
-    ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
-    "Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder ...
-    "The dirpath has changed",  # ... which may have been moved
-    "It is recommended to use .*sync_dist=True",  # ranks log nothing together
-)
 
 
 class TrainingTask:
@@ -86,7 +78,7 @@ class TrainingTask:
         """Train one job; return the median over its starts of the lowest validation cost, for sweepers."""
         # If it were raised, Hydra would print the mistake of a single job in its own format.
         try:
-            _silence_libraries()
+            silence_libraries()
             return self._train(cfg)
         except USER_ERRORS as error:
             if self._traceback or HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -100,7 +92,7 @@ class TrainingTask:
     ) -> Iterator[tuple[int, Callable[[DictConfig], float] | Exception]]:
         """Train the starts of all jobs that are not done as they would be trained with these; each job writes its own
         result, in its own Hydra context."""
-        _silence_libraries()
+        silence_libraries()
         jobs: dict[int, RunOptions] = {}
         for index, cfg in enumerate(cfgs):
             try:
@@ -333,13 +325,6 @@ def _exit_with_sentence() -> Iterator[None]:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-
-
-def _silence_libraries() -> None:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for expected in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", expected)
 
 
 def train() -> None:

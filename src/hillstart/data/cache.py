@@ -57,7 +57,7 @@ class Decoded:
 
 
 Entries = dict[str, tuple[int, frozenset[str]]]
-"""By the SHA-256 of a file, the row of its pixels in the cache, and its traits."""
+"""The row of a picture's pixels in the cache and its traits, by the SHA-256 of its file."""
 
 
 def decode(paths: Sequence[Path], preprocessing: Preprocessing, cache_name: str | None = None) -> Decoded:

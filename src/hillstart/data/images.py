@@ -27,7 +27,7 @@ PICTURE_SUFFIXES = frozenset(
         *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
     ]
 )
-"""Of pictures that are read; with pillow-heif `heif.SUFFIXES` too."""
+"""Suffixes of the pictures that are read; with pillow-heif also `heif.SUFFIXES`."""
 OTHER_SUFFIXES = frozenset(
     [
         *(".ai", ".arw", ".cr2", ".cr3", ".dcm", ".dds", ".dng", ".eps", ".exr"),
@@ -36,13 +36,13 @@ OTHER_SUFFIXES = frozenset(
         *(".srw", ".svg", ".tga", ".x3f", ".xcf"),
     ]
 )
-"""Of pictures in formats that are not read."""
+"""Suffixes of pictures in formats that are not read."""
 # Only these decoders are tried: Pillow's others run programs (EPS) or read whole documents.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 MAX_PIXELS = 128_000_000
 """Limit of pictures that are decoded whole, so that those of 108 million pixels are read."""
 JPEG_FASTER = 4
-"""How many pixels of a JPEG count as one if it is decoded at a fraction, which takes less time and little memory."""
+"""The limit of a JPEG that is decoded at a fraction is so many times higher: it takes less time and little memory."""
 ADVICE = f", or save it as JPEG, which may have {JPEG_FASTER} times as many"
 LARGE = 32_000_000
 """Pictures of more pixels are decoded one at a time, so that their memory is needed once and not for each core."""
@@ -52,7 +52,7 @@ OTHER_FORMATS = {
     "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
     "PSD": (b"8BPS",),
 }
-"""How files begin that are named in a message, as no decoder takes them."""
+"""First bytes of formats that no decoder takes, so that a message can name them."""
 SAVE = "save them as PNG or JPEG"
 SHORT_SIDE, PART_PIXELS = 16, 256
 """Pixels that a shorter row or column, and a smaller part of a TIFF, count as, since they take as long to decode."""
@@ -342,7 +342,7 @@ def find_pictures(
 
 
 def skipped_as(path: Path) -> str:
-    """Why a file is not read as a picture, by its suffix: `heif`, `format` or `extension`; empty if it is read."""
+    """Return the reason by suffix for not reading a file: `heif`, `format` or `extension`; empty if it is read."""
     suffix = path.suffix.lower()
     if suffix in heif.SUFFIXES:
         return "" if heif.installed() else "heif"

@@ -146,7 +146,7 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
 
 
 def _table(path: Path, by_name: dict[str, Path]) -> Table | None:
-    """What the columns of a csv file hold; None if it has no labels."""
+    """Find the columns of labels and of pixels or names in a csv file; None if it has no labels."""
     with _opened(path) as file:
         rows = filter(None, csv.reader(file))
         first, second = next(rows, []), next(rows, [])

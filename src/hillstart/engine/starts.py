@@ -28,7 +28,7 @@ class Hyperparameters:
 HYPERPARAMETERS = tuple(field.name for field in fields(Hyperparameters))
 
 COSTS = ("train_cost", "val_cost", "val_accuracy")
-"""What is measured of each start after each epoch."""
+"""The measurements of each start after each epoch."""
 TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
 
 FINISHED, STOPPED, DIVERGED = range(3)

@@ -17,7 +17,7 @@ other's Python, and wider tiles take half as many steps."""
 TILE_FLOPS = 15e6
 """A step with less work than this is over before handing it to another core has paid."""
 
-# Where a start may move without a change of bits, as measured with MKL 2024.2 on an AMD EPYC, for networks from
+# Places to which a start may move without a change of bits, measured with MKL 2024.2 on an AMD EPYC for networks from
 # [36,5,3] to [3072,64,2] and batches from 1 to 1,000: between tiles of one width, if each layer has a multiple of
 # COLUMNS numbers for a picture, because the rest at the end of a tensor is computed in another way; and by a multiple
 # of LANES columns, because the products of the upper layers, one for each start, depend on alignment to 16 bytes.

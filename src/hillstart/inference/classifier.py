@@ -24,7 +24,8 @@ from hillstart.system.machine import parallel_map
 BATCH, BATCH_BYTES = 256, 64 << 20
 # Pictures that a thread reads as one task: a task for each picture would cost a tenth of the time that reading takes.
 AT_ONCE = 16
-# How much nearer the brightness of a negative must be, of a range of 1. Photos of paper are grey rather than white.
+# A picture seems inverted if its negative is nearer in brightness by more than this, on a scale from 0 to 1. Photos of
+# paper are grey rather than white.
 INVERTED = 0.25
 # Tasks that are read ahead of the forward pass.
 AHEAD = 2 * BATCH // AT_ONCE

@@ -96,7 +96,7 @@ class ForwardPass:
         return list(map(thousandths, self.network.w[l][0, :, j].tolist()))
 
     def sources(self, l: int, j: int) -> str:
-        """Where the products of a node come from that `lines_of` writes out, in that order."""
+        """Name the pixels or nodes behind the products that `lines_of` writes out, in the same order."""
         order = arithmetic.written(self.a[l], self._weights(l, j))
         names = self.classifier.preprocessing.input_names if l == 0 else None
         return ", ".join(names[i] if names else self.name(l - 1, i) for i in order)

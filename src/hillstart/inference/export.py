@@ -28,7 +28,7 @@ from hillstart.system.machine import versions
 TOLERANCE, MOST = 1e-5, 1e-3
 """Allowed difference from hillstart's probabilities, and its upper limit where rounding alone exceeds it."""
 
-# What torch's own translations are written in, whatever its default: nothing is converted, and older runtimes read it.
+# The opset of torch's own translations, whatever its default: nothing is converted, and older runtimes read it.
 OPSET = 18
 MAX_ONNX_BYTES = 2_000_000_000  # of weights; protobuf holds no more in one file
 INPUT, OUTPUTS = "pixels", ["probabilities", "agreement"]

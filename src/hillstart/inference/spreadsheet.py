@@ -92,7 +92,7 @@ def _colours(classifier: Classifier) -> tuple[str, ...]:
 
 
 def decoded(classifier: Classifier) -> str:
-    """What has been done to a picture before its size is changed, in words."""
+    """Describe in words the steps before the size of a picture is changed."""
     background = classifier.pictures.background
     return (
         f"{' '.join(_colours(classifier))} from 0 to 255 of pictures already decoded, turned upright, laid on grey "
@@ -101,7 +101,7 @@ def decoded(classifier: Classifier) -> str:
 
 
 def resized(classifier: Classifier) -> str:
-    """How the size of a picture is changed, in words."""
+    """Describe in words the change of a picture's size."""
     size = classifier.pictures.size
     return (
         f"cut to the centre square and resized to {size} x {size} with an antialiased bicubic filter, as "

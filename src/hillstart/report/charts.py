@@ -72,7 +72,7 @@ def alone(made: Figure) -> str:
 
 def _drawn(made: Figure, salt: str) -> str:
     text = io.StringIO()
-    # What is referred to within a drawing has a name made from the salt, which must differ between those of a page.
+    # Names of parts within a drawing are made from the salt, which must differ between the drawings of a page.
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt}):
         made.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()

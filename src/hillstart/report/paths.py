@@ -13,7 +13,7 @@ from torch import Tensor
 from hillstart.engine.starts import VAL_COST, Start
 from hillstart.network import Network
 from hillstart.report.landscape import flat
-from hillstart.system.console import quiet
+from hillstart.system.console import silent_libraries
 from hillstart.training.module import Training
 from hillstart.training.packs import RunSpec
 
@@ -60,7 +60,7 @@ def retrain(
     indices = [starts.index(start) for start in wanted]
     parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(spec.sizes))
     recorder = Recorder(indices, every=-(-4 * parameters * len(wanted) * (max_epochs + 1) // PATH_BYTES))
-    with quiet():
+    with silent_libraries():
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             max_steps=max_steps,

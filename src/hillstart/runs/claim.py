@@ -36,7 +36,7 @@ BESIDE = (
 
 LOCK, LEASE = ".lock", ".lease"
 LEASE_SECONDS, LEASE_WAIT = 30.0, 45.0
-"""Without renewal for so long, a lease may be taken over; how long to wait for that."""
+"""Seconds after which a lease that was not renewed may be taken over, and seconds to wait for that."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 

@@ -1,4 +1,4 @@
-"""What a Lightning logger is told of a run: its options, the metrics of each epoch, its results and its page.
+"""Write a run to a Lightning logger: its options, the metrics of each epoch, its results and its page.
 
 A logger that fails once training has begun, on a full disk or a lost network, ends no training: the first error is
 told in one sentence.
@@ -6,7 +6,7 @@ told in one sentence.
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 
 from hillstart.engine.starts import COSTS, progress
-from hillstart.runs.reader import Plain, RunRecord
+from hillstart.runs.reader import Plain, RunRecord, flattened
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, replacing, writing
 from hillstart.system.untrusted import briefly
@@ -63,7 +63,7 @@ def log_options(logger: Logger, options: Plain) -> None:
         _ = logger.experiment  # type: ignore[attr-defined]
     except Exception as error:
         raise InputError(f"logger: {type(logger).__name__} cannot begin: {briefly(error)}.") from error
-    logger.log_hyperparams({k: v for k, v in _flat(options) if k.split(".")[0] not in NOT_LOGGED})
+    logger.log_hyperparams({k: v for k, v in flattened(options) if k.split(".")[0] not in NOT_LOGGED})
 
 
 def log_results(logger: Logger, folder: Path, batch_size: int, curves: int = 0) -> None:
@@ -89,7 +89,7 @@ def log_results(logger: Logger, folder: Path, batch_size: int, curves: int = 0) 
             if not math.isnan(value)  # it had ended
         }
         logger.log_metrics({**named, "epoch": epoch}, step=epoch * per_epoch)
-    final = {f"final/{key}": value for key, value in _flat(summary) if type(value) in (int, float)}
+    final = {f"final/{key}": value for key, value in flattened(summary) if type(value) in (int, float)}
     logger.log_metrics(final, step=len(figures) * per_epoch)
     end(logger, folder)
 
@@ -124,11 +124,3 @@ def _log_page(logger: Logger, page: Path) -> None:
         logger.experiment.log_artifact(logger.run_id, str(page))
     elif isinstance(logger, WandbLogger):
         logger.experiment.log_artifact(str(page), name=f"report-{logger.experiment.id}", type="report")
-
-
-def _flat(options: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

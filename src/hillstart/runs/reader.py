@@ -126,6 +126,15 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
+def flattened(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value in plain options with its dotted key; unlike in `leaves`, a list is one value."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """The folder of a run, or the root of a multirun; each file is read once, when it is first needed.

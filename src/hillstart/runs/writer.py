@@ -48,7 +48,7 @@ class RunFolder:
 
     def __init__(self, folder: Path, spec: RunSpec, keep: int | None, length: tuple[int, int]):
         self.folder, self.spec = folder, spec
-        # What packs that are done were trained with, in the words of conf: it cannot be changed for the others alone.
+        # Options of the packs that are done, in the words of conf: they cannot be changed for the other packs alone.
         self._alike = {
             "trainer.max_epochs": length[0],
             "trainer.max_steps": length[1],

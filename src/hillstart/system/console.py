@@ -232,7 +232,7 @@ class ProgressBar:
         if console.width >= 80:
             columns.insert(1, BarColumn(min(40, console.width - 70)))
         self._room = min(50, console.width - 10 - 15 * (console.width >= 60))
-        # What is printed to the same terminal is to appear above the bar; what goes into a pipe stays there.
+        # Text for the same terminal appears above the bar; text for a pipe is not touched.
         self._bar = Progress(
             *columns,
             console=console,
@@ -265,17 +265,31 @@ class Lines(ProgressBar):
             print(line, file=stream)
 
 
+LIBRARIES = ("lightning.pytorch", "lightning.fabric")
+EXPECTED_WARNINGS = (
+    ".*LeafSpec.* is deprecated",  # lightning 2.6.6 with torch 2.14
+    "Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder ...
+    "The dirpath has changed",  # ... which may have been moved
+    "It is recommended to use .*sync_dist=True",  # ranks log nothing together
+)
+
+
+def silence_libraries() -> None:
+    """Silence Lightning's advice and warnings that do not apply to our trainings, in this process."""
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for expected in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", expected)
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Lightning's advice, which does not apply to our trainings."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
+def silent_libraries() -> Iterator[None]:
+    """`silence_libraries` for the enclosed work alone."""
+    levels = {name: logging.getLogger(name).level for name in LIBRARIES}
     try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # lightning 2.6.6 with torch 2.14
+            silence_libraries()
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -120,7 +120,7 @@ def command(name: str, argument: str) -> str:
 
 
 def program(name: str) -> str:
-    """What a command line begins with that starts another command in the way that this one was started."""
+    """The beginning of a command line that starts another command in the same way as this one."""
     path = Path(sys.argv[0])
     path = path.with_name(path.name.replace("train", name))
     return shlex.join(["python", str(path)] if path.suffix == ".py" else [path.name])

@@ -125,7 +125,7 @@ class SGDConfig:
 
     @property
     def course(self) -> str:
-        """How eta changes, in the words of conf: "constant", or "linear, warmup=0.1"."""
+        """Name the course of eta in the words of conf: "constant", or "linear, warmup=0.1"."""
         others = {key: _listed(getattr(self, key)) for key in COURSE[1:]}
         given = [key for key, values in others.items() if values != _listed(getattr(SGDConfig, key))]
         return ", ".join([self.schedule, *(f"{key}={getattr(self, key)}" for key in given)])
