@@ -21,7 +21,7 @@ from hillstart.config.options import MOST_STARTS, NetworkOptions, TrainerOptions
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import PictureSet, Split, stratified
 from hillstart.data.preprocessing import Standardisation
-from hillstart.engine.starts import COSTS, History, Start, StartResult, standing
+from hillstart.engine.starts import COSTS, History, Start, StartResult, ranking_key
 from hillstart.inference import model_file
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import probabilities, vote
@@ -167,7 +167,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         trained_on = {**(classifier.trained_on or {}), "labels": str(self.classes_.dtype)}
         self._set(replace(classifier, trained_on=trained_on), self.classes_)
         self.best_ = result.kept[0]
-        self.starts_ = pd.DataFrame(map(_flat, sorted(result.rows, key=standing)))
+        self.starts_ = pd.DataFrame(map(_flat, sorted(result.rows, key=ranking_key)))
         self.history_ = pd.concat(map(_epochs, histories), ignore_index=True)
         return self
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hillstart.engine.starts import DIVERGED, STOPPED, History, Hyperparameters, Start, standing, varying
+from hillstart.engine.starts import DIVERGED, STOPPED, History, Hyperparameters, Start, ranking_key, varying
 
 
 def history(*epochs: list[list[float]]) -> History:
@@ -19,7 +19,7 @@ def history(*epochs: list[list[float]]) -> History:
 
 def test_starts_are_ranked_by_their_lowest_validation_cost() -> None:
     made = history([[1, 1, 1], [0.5, 0.9, 0.7], [0.8, 0.6, 0.7]], [[0.9, 0.9, 0.9], [0.6, 0.3, 0.7], [0.8, 0.9, 0.7]])
-    rows = sorted(made.rows(), key=standing)
+    rows = sorted(made.rows(), key=ranking_key)
     assert [row.start.seed for row in rows] == [6, 5, 7]
     assert made.ranking() == [1, 0, 2]
     assert [row.val_cost for row in rows] == pytest.approx([0.3, 0.5, 0.7])
@@ -72,7 +72,7 @@ def test_a_diverged_start_comes_last(bad: float) -> None:
     made = history([[1, 1, 1], [0.1, 0.9, 0.7], [0.8, 0.6, 0.7]], [[bad, 1, 1], [bad, 0.8, 0.6], [0.1, 0.6, 0.7]])
     made.end(torch.tensor([True, False, False]), DIVERGED)
     made.add(torch.tensor([[1.0, 0.8, 0.6], [1.0, 0.6, 0.7]]))
-    ends = [(row.start.seed, row.status, row.epochs) for row in sorted(made.rows(), key=standing)]
+    ends = [(row.start.seed, row.status, row.epochs) for row in sorted(made.rows(), key=ranking_key)]
     assert ends == [(7, "finished", 3), (6, "finished", 3), (5, "diverged", 2)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hillstart.engine.starts import STOPPED, VAL_COST, History, Hyperparameters, Start, standing
+from hillstart.engine.starts import STOPPED, VAL_COST, History, Hyperparameters, Start, ranking_key
 from hillstart.runs.tables import COSTS, Tables
 from hillstart.system.errors import InputError
 
@@ -119,5 +119,5 @@ def test_a_table_that_an_earlier_version_began_keeps_its_columns_until_the_end(t
     assert [row.best_epoch for row in tables.read()] == [0, 0]
     assert [len(row) for row in lines(tables.history)] == [6, 6, 6]
     tables.end(made.rows())
-    assert tables.read() == sorted(made.rows(), key=standing)
+    assert tables.read() == sorted(made.rows(), key=ranking_key)
     assert lines(tables.starts)[0]["start"] in ("0", "1")

@@ -141,9 +141,9 @@ class History:
         return len(self.figures) - 1 - self._val_costs.argmin(0)
 
     def ranking(self) -> list[int]:
-        """Indices of the starts in the order of `standing`."""
+        """Indices of the starts in the order of `ranking_key`."""
         rows = self.rows()
-        return sorted(range(len(rows)), key=lambda s: standing(rows[s]))
+        return sorted(range(len(rows)), key=lambda s: ranking_key(rows[s]))
 
     def rows(self) -> list[StartResult]:
         """The result of each start so far, in the order of `starts`."""
@@ -180,7 +180,7 @@ def progress(figures: Float[Tensor, "epochs S 3"], sound: Bool[Tensor, " S"]) ->
     return metrics
 
 
-def standing(row: StartResult) -> tuple[bool, float, int, Hyperparameters]:
+def ranking_key(row: StartResult) -> tuple[bool, float, int, Hyperparameters]:
     """Sort key of the ranking: lowest validation cost first, diverged starts last, the lower seed on a tie."""
     cost = row.val_cost if math.isfinite(row.val_cost) else math.inf
     return row.diverged, cost, row.start.seed, row.start.hyperparameters

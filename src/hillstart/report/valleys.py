@@ -19,7 +19,8 @@ from torch import Tensor
 from hillstart.data.batches import Sample, generator
 from hillstart.data.dataset import PictureSet
 from hillstart.inference.classifier import Classifier
-from hillstart.network import COSTS, Network
+from hillstart.inference.evaluation import cost_of
+from hillstart.network import Network
 from hillstart.report import charts
 from hillstart.report.landscape import HIGHEST, Landscape, flat
 from hillstart.report.matching import CENTRE, matched, shuffled
@@ -220,5 +221,4 @@ def barriers(costs: Float64[Tensor, "S points"]) -> Float64[Tensor, " S"]:
 def cost_of_guessing(y: Float[Tensor, "B n_out"], cost: str) -> float:
     """The lowest cost of one answer to all pictures, which for every cost is the share of each class."""
     shares = y.double().mean(0).clamp(1e-9, 1 - 1e-9)
-    z = shares.log() if COSTS[cost].is_softmax else shares.logit()
-    return float(COSTS[cost].value(z.expand(len(y), -1), y.double()).mean())
+    return float(cost_of(shares.expand_as(y), y.argmax(-1), cost).mean())

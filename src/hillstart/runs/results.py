@@ -12,7 +12,7 @@ from torch import Tensor
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet, Split
 from hillstart.data.preprocessing import Preprocessing
-from hillstart.engine.starts import VOTERS, StartResult, standing
+from hillstart.engine.starts import VOTERS, StartResult, ranking_key
 from hillstart.inference import model_file
 from hillstart.inference.calibration import before_and_after, calibrate
 from hillstart.inference.classifier import Classifier
@@ -98,7 +98,7 @@ class RunResult:
         again = {row.start for row in new}
         pool = [(row, k, -1) for k, row in enumerate(self.kept) if row.start not in again]
         pool += [(rows[index], -1, index) for index in indices if not rows[index].diverged]
-        chosen = sorted(pool, key=lambda entry: standing(entry[0]))[: self.most]
+        chosen = sorted(pool, key=lambda entry: ranking_key(entry[0]))[: self.most]
         stay = [k for _, k, _ in chosen if k >= 0]
         come = sorted(index for _, _, index in chosen if index >= 0)
         if chosen:

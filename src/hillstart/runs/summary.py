@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import StartResult, standing, varying
+from hillstart.engine.starts import StartResult, ranking_key, varying
 from hillstart.runs.results import NOTABLE, RunResult, remark
 from hillstart.system.console import print_table, visible
 from hillstart.system.files import relative
@@ -163,7 +163,7 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, spec: RunS
         summary: what `experiment.summarise` returns.
         table: print the tables too.
     """
-    rows = sorted(outcome.rows, key=standing)
+    rows = sorted(outcome.rows, key=ranking_key)
     differs = varying(row.start for row in rows)
     if table:
         title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
@@ -233,14 +233,14 @@ def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
     mixed = "settings" in summary
     if mixed and rows:
         show_settings(*settings(of_rows(rows)))
-    log.info(said_of(of, mixed=mixed))
+    log.info(spread_line(of, mixed=mixed))
     if tested := summary.get("test_accuracy_of_starts"):
-        log.info(said_of(tested, mixed=mixed, what="test accuracy"))
+        log.info(spread_line(tested, mixed=mixed, what="test accuracy"))
     interval = uncertain(of["median"], val)
     log.info(f"one standard error of a single start on {val} val pictures: {interval}")
 
 
-def said_of(of: Mapping[str, float], where: str = "", mixed: bool = False, what: str = "val accuracy") -> str:
+def spread_line(of: Mapping[str, float], where: str = "", mixed: bool = False, what: str = "val accuracy") -> str:
     """The spread of an accuracy over starts in one line; `mixed` if they have several settings."""
     return (
         f"{what} of {of['n']} starts{where}: median {of['median']:.4f}, quartiles {of['lower_quartile']:.4f} and "

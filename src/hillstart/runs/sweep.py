@@ -16,10 +16,10 @@ from hillstart.runs.summary import (
     Result,
     figure,
     heading,
-    said_of,
     settings,
     short,
     show_settings,
+    spread_line,
     uncertain,
 )
 from hillstart.runs.tables import COSTS, STARTS, StartRow, write_starts
@@ -145,9 +145,9 @@ def close(folder: Path) -> None:
         show_settings(found, by)
     if len(sets) == 1:
         where, mixed = f" in {len(jobs)} jobs", len(found) > 1
-        log.info(said_of(spread, where, mixed))
+        log.info(spread_line(spread, where, mixed))
         if of := summary.get("test_accuracy_of_starts"):
-            log.info(said_of(of, where, mixed, "test accuracy"))
+            log.info(spread_line(of, where, mixed, "test accuracy"))
     if len(kinds) > 1:
         log.info(f"ranked by val accuracy: costs of different kinds ({', '.join(kinds)}) cannot be compared")
     if len(sets) > 1:

@@ -18,7 +18,7 @@ from hillstart.engine.starts import (
     Hyperparameters,
     Start,
     StartResult,
-    standing,
+    ranking_key,
     varying,
 )
 from hillstart.system.errors import InputError
@@ -207,7 +207,7 @@ class Tables:
 
     def end(self, rows: Iterable[StartResult]) -> None:
         """Replace the rows by all rows, ranked."""
-        ranked = enumerate(sorted(rows, key=standing), 1)
+        ranked = enumerate(sorted(rows, key=ranking_key), 1)
         write_starts(self.starts, self._columns, (self._cells(row, rank) for rank, row in ranked), sync=False)
 
     def read(self, size: int | None = None) -> list[StartResult]:
