@@ -1,8 +1,6 @@
 """`scripts/bench.py`: measures the sections that were asked for, shows tables, and writes all figures as JSON."""
 
 import json
-import logging
-import warnings
 from argparse import ArgumentParser
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,8 +14,7 @@ from rich.table import Table
 
 from benchmarks import many_starts, predicting, seeds, serving, speed, sweep
 from benchmarks.timing import Part
-from hillstart.cli.train import EXPECTED_WARNINGS
-from hillstart.system.console import end
+from hillstart.system.console import end, silence_libraries
 from hillstart.system.errors import InputError
 from hillstart.system.files import replacing
 from hillstart.system.machine import processor
@@ -58,9 +55,7 @@ def main() -> None:
     device, chosen = torch.device(options.device), options.only or (["speed"] if options.quick else SECTIONS)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no CUDA device here")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for expected in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", expected)
+    silence_libraries()
 
     peaks, console = [speed.peak_flops(device) / 1e9], Console(width=110)
     console.print(f"matrix-product peak, float32: {peaks[0]:.0f} GFLOP/s on {machine(device)}")
