@@ -71,7 +71,7 @@ def test_it_trains_the_network_of_the_theory(iris: tuple[np.ndarray, np.ndarray]
     ).fit(X, y)
     held_out = estimator._held_out(torch.tensor(y), 0.2, 5)
     rest = [k for k in range(len(y)) if k not in held_out.tolist()]
-    inputs = Standardisation.fitted(list("abcd"), torch.tensor(X[rest])).normalise(torch.tensor(X[rest]))
+    inputs = Standardisation(tuple("abcd")).fitted(torch.tensor(X[rest])).normalise(torch.tensor(X[rest]))
     targets = torch.nn.functional.one_hot(torch.tensor(y[rest]), 3).float()
     begin = partial(Network.start, [4, 8, 3], activation="sigmoid", cost="cross_entropy", start="scaled_normal")
     by_hand = begin([5])

@@ -230,7 +230,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         rest = torch.ones(len(codes), dtype=torch.bool).index_fill_(0, held_out, False).nonzero().flatten()
         val, learned = rows.take(held_out), rows.take(rest) if len(rest) else rows
         columns = [str(name) for name in getattr(self, "feature_names_in_", range(X.shape[1]))]
-        standardisation = Standardisation.fitted(columns, learned.x)
+        standardisation = Standardisation(tuple(columns)).fitted(learned.x)
         of_step = (given.schedule, given.momentum, given.lmbda, given.nesterov, given.seed)
         descent = SGDConfig(given.eta, min(given.batch_size, len(learned.y)), *of_step)
         return RunSpec(

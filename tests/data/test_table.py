@@ -1,102 +1,80 @@
-"""Pictures that a csv file labels, by rows of pixels or names of files, are read as those in folders of classes are."""
+"""A csv file of numbers becomes rows in three splits; what cannot be used is named by its row and column."""
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+import torch
 
-from hillstart.data import folder
-from hillstart.data.images import read_picture
-from hillstart.data.preprocessing import Preprocessing
+from hillstart.data import points, sklearn_tables, table
+from hillstart.data.preprocessing import Standardisation
 from hillstart.system.errors import InputError
 
-HEADING = "label," + ",".join(f"pixel{k}" for k in range(25))
-GREY = {"size": 5, "colour": False, "augment": "none", "cache": False}
+
+def write(path: Path, head: str = "a,b,species", rows: int = 20, change: tuple[str, str] = ("", "")) -> Path:
+    lines = [f"{k},{k * k / 2},{'xy'[k % 2]}" for k in range(rows)]
+    path.write_text("\n".join([head, *lines, ""]).replace(*change) if change[0] else "\n".join([head, *lines, ""]))
+    return path
 
 
-def digits(path: Path, n: int = 30, heading: str = "label,{}", side: int = 5) -> np.ndarray:
-    """n digits in turn, the first pixel of each its label."""
-    path.parent.mkdir(exist_ok=True)
-    x = np.random.default_rng(n).integers(0, 256, (n, side * side))
-    x[:, 0] = np.arange(n) % 3 + 8
-    rows = [",".join(map(str, [k, *row])) for k, row in zip(x[:, 0], x, strict=True)]
-    above = [heading.format(",".join(f"pixel{k}" for k in range(side * side)))] if heading else []
-    path.write_text("\n".join([*above, *rows, ""]), encoding="utf-8-sig")
-    return x.reshape(n, 1, side, side)
+def test_columns_are_standardised_by_the_training_rows(tmp_path: Path) -> None:
+    made = table.load(root=write(tmp_path / "rows.csv"))
+    assert made.classes == ("x", "y") and [len(s.y) for s in (made.train, made.val, made.test)] == [12, 4, 4]
+    of = made.preprocessing
+    assert isinstance(of, Standardisation) and of.columns == ("a", "b") and of.label == "species"
+    assert of.mean == pytest.approx(made.train.x.mean(0).tolist()) and Standardisation.from_dict(of.as_dict()) == of
+    every = torch.cat([s.x[:, 0] for s in (made.train, made.val, made.test)])
+    assert sorted(every.tolist()) == list(range(20))
+    for split in (made.train, made.val, made.test):
+        assert torch.equal(split.y, split.x[:, 0].long() % 2) and torch.equal(split.x[:, 1], split.x[:, 0] ** 2 / 2)
 
 
-@pytest.mark.parametrize("heading", ["label,{}", ""])
-def test_rows_of_pixels(tmp_path: Path, heading: str) -> None:
-    x = digits(tmp_path / "digits/train.csv", heading=heading)
-    (tmp_path / "digits/test.csv").write_text(",".join(f"pixel{k}" for k in range(25)) + "\n" + ",".join(["7"] * 25))
-    (tmp_path / "digits/sample_submission.csv").write_text("ImageId,Label\n1,0\n")
-    for root in (tmp_path / "digits", tmp_path / "digits/train.csv"):
-        made = folder.load(root=root, **GREY)  # type: ignore[arg-type]
-        assert made.classes == ("8", "9", "10") and [len(s.y) for s in (made.train, made.val, made.test)] == [18, 6, 6]
-        for split in (made.train, made.val, made.test):
-            assert (split.x[:, 0, 0, 0] == split.y + 8).all()
-        every = np.concatenate([split.x.numpy() for split in (made.train, made.val, made.test)])
-        assert sorted(map(bytes, every)) == sorted(map(bytes, x.astype(np.uint8)))
-    large = folder.load(root=tmp_path / "digits", size=10, classes=["10", "8"], cache=False)
-    assert large.classes == ("10", "8") and large.train.x.shape[1:] == (3, 10, 10)
-
-
-def test_an_official_test_stays_one_and_its_copies_are_found(tmp_path: Path) -> None:
-    x = digits(tmp_path / "mnist_train.csv")
-    digits(tmp_path / "mnist_test.csv", 30)
-    made = folder.load(root=tmp_path, **GREY)  # type: ignore[arg-type]
-    assert (made.test.x.numpy() == x).all() and len(made.val.y) == 6
-    findings, counts = folder.examine(root=tmp_path, size=5)
-    assert [f.kind for f in findings].count("leak") == 30 and counts["test"] == {"8": 10, "9": 10, "10": 10}
-
-
-@pytest.mark.parametrize("heading", ["id,breed", "number,file,label", ""])
-def test_names_of_files_beside_a_folder(tmp_path: Path, heading: str) -> None:
-    (tmp_path / "dogs/train").mkdir(parents=True)
-    rows = []
-    for k in range(20):
-        Image.new("L", (9, 9), 10 * k).save(tmp_path / f"dogs/train/{k}.jpg")
-        name = {"id,breed": f"{k}", "": f"train/{k}.jpg"}.get(heading, f"{k},{k}.jpg")
-        rows.append(f"{name},{('pug', 'collie')[k % 2]}")
-    Image.new("L", (9, 9)).save(tmp_path / "dogs/train/more.png")
-    path = tmp_path / "dogs/labels.csv"
-    path.write_text("\n".join([heading, *rows] if heading else rows))
-    made = folder.load(root=tmp_path / "dogs", **GREY)  # type: ignore[arg-type]
-    assert made.classes == ("collie", "pug") and len(made.train.y) + len(made.val.y) + len(made.test.y) == 20
-    pug = read_picture(tmp_path / "dogs/train/0.jpg", Preprocessing(size=5, channels=1))
-    (label,) = {
-        int(y) for s in (made.train, made.val, made.test) for x, y in zip(s.x, s.y, strict=True) if x.equal(pug)
-    }
-    assert made.classes[label] == "pug"
-    assert [f.paths[0].name for f in folder.examine(root=path)[0] if f.kind == "no class"] == ["more.png"]
-    (tmp_path / "dogs/train/3.jpg").unlink()
-    with pytest.raises(InputError, match=r"labels\.csv: names 1 pictures that are not there"):
-        folder.load(root=path, cache=False)
+def test_the_label_and_the_inputs_may_be_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "rows.csv", head="a,b,kind")
+    assert table.load(root=root).preprocessing.input_names == ["a", "b"]  # the last column labels
+    assert table.load(root=root, label="kind", columns=["b"]).preprocessing.input_names == ["b"]
+    without = tmp_path / "bare.csv"
+    without.write_text("".join(root.read_text().replace(",", ";").splitlines(keepends=True)[1:]))
+    assert table.load(root=without).preprocessing.input_names == ["1", "2"]
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"),
+    ("change", "options", "wrong"),
     [
-        ("label," + ",".join(f"pixel{k}" for k in range(24)) + "\n" + "1," * 24 + "1\n", "make no square"),
-        *((f"{HEADING}\n{'1,' * 25}{cell}\n", "cannot be read") for cell in ("256", "-1", "0.5", "", "a", "1,1\n1")),
-        ("a,b,c\n1,2,3\n", "has no column of labels"),
-        *(
-            (f"{HEADING}\n{label},{'1,' * 24}1", "the label .* is no name of a class")
-            for label in ("", "a\tb", "a" * 101)
-        ),
-        ("", "has no column of labels"),
-        ("\x00\udcff", "cannot be read"),
+        (("\n3,", "\nmany,"), {}, "row 4, column a: 'many' is not a number"),
+        (("\n3,", "\n,"), {}, "row 4, column a: is empty"),
+        (("\n3,", "\nnan,"), {}, "row 4, column a: 'nan' is not a finite number"),
+        (("4.5,y", "4.5,"), {}, "row 4, column species: is empty"),
+        (("4.5,y", "4.5"), {}, "row 4 has 2 cells where the first line has 3"),
+        ((",y", ",x"), {}, "column species has one value, x"),
+        (("\n3,4.5,y", "\n3,4.5,z"), {}, "class z of column species has too few rows"),
+        (("a,b", "a,a"), {}, "two columns are called a"),
+        (("", ""), {"label": "b"}, "column b has 20 different values in 20 rows"),
+        (("", ""), {"label": "specie"}, "no column specie; the nearest is species"),
+        (("", ""), {"columns": ["species"]}, "not the label, species"),
     ],
 )
-def test_damaged_files_are_named(tmp_path: Path, text: str, wrong: str) -> None:
-    (tmp_path / "train.csv").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(InputError, match=rf"train\.csv: .*{wrong}"):
-        folder.load(root=tmp_path, cache=False)
+def test_what_cannot_be_used_is_named(
+    tmp_path: Path, change: tuple[str, str], options: dict[str, Any], wrong: str
+) -> None:
+    with pytest.raises(InputError, match=wrong):
+        table.load(root=write(tmp_path / "rows.csv", change=change), **options)
 
 
-def test_of_several_tables_one_is_asked_for(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        digits(tmp_path / f"{name}.csv")
-    with pytest.raises(InputError, match=r"^data\.root is .* a\.csv, b\.csv; give"):
-        folder.load(root=tmp_path)
+@pytest.mark.parametrize("name", list(points.KINDS))
+def test_points_follow_from_the_seed(name: str) -> None:
+    first, again, other = (points.load(name=name, rows=100, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.train.x, again.train.x) and not torch.equal(first.train.x, other.train.x)
+    assert first.preprocessing.input_names == ["x1", "x2"] and set(first.train.y.tolist()) == {0, 1}
+
+
+def test_xor_is_1_where_the_signs_differ() -> None:
+    made = points.load(name="xor", rows=100, noise=0)
+    assert torch.equal(made.train.y, ((made.train.x[:, 0] > 0) ^ (made.train.x[:, 1] > 0)).long())
+
+
+def test_two_columns_of_iris() -> None:
+    made = sklearn_tables.load(name="iris", columns=["petal_length", "petal_width"])
+    assert made.train.x.shape == (96, 2) and made.classes == ("setosa", "versicolor", "virginica")
+    with pytest.raises(InputError, match="no column 'petal_lenght'; the nearest is petal_length"):
+        sklearn_tables.load(columns=["petal_lenght"])

@@ -24,7 +24,7 @@ FLAGS = {
 OTHER_WORDS = {"--hydra-help", "--shell-completion", "-sc"}
 """Options of Hydra after which words have a meaning of their own."""
 
-TEXTS = {"resume", "data.root", "data.classes", "hydra.run.dir", "hydra.sweep.dir"}
+TEXTS = {"resume", "data.root", "data.classes", "data.columns", "data.label", "hydra.run.dir", "hydra.sweep.dir"}
 """Keys of names, where a number is a name too."""
 
 MEANT = {

@@ -1,4 +1,4 @@
-"""The result of every data source, labelled pictures in three splits, and what the sources share."""
+"""The result of every data source, labelled pictures or rows in three splits, and what the sources share."""
 
 import difflib
 import hashlib
@@ -151,15 +151,15 @@ def assemble(
     val: Split,
     test: Split,
     classes: tuple[str, ...],
-    preprocessing: Preprocessing,
-    augment: str,
-    normalise: bool,
+    preprocessing: Preprocessing | Standardisation,
+    augment: str = "none",
+    normalise: bool = True,
     source: str,
     files: Sequence[str] = (),
     balance: str = "none",
 ) -> PictureSet:
     """Make the data set, the last step of every source. Normalisation is fitted to the training split alone."""
-    chosen = Augment.preset(augment, preprocessing.size)
+    chosen = Augment.preset(augment, preprocessing.size) if isinstance(preprocessing, Preprocessing) else Augment()
     fitted = preprocessing.fitted(train.x) if normalise else preprocessing
     return PictureSet(train, val, test, classes, fitted, chosen, source, files, balance)
 
@@ -175,3 +175,13 @@ def assemble_official(
     train, test = (Split(resized(split.x, options["preprocessing"]), split.y) for split in (train, test))
     rest, part = stratified(train.y, val_fraction, seed)
     return assemble(train=train.take(rest), val=train.take(part), test=test, **options)
+
+
+def assemble_drawn(rows: Split, *, test_fraction: float, val_fraction: float, seed: int, **options: Any) -> PictureSet:
+    """`assemble` for a set without official splits: the test is drawn by `seed` first, then validation from the rest.
+
+    Raises InputError as `stratified`.
+    """
+    rest, test = stratified(rows.y, test_fraction, seed, "data.test_fraction")
+    train, val = stratified(rows.y[rest], val_fraction, seed)
+    return assemble(train=rows.take(rest[train]), val=rows.take(rest[val]), test=rows.take(test), **options)

@@ -13,8 +13,8 @@ from hillstart.data.audit import Finding
 from hillstart.data.cache import Decoded, decode
 from hillstart.data.dataset import PictureSet, Preset, Split, assemble, stratified
 from hillstart.data.layout import Layout, Refuse, check_enough, read_layout
+from hillstart.data.picture_csv import find_tables, read_tables
 from hillstart.data.preprocessing import Grey, Preprocessing, Size
-from hillstart.data.table import find_tables, read_tables
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Location, Names, Says, Seed, Share, checked, one_of
 
@@ -41,9 +41,9 @@ def load(
     """Load the pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
 
     Folders of splits may have other usual names, such as Training, valid or test_set (see `split_names`); in place of
-    folders a csv file, root itself or in root, may give the labels (see `table`). A split without a folder is drawn
-    from the rest by `seed`, class by class: the test first, then the validation. Classes are in the order of their
-    names. Findings that spoil the measurement are logged as warnings in every run. `bad_files`: `fail` refuses files
+    folders a csv file, root itself or in root, may give the labels (see `picture_csv`). A split without a folder is
+    drawn from the rest by `seed`, class by class: the test first, then the validation. Classes are in the order of
+    their names. Findings that spoil the measurement are logged as warnings. `bad_files`: `fail` refuses files
     that cannot be used, `skip` leaves them out and logs their number. `cache`: keep the decoded pictures for the next
     run. `balance`: `sampling` shows each class equally often in training, however rare it is.
     """

@@ -1,11 +1,11 @@
 """Preprocessing of every input, stored with the network so that prediction does the same."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Float32, Real, UInt8
@@ -30,6 +30,7 @@ class Preprocessing:
     InputError if a value is out of its range.
     """
 
+    noun: ClassVar = "picture"
     size: int
     channels: int
     background: int = 255
@@ -91,17 +92,23 @@ class Preprocessing:
 class Standardisation:
     """Names, means and standard deviations of the columns of a table, the same in training and in prediction.
 
+    `mean`, `std`: empty: 0 and 1. `label`: name of the column of labels, which is no input; empty if there was none.
+
     Raises:
         InputError: they are not of the same columns, or a number is not finite, or a std is not above 0.
     """
 
+    noun: ClassVar = "row"
     columns: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    label: str = ""
 
     def __post_init__(self) -> None:
-        if not all(isinstance(name, str) for name in self.columns):
+        if not all(isinstance(name, str) for name in (*self.columns, self.label)):
             raise InputError("preprocessing.columns: holds something that is not a name.")
+        object.__setattr__(self, "mean", self.mean or (0.0,) * len(self.columns))
+        object.__setattr__(self, "std", self.std or (1.0,) * len(self.columns))
         for name, values, least in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
             _check_numbers(name, values, len(self.columns), least)
 
@@ -120,23 +127,26 @@ class Standardisation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python data, for JSON."""
-        return {name: list(values) for name, values in vars(self).items()}
+        numbers = {name: list(getattr(self, name)) for name in ("columns", "mean", "std")}
+        return numbers | ({"label": self.label} if self.label else {})
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Standardisation":
         """The inverse of `as_dict`. Raises InputError for a missing, unknown or invalid entry."""
-        if set(plain) != {"columns", "mean", "std"} or not all(isinstance(of, list) for of in plain.values()):
+        lists = {name: of for name, of in plain.items() if name != "label"}
+        if set(lists) != {"columns", "mean", "std"} or not all(isinstance(of, list) for of in lists.values()):
             raise InputError("preprocessing: does not hold exactly the lists columns, mean and std.")
-        return cls(**{name: tuple(values) for name, values in plain.items()})
+        if not all(len(of) == len(lists["columns"]) for of in lists.values()):
+            raise InputError("preprocessing: its lists columns, mean and std are not of the same length.")
+        return cls(**{name: tuple(values) for name, values in lists.items()}, label=plain.get("label", ""))
 
-    @classmethod
-    def fitted(cls, columns: Sequence[str], x: Real[Tensor, "N D"]) -> "Standardisation":
-        """The mean and standard deviation of each column of x, which must be the training rows alone."""
+    def fitted(self, x: Real[Tensor, "N D"]) -> "Standardisation":
+        """A copy with the mean and standard deviation of each column of x, which must be the training rows alone."""
         x = x.double()
         std = x.std(0, correction=0)
         # A column of one value carries nothing: dividing by 1 leaves it at zero.
         std = torch.where(std > 1e-12 * x.abs().amax(0), std, 1.0)
-        return cls(tuple(columns), tuple(x.mean(0).tolist()), tuple(std.tolist()))
+        return replace(self, mean=tuple(x.mean(0).tolist()), std=tuple(std.tolist()))
 
     def normalise(self, x: Real[Tensor, "N D"]) -> Float32[Tensor, "N D"]:
         """(x - mean) / std, on the device of x."""

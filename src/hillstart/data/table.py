@@ -1,139 +1,203 @@
-"""Pictures that a csv file labels: it has a row of pixels for each picture, or the name of its file.
-
-`label,pixel0,pixel1,...` is the form of Kaggle's digits, `id,breed` beside a folder of pictures that of its dogs.
-"""
+"""Rows of numbers with a label each, from a csv file: the inputs are its columns."""
 
 import csv
 import io
-import math
-from collections import Counter, defaultdict
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float64
 from torch import Tensor
 
-from hillstart.data.audit import UNREAD, Finding, LabelledPicture
-from hillstart.data.cache import Decoded
-from hillstart.data.dataset import pick_classes
-from hillstart.data.images import find_pictures, read_picture, skipped_as
-from hillstart.data.layout import Layout, Refuse, check_enough, class_names
-from hillstart.data.preprocessing import MAX_SIZE, Preprocessing
-from hillstart.data.split_names import named_like_splits
+from hillstart.data.dataset import PictureSet, Split, assemble_drawn
+from hillstart.data.preprocessing import Standardisation
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
-from hillstart.system.machine import parallel_map
+from hillstart.system.schema import Location, Names, Says, Seed, Share, checked, nearest, one_of
 from hillstart.system.untrusted import briefly
+
+log = logging.getLogger(__name__)
 
 LABELS = frozenset(["label", "labels", "class", "classes", "class_name", "category", "target", "breed", "species", "y"])
 """Headings of the column of labels, in any case."""
 LARGEST_FILE = 2**31
 """Bytes; a million pictures of 28 x 28 have as many."""
 LONGEST_LABEL = 100
+FEWEST = 3
+"""Rows of each class, one for each split."""
+
+
+@checked("data")
+def load(
+    *,
+    root: Location,
+    label: Annotated[str | int | None, Says("the heading of a column, or null")] = None,
+    columns: Names = None,
+    test_fraction: Share = 0.2,
+    val_fraction: Share = 0.2,
+    seed: Seed = 0,
+    balance: Annotated[str, *one_of(("none", "sampling"))] = "none",
+) -> PictureSet:
+    """Read the csv file root, a row per line; inputs are standardised by the training rows.
+
+    `label`: the column of labels; None: the one with a usual heading (`LABELS`), else the last. `columns`: the inputs;
+    None: all others. Test and validation are drawn by `seed`, class by class. Raises InputError if a cell is not a
+    finite number or a label is missing; rows are counted from 1, below the headings.
+    """
+    if root is None:
+        raise InputError("data.root is null; give the csv file, as in data.root=rows.csv.")
+    table = read_table(Path(root))
+    at = table.find_label(None if label is None else str(label))
+    if columns is None:
+        inputs = tuple(name for name in table.columns if name != at)
+    else:
+        inputs = tuple(map(table.known, map(str, columns)))
+    if at in inputs or len(set(inputs)) < len(inputs) or not inputs:
+        raise InputError(f"data.columns: {', '.join(inputs) or 'none'}; list each input once, and not the label, {at}.")
+    labels = table.labels(at)
+    classes = _classes(table.path, at, labels)
+    x = table.numbers(inputs)
+    y = torch.tensor([classes.index(name) for name in labels])
+    rows = Split(x, y)
+    return assemble_drawn(
+        rows,
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        seed=seed,
+        classes=classes,
+        preprocessing=Standardisation(inputs, label=at),
+        source=f"rows from {root}",
+        files=[table.path.name],
+        balance=balance,
+    )
+
+
+def _classes(path: Path, label: str, labels: Sequence[str]) -> tuple[str, ...]:
+    counts = Counter(labels)
+    another = "data.label=COLUMN names another column"
+    if len(counts) < 2:
+        raise InputError(f"{path}: column {label} has one value, {labels[0]}; give two classes at least, or {another}.")
+    name, fewest = min(counts.items(), key=lambda item: item[1])
+    if fewest < FEWEST:
+        if 2 * len(counts) > len(labels):
+            wrong = f"column {label} has {len(counts)} different values in {len(labels)} rows, too many for classes"
+        else:
+            wrong = f"class {name} of column {label} has too few rows ({fewest}); give {FEWEST} at least"
+        raise InputError(f"{path}: {wrong}; {another}.")
+    return tuple(sorted(counts, key=in_order))
+
+
+def in_order(name: str) -> tuple[bool, int, str]:
+    """A key that sorts names of classes: numbers first, by their size."""
+    return not name.isdecimal(), len(name) if name.isdecimal() else 0, name
+
+
+# ---------------------------------------------------------------- a csv file
 
 
 @dataclass(frozen=True)
 class Table:
-    """A csv file of pictures; `label` and `columns`: the places of the label, and of the pixels or the file name."""
+    """A csv file as text; `columns`: the headings, or the numbers of the columns from 1 if there are none."""
 
     path: Path
-    headed: bool
-    label: int
-    columns: tuple[int, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
 
-    @property
-    def holds_pixels(self) -> bool:
-        return len(self.columns) != 1
+    def known(self, name: str) -> str:
+        """The name, if a column has it; else InputError, which tells the nearest one."""
+        if name not in self.columns:
+            raise InputError(f"{self.path}: has no column {briefly(name)}{nearest(name, self.columns)}.")
+        return name
+
+    def find_label(self, name: str | None) -> str:
+        """The column of labels: the one of this name; None: the one with a usual heading, else the last."""
+        if name is not None:
+            return self.known(name)
+        usual = [column for column in self.columns if column.lower() in LABELS]
+        found = usual[0] if len(usual) == 1 else self.columns[-1]
+        why = "by its heading" if len(usual) == 1 else "the last one"
+        log.info(f"labels: column {found}, {why}; data.label=COLUMN takes another")
+        return found
+
+    def labels(self, column: str) -> list[str]:
+        """The labels in a column; raises InputError if one is missing or unfit for a name."""
+        k = self.columns.index(column)
+        found = [cells[k] for cells in self.cells]
+        for n, name in enumerate(found, 1):
+            if not name or not name.isprintable() or len(name) > LONGEST_LABEL:
+                wrong = f"{briefly(name)!r:.60} is no name of a class" if name else "is empty"
+                raise InputError(
+                    f"{self.path}: row {n}, column {column}: {wrong}; give the label, or leave the row out."
+                )
+        return found
+
+    def numbers(self, columns: Sequence[str]) -> Float64[Tensor, "N D"]:
+        """The columns as numbers; raises InputError if a cell is not a finite one."""
+        found = []
+        for name in columns:
+            k = self.columns.index(name)
+            of_column = [cells[k] for cells in self.cells]
+            try:
+                values = np.array(of_column).astype(np.float64)
+            except ValueError:
+                values = np.full(len(of_column), np.nan)
+            if not np.isfinite(values).all():
+                for n, cell in enumerate(of_column, 1):
+                    number(cell, f"{self.path}: row {n}", name)
+            found.append(torch.from_numpy(values))
+        return torch.stack(found, 1)
 
 
-def find_tables(root: str | Path | None) -> dict[str, Path]:
-    """The csv file of each split, if root is one, or holds some and no folders of classes."""
-    root = Path(root or "")
-    if root.suffix.lower() == ".csv" and root.is_file():
-        return {"train": root}
-    names = class_names(root)
-    tables = {path.stem: path for path in sorted(root.glob("*.csv"))} if root.is_dir() else {}
-    if not tables or any(class_names(root / name) for name in names):
-        return {}
-    if len(names) > 1 and not named_like_splits(names):
-        return {}
-    splits = named_like_splits(tables)
-    rest = [path for stem, path in tables.items() if stem not in splits]
-    found = {split: tables[stem] for stem, split in splits.items()} | ({"train": rest[0]} if len(rest) == 1 else {})
-    if "train" not in found or len(rest) > 1:
-        listed = ", ".join(path.name for path in tables.values())
-        raise InputError(f"data.root is {root}, which holds {listed}; give the one that labels the pictures.")
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
+def read_table(path: Path) -> Table:
+    """Read a csv file, separated by commas, semicolons or tabs.
 
+    A column without a heading is left out, as those that count the rows are. A first row that holds a number is a row,
+    unless one of its cells is a usual heading of labels.
 
-def read_tables(
-    paths: dict[str, Path], classes: Sequence[str | int] | None, preprocessing: Preprocessing, refuse: Refuse
-) -> tuple[Layout, Decoded | None]:
-    """The layout of the pictures that csv files label; of those that hold pixels also the pictures.
-
-    Raises InputError if a file is damaged or labels no pictures.
+    Raises:
+        InputError: the file cannot be read, holds no rows, or a row has another number of cells than the first.
     """
-    folder = paths["train"].parent
-    pictures, others = find_pictures(folder)
-    by_name = _by_name(folder, pictures)
-    labelled: list[LabelledPicture] = []
-    pixels: list[Tensor] = []
-    splits: list[str] = []
-    for split, path in paths.items():
-        table = _table(path, by_name)
-        if table is None and split != "train":
-            continue  # the test of a competition, without labels
-        if table is None:
-            raise InputError(f"{path}: has no column of labels with pixels or names of pictures; call it label.")
-        splits.append(split)
-        if table.holds_pixels:
-            x, of_rows = _read_pixels(table, preprocessing)
-            pixels.append(x)
-            labelled += [
-                LabelledPicture(path.with_name(f"{path.name}:{n}"), split, name) for n, name in enumerate(of_rows)
-            ]
-        else:
-            labelled += _read_names(table, split, by_name, refuse)
-    known = tuple(sorted({p.label for p in labelled}, key=_in_order))
-    if wrong := [name for name in known if not name or not name.isprintable() or len(name) > LONGEST_LABEL]:
-        raise InputError(f"{paths['train']}: the label {briefly(wrong[0])!r:.60} is no name of a class; mend it.")
-    if sorted({p.label for p in labelled if p.split == "train"}) != sorted(known):
-        refuse(paths["train"], "lacks a class that another split has; add it there.")
-    names = pick_classes(known, classes)
-    chosen = [i for i, picture in enumerate(labelled) if picture.label in names]
-    used = {picture.path for picture in labelled}
-    skipped = [Finding("no class", (path,)) for path in pictures if path not in used]
-    skipped += [Finding(kind, (path,)) for path in others if (kind := skipped_as(path)) in UNREAD]
-    layout = Layout(paths["train"], dict.fromkeys(splits, folder), names, [labelled[i] for i in chosen], skipped)
-    check_enough(layout, refuse)
-    if not pixels:
-        return layout, None
-    if sum(map(len, pixels)) != len(labelled):
-        raise InputError(f"{paths['train']}: holds pixels, and another split names of files; give the same for all.")
-    return layout, Decoded(torch.cat(pixels)[chosen], tuple(range(len(chosen))), (frozenset(),) * len(chosen), {})
+    with opened_csv(path) as file:
+        first = file.readline()
+        file.seek(0)
+        separator = max(",;\t", key=first.count)
+        lines = [
+            tuple(map(str.strip, row)) for row in csv.reader(file, delimiter=separator) if any(map(str.strip, row))
+        ]
+    head = lines[0] if lines else ()
+    headed = bool({*map(str.lower, head)} & LABELS) or not any(map(_is_number, head))
+    columns, rows = (head, lines[1:]) if headed else (tuple(str(k) for k in range(1, len(head) + 1)), lines)
+    if not rows or len(columns) < 2:
+        raise InputError(f"{path}: holds no rows of several columns; give a csv file with headings and numbers.")
+    for n, row in enumerate(rows, 1):
+        if len(row) != len(columns):
+            raise InputError(f"{path}: row {n} has {len(row)} cells where the first line has {len(columns)}; mend it.")
+    if twice := [name for name, count in Counter(filter(None, columns)).items() if count > 1]:
+        raise InputError(f"{path}: two columns are called {briefly(twice[0])}; rename one.")
+    if all(columns):
+        return Table(path, columns, tuple(rows))
+    kept = [k for k, name in enumerate(columns) if name]
+    log.info(f"{path}: {len(columns) - len(kept)} without a heading left out")
+    return Table(path, tuple(columns[k] for k in kept), tuple(tuple(row[k] for k in kept) for row in rows))
 
 
-def _in_order(name: str) -> tuple[bool, int, str]:
-    """Numbers first, by their size."""
-    return not name.isdecimal(), len(name) if name.isdecimal() else 0, name
-
-
-def _by_name(folder: Path, pictures: Sequence[Path]) -> dict[str, Path]:
-    """The pictures by their path below folder, and those with a name of their own by it, with and without suffix."""
-    found = defaultdict[str, set[Path]](set)
-    for path in pictures:
-        for name in (path.relative_to(folder).as_posix(), path.name, path.stem):
-            found[name].add(path)
-    return {name: paths.pop() for name, paths in found.items() if len(paths) == 1}
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+def opened_csv(path: Path) -> Iterator[io.TextIOWrapper]:
+    """A csv file in UTF-8, opened to be read; raises InputError if it cannot be, also from within."""
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             if path.stat().st_size > LARGEST_FILE:
@@ -145,58 +209,15 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
         raise InputError(f"{path}: cannot be read ({briefly(error)}); give a csv file in UTF-8.") from error
 
 
-def _table(path: Path, by_name: dict[str, Path]) -> Table | None:
-    """Find the columns of labels and of pixels or names in a csv file; None if it has no labels."""
-    with _opened(path) as file:
-        rows = filter(None, csv.reader(file))
-        first, second = next(rows, []), next(rows, [])
-    headed = not (first and all(cell.strip().isdecimal() for cell in first)) and not any(c in by_name for c in first)
-    row = second if headed else first
-    label = next((k for k, cell in enumerate(first) if headed and cell.strip().lower() in LABELS), None)
-    if len(row) > 16:  # pixels, and perhaps a label, which is the first unless a heading says otherwise
-        if label is None and math.isqrt(len(row)) ** 2 == len(row):
-            return None
-        label = label or 0
-        # Other columns, such as a number of each row, have no number in their heading.
-        numbered = [k for k, cell in enumerate(first) if not headed or any(c.isdigit() for c in cell)]
-        return Table(path, headed, label, tuple(k for k in numbered if k != label))
-    named = [k for k, cell in enumerate(row) if cell in by_name and k != label]
-    if label is None and len(row) == 2:
-        label = 1 - named[0] if named else None
-    return Table(path, headed, label, (named[0],)) if named and label is not None else None
-
-
-def _read_pixels(table: Table, preprocessing: Preprocessing) -> tuple[UInt8[Tensor, "N C H W"], list[str]]:
-    side = math.isqrt(len(table.columns))
-    if side**2 != len(table.columns) or not 1 < side <= MAX_SIZE:
-        raise InputError(f"{table.path}: has {len(table.columns)} columns of pixels, which make no square; give S x S.")
-    with _opened(table.path) as file:
-        start = file.tell()
-        labels = [row[table.label].strip() for row in islice(filter(None, csv.reader(file)), int(table.headed), None)]
-        file.seek(start)
-        lines = islice(filter(str.strip, file), int(table.headed), None)
-        x = np.loadtxt(lines, np.uint8, delimiter=",", comments=None, usecols=table.columns, ndmin=2)
-    if len(x) != len(labels):
-        raise InputError(f"{table.path}: has {len(labels)} labels for {len(x)} rows of pixels; complete it.")
-    grey = x.reshape(-1, side, side)
-    if (preprocessing.size, preprocessing.channels) == (side, 1):
-        return torch.from_numpy(grey).unsqueeze(1), labels
-    return torch.stack(list(parallel_map(lambda picture: read_picture(picture, preprocessing), grey, 64))), labels
-
-
-def _read_names(table: Table, split: str, by_name: dict[str, Path], refuse: Refuse) -> list[LabelledPicture]:
-    with _opened(table.path) as file:
-        rows = [row for row in csv.reader(file) if row][table.headed :]
-    width = max(table.label, *table.columns)
-    if short := [n for n, row in enumerate(rows) if len(row) <= width]:
-        raise InputError(f"{table.path}: row {short[0] + 1} has fewer columns than the first; complete it.")
-    named = [(row[table.columns[0]], row[table.label].strip()) for row in rows]
-    if missing := [name for name, _ in named if name not in by_name]:
-        first = briefly(missing[0])
-        refuse(
-            table.path, f"names {len(missing)} pictures that are not there, or twice (first: {first}); complete them."
-        )
-    found = [LabelledPicture(by_name[name], split, label) for name, label in named if name in by_name]
-    if twice := [path for path, n in Counter(p.path for p in found).items() if n > 1]:
-        refuse(twice[0], f"is named {len(twice) + 1} times in {table.path}; name each picture once.")
-    return found
+def number(cell: Any, where: str, column: str) -> float:
+    """The number in a cell; raises InputError if it is not a finite one."""
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        value = None
+    if value is not None and np.isfinite(value):
+        return value
+    wrong = (
+        "is empty" if cell in ("", None) else f"{briefly(cell)!r:.40} is not a {'finite ' * (value is not None)}number"
+    )
+    raise InputError(f"{where}, column {column}: {wrong}; give a number, or leave out the row or the column.")

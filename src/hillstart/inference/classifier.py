@@ -120,7 +120,8 @@ class Classifier:
         """
         if not isinstance(self.preprocessing, Preprocessing):
             raise InputError(
-                "the networks classify rows of numbers, not pictures; open them with hillstart.StartsClassifier.load."
+                "the networks classify rows of numbers, not pictures; open network.safetensors of the run with "
+                "hillstart.StartsClassifier.load."
             )
         return self.preprocessing
 

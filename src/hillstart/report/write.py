@@ -37,8 +37,8 @@ def write(
     """
     check_links(folder)
     of = run.read(folder, spec)
-    data = of.spec.data
-    own = [(Path(path).name, read_picture(path, of.classifier.pictures)) for path in pictures]
+    data, of_pictures = of.spec.data, of.classifier.pictures  # the page shows pictures alone
+    own = [(Path(path).name, read_picture(path, of_pictures)) for path in pictures]
     sections = [
         *box.sections(of.classifier, data, own),
         hill.section(of, patience),

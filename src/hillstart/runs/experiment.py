@@ -255,7 +255,7 @@ def _announce(spec: RunSpec, device: torch.device, ranks: Ranks, packs: Sequence
     data, S = spec.data, len(spec.starts)
     count = {name: len(getattr(data, name).y) for name in ("train", "val", "test")}
     log.info(
-        f"pictures: {data.source}; {count['train']} to train, {count['val']} to validate, "
+        f"{data.preprocessing.noun}s: {data.source}; {count['train']} to train, {count['val']} to validate, "
         f"{count['test']} to test; classes {_listed(data.classes)}"
     )
     if not data.augment.is_none:

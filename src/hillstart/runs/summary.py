@@ -177,20 +177,20 @@ def report(outcome: RunResult, summary: dict[str, Any], folder: Path, spec: RunS
         print_table(headings, lines, title, SPARE)
     best = outcome.kept[0]
     setting = "".join(f", {name} {getattr(best.start.hyperparameters, name):g}" for name in differs)
-    _spread(summary, rows if table else [])
+    _spread(summary, rows if table else [], spec.data.preprocessing.noun)
     log.info(
         f"chosen by val cost: seed {best.start.seed}{setting}: val accuracy {best.val_accuracy:.4f}, "
         f"test accuracy {summary['test_accuracy']:.4f}; vote of the {summary['kept']} kept: "
         f"{summary['vote_test_accuracy']:.4f}"
     )
-    test = summary["pictures"]["test"]
+    test, noun = summary["pictures"]["test"], spec.data.preprocessing.noun
     chosen, vote = (uncertain(summary[name], test) for name in ("test_accuracy", "vote_test_accuracy"))
-    log.info(f"one standard error on {test} test pictures: chosen start {chosen}, vote {vote}")
+    log.info(f"one standard error on {test} test {noun}s: chosen start {chosen}, vote {vote}")
     _by_class(summary["vote_test"])
     of = summary["calibration"]
     before, after = (of["test"][when]["expected_calibration_error"] for when in ("before", "after"))
     effect = temperature_effect(of, summary["vote_test_accuracy"], test)
-    better = "" if effect else f"; {test} test pictures are too few to tell which is better"
+    better = "" if effect else f"; {test} test {noun}s are too few to tell which is better"
     log.info(
         f"expected calibration error of the vote on test: {after:.3f} with the temperature {of['temperature']:.2f}, "
         f"which was fitted on val, {before:.3f} without it{better}"
@@ -221,7 +221,7 @@ def _by_class(of: Mapping[str, Any]) -> None:
         log.info(visible(f"baseline: always answering {most['class']} has the test accuracy {most['accuracy']:.4f}"))
 
 
-def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
+def _spread(summary: dict[str, Any], rows: Sequence[StartResult], noun: str) -> None:
     """Log the spread of the starts and the standard error of a single one.
 
     Args:
@@ -237,7 +237,7 @@ def _spread(summary: dict[str, Any], rows: Sequence[StartResult]) -> None:
     if tested := summary.get("test_accuracy_of_starts"):
         log.info(spread_line(tested, mixed=mixed, what="test accuracy"))
     interval = uncertain(of["median"], val)
-    log.info(f"one standard error of a single start on {val} val pictures: {interval}")
+    log.info(f"one standard error of a single start on {val} val {noun}s: {interval}")
 
 
 def spread_line(of: Mapping[str, float], where: str = "", mixed: bool = False, what: str = "val accuracy") -> str:
