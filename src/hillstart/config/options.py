@@ -7,7 +7,7 @@ data, and of the code that they name only what conf names too is imported.
 import pydoc
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -111,7 +111,7 @@ class RunOptions:
         seed: of the first start, or of each.
         starts: None: as many as `seeds` says.
         data: reads the pictures.
-        logger: checked only when the logger is made.
+        logger, callbacks: checked only when they are made.
     """
 
     seed: Annotated[
@@ -134,6 +134,7 @@ class RunOptions:
     curves: Annotated[int, *whole(0)] = 0
     test: Annotated[str, *one_of(("chosen", "all"))] = "chosen"
     start_from: Annotated[str | None, Says("a run folder, a model file, a checkpoint, or null")] = None
+    callbacks: Plain = field(default_factory=dict)
 
     @property
     def all_starts(self) -> list[Start]:
@@ -200,6 +201,7 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
             raise InputError(
                 f"{group} is {options.get(group)!r}; it must be a group of options, a file of conf/{group}."
             )
+    _check_callbacks(options.get("callbacks", {}), trusted)
     found = {
         **options,
         "data": _loader(options["data"], trusted),
@@ -256,7 +258,7 @@ def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str
     made = located(group, target)
     if not (isinstance(made, type) and issubclass(made, kind)):
         raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)} or a subclass of it.")
-    return _called(group, made, plain)
+    return called(group, made, plain)
 
 
 def _descent(options: Plain, trusted: Collection[str]) -> SGDConfig:
@@ -274,7 +276,7 @@ def _descent(options: Plain, trusted: Collection[str]) -> SGDConfig:
     own = {key: value for key, value in optimiser.items() if key not in _DIRECTIVES}
     if nested := list(targets(own)):
         _check_trusted("descent.optimiser", nested[0], trusted)
-        own = dict(_called("descent.optimiser", hydra.utils.instantiate, {"config": own, "_convert_": "all"}))
+        own = dict(called("descent.optimiser", hydra.utils.instantiate, {"config": own, "_convert_": "all"}))
     return _recipe("descent", SGDConfig, options, trusted, optimiser=partial(steps, **own))
 
 
@@ -288,14 +290,24 @@ def _loader(options: Plain, trusted: Collection[str]) -> Callable[[], PictureSet
     for named in targets(options):
         _check_trusted("data", named, trusted)
     located("data", target)
-    return partial(_called, "data", hydra.utils.instantiate, {"config": dict(options)})
+    return partial(called, "data", hydra.utils.instantiate, {"config": dict(options)})
 
 
-def _check_trusted(group: str, target: str, trusted: Collection[str]) -> None:
+def _check_callbacks(options: Any, trusted: Collection[str]) -> None:
+    if not isinstance(options, Mapping):
+        raise InputError(f"callbacks is {options!r}; it must be a group of options, a file of conf/callbacks.")
+    for name, of_one in options.items():
+        if not isinstance(of_one, Mapping) or "_target_" not in of_one:
+            raise InputError(f"callbacks.{name} has no _target_; give +callbacks.{name}._target_=MODULE.CLASS.")
+        for target in targets(of_one):
+            _check_trusted(f"callbacks.{name}", target, trusted, sign="+")
+
+
+def _check_trusted(group: str, target: str, trusted: Collection[str], sign: str = "") -> None:
     if target not in trusted:
         raise InputError(
             f"{group}._target_ is {target!r}, which conf does not know; code that only the folder of a run names is "
-            f"not run. Where it is yours, name it on the command line too: {group}._target_={target}."
+            f"not run. Where it is yours, name it on the command line too: {sign}{group}._target_={target}."
         )
 
 
@@ -316,7 +328,7 @@ def located(group: str, target: str) -> Any:
     return found
 
 
-def _called(group: str, make: Callable[..., Any], options: Plain) -> Any:
+def called(group: str, make: Callable[..., Any], options: Plain) -> Any:
     """Call the user's own code; an error of it becomes an InputError with its message."""
     try:
         return make(**options)
@@ -341,7 +353,7 @@ def read_stored_options(folder: Path) -> RunOptions:
     Raises:
         InputError: as `stored_options` and `read_options`, or an option is a reference.
     """
-    options = stored_options(folder) | {"logger": {}}  # the logger is not made again
+    options = stored_options(folder) | {"logger": {}, "callbacks": {}}  # these are not made again
     check_no_reference(folder, options)
     try:
         return read_options(options)
