@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -65,6 +66,9 @@ STARTS_A_WORKER = 64
 class TrainingTask:
     """The function that Hydra runs: one job, or the jobs of a multirun together (see hydra_plugins.hillstart_packs).
 
+    Args:
+        callbacks: of Lightning, for a single job, beside those that the options name.
+
     Attributes:
         mistakes: wrong options of a single job, in one sentence each; in a multirun they are raised to its launcher.
     """
@@ -72,9 +76,9 @@ class TrainingTask:
     per_start = PER_START
     per_pack = ("logger",)
 
-    def __init__(self, traceback: bool):
+    def __init__(self, traceback: bool, callbacks: Sequence[pl.Callback] = ()):
         self.mistakes: list[str] = []
-        self._traceback = traceback
+        self._traceback, self._callbacks = traceback, callbacks
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Train one job; return the median over its starts of the lowest validation cost, for sweepers."""
@@ -150,7 +154,7 @@ class TrainingTask:
         logger = build_logger(options.logger, folder, _multirun()) if ranks.is_first else None
         # A rank knows the epochs of its share alone; those of all starts are logged at the end.
         of_run = logger if ranks.size == 1 else None
-        callbacks = partial(build_callbacks, options.callbacks)
+        callbacks = lambda: [*build_callbacks(options.callbacks), *self._callbacks]  # noqa: E731
         make_trainer = trainer_maker(options.trainer, folder, ranks=ranks, logger=of_run, callbacks=callbacks)
         spec = build_run_spec(options)
         if not alone:
