@@ -187,7 +187,7 @@ def test_a_program_answers_as_predict_for_pictures_of_any_size(
         for sharp in (False, True):
             noise = random.integers(0, 256, (H, W, len(case.mean)), dtype=np.uint8)
             picture = noise // 128 * 255 if sharp else np.asarray(smooth(noise))
-            expected = classifier.predict(np.squeeze(picture, 2) if len(case.mean) == 1 else picture)
+            expected = classifier.predict(Image.fromarray(np.squeeze(picture, 2) if len(case.mean) == 1 else picture))
             found, _ = program(torch.from_numpy(np.atleast_3d(picture).transpose(2, 0, 1)[None].copy()))
             wanted = [expected.probabilities[name] for name in case.classes]
             seen.append(wanted)

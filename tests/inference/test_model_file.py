@@ -139,7 +139,7 @@ def describe(path: Path, description: Any) -> None:
 
 
 ODD = [None, True, 0, -1, 1.5, "", "x", [], [[]], [None], [True], {}, {"a": 1}, [{}], [-1], [1.0], ["x"]]
-VALID = {"calibration": [None], "trained_on": [None, {}, {"a": 1}], "versions": [None, {}]}
+VALID = {"calibration": [None], "trained_on": [None, {}, {"a": 1}], "versions": [None, {}], "val_accuracies": [None]}
 POINTS, TEMPERATURES = [[0.1, 0.9, 0.0]] * 2, {"vote": 1, "starts": [1, 1, 1]}
 WRONG: dict[str, list[Any]] = {
     "format": [],
@@ -162,6 +162,7 @@ WRONG: dict[str, list[Any]] = {
     ],
     "trained_on": [],
     "versions": [{"torch": 2}],
+    "val_accuracies": [[0.5, 0.5, 1.1], [0.5, 0.5, "1"]],
 }
 
 
@@ -172,10 +173,15 @@ def test_a_wrong_or_missing_entry_is_named(path: Path, key: str) -> None:
         describe(path, ABOUT | {key: value})
         if value in VALID.get(key, []):
             assert getattr(load(path), key) == value
+        elif key == "val_accuracies" and repr(value) == "[1.0]":  # valid, but not one of each start
+            assert "accuracies" in refused(path)
         else:
             assert refused(path).startswith(f"the entry {key} is not "), value
     describe(path, {k: v for k, v in ABOUT.items() if k != key})
-    assert refused(path).startswith(f"the entry {key} is missing")
+    if key == "val_accuracies":  # which files of version 0.1 lack
+        assert load(path).val_accuracies is None
+    else:
+        assert refused(path).startswith(f"the entry {key} is missing")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +190,7 @@ def test_a_wrong_or_missing_entry_is_named(path: Path, key: str) -> None:
         ({"seeds": [1, 2]}, "seeds"),
         ({"rolls": [[0.1, 0.9, 0.0]] * 4}, "rolls"),
         ({"calibration": {"vote": 1, "starts": [1]}}, "temperatures"),
+        ({"val_accuracies": [0.5, 0.6]}, "accuracies"),
         ({"classes": ["a", "b"]}, "sizes"),
         ({"sizes": [36, 5, 4]}, "sizes"),
         ({"sizes": [35, 5, 3]}, "sizes"),
@@ -191,7 +198,7 @@ def test_a_wrong_or_missing_entry_is_named(path: Path, key: str) -> None:
         ({"sizes": [36, *[1] * 10**5, 3]}, "layers"),
         ({"sizes": [36, 6, 3]}, "tensor w1"),
         ({"sizes": [36, 10**9, 3]}, "tensor w1"),
-        ({"seeds": [1], "rolls": [[0.1, 0.9, 0.0]], "calibration": None}, "tensor w1"),
+        ({"seeds": [1], "rolls": [[0.1, 0.9, 0.0]], "calibration": None, "val_accuracies": None}, "tensor w1"),
         ({"format": FORMAT + 1, "sizes": "of another type by then"}, "newer format"),
     ],
 )

@@ -54,6 +54,7 @@ def save(path: Path, classifier: Classifier) -> None:
         "calibration": calibration and {"vote": calibration.vote, "starts": list(calibration.starts)},
         "trained_on": classifier.trained_on and dict(classifier.trained_on),
         "versions": classifier.versions and dict(classifier.versions),
+        "val_accuracies": classifier.val_accuracies and list(classifier.val_accuracies),
     }
     _check_description(path, about)  # so that `load` reads what is written here
     tensors = {f"w{l}": w.cpu().contiguous() for l, w in enumerate(network.w, 1)}
@@ -116,8 +117,9 @@ def load_checkpoint(path: Path) -> Classifier:
     best = [s for s in history.ranking() if not rows[s].diverged and math.isfinite(rows[s].val_cost)][:VOTERS]
     if not best:
         raise InputError(f"{path}: every start diverged or was not validated yet; give the checkpoint of another run.")
-    origins = tuple(classifier.origins[s] for s in best)
-    return _finite(path, replace(classifier, network=classifier.network.pick(best), origins=origins))
+    origins, accuracies = tuple(classifier.origins[s] for s in best), tuple(rows[s].val_accuracy for s in best)
+    network = classifier.network.pick(best)
+    return _finite(path, replace(classifier, network=network, origins=origins, val_accuracies=accuracies))
 
 
 # ---------------------------------------------------------------- validation
@@ -168,6 +170,10 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "trained_on": ("null or an object", _or_null(_dict_with())),
     "versions": ("null or an object of texts", _or_null(lambda v: isinstance(v, dict) and all(map(_text, v.values())))),
+    "val_accuracies": (
+        "null or a share from 0 to 1 of each start",
+        _or_null(_list_of(lambda v: _any_number(v) and 0 <= v <= 1)),
+    ),
 }
 """The value that the description must hold under each key, in words and as a predicate."""
 
@@ -181,6 +187,8 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
     """
     if _dict_with(format=_integer(FORMAT + 1))(plain):
         raise InputError(f"{path} has a newer format than {FORMAT}, the newest that can be read; update hillstart.")
+    if isinstance(plain, dict):
+        plain = {"val_accuracies": None} | plain  # which files of version 0.1 lack
     _check_description(path, plain)
     try:
         kind = Standardisation if "columns" in plain["preprocessing"] else Preprocessing
@@ -189,8 +197,9 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
         raise refusal(path, "the entry preprocessing is not valid") from error
     seeds, sizes, classes, calibration = (plain[key] for key in ("seeds", "sizes", "classes", "calibration"))
     S, points = len(seeds), [Hyperparameters(*map(float, point)) for point in plain["rolls"]]
-    if len(points) != S or (calibration and len(calibration["starts"]) != S):
-        raise refusal(path, "its seeds, rolls and temperatures are not of the same starts")
+    per_start = (points, plain["val_accuracies"], calibration and calibration["starts"])
+    if any(values is not None and len(values) != S for values in per_start):
+        raise refusal(path, "its seeds, rolls, accuracies and temperatures are not of the same starts")
     if (sizes[0], sizes[-1]) != (preprocessing.inputs, len(classes)):
         raise refusal(path, "its sizes do not match its inputs and classes")
     if len(names) != 2 * (len(sizes) - 1):
@@ -209,6 +218,7 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
         calibration and Calibration(float(calibration["vote"]), tuple(map(float, calibration["starts"]))),
         plain["trained_on"],
         plain["versions"],
+        plain["val_accuracies"] and tuple(map(float, plain["val_accuracies"])),
     )
 
 
