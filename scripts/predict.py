@@ -1,4 +1,4 @@
-"""Classify pictures: `python scripts/predict.py MODEL IMAGE ...`; `--help` lists the options."""
+"""Classify pictures or rows of a table: `python scripts/predict.py MODEL FILE ...`; `--help` lists the options."""
 
 from hillstart.cli.main import predict
 

@@ -59,7 +59,7 @@ def test_labels_of_any_kind_come_back_also_from_a_file(
     assert loaded.predict(X).dtype == y.dtype
     assert (loaded.predict(X) == model.predict(X)).all()
     assert loaded.network_.starts == 2
-    with pytest.raises(hillstart.InputError, match="rows of numbers"):
+    with pytest.raises(hillstart.InputError, match="is not 4 numbers"):
         load(tmp_path / "model.safetensors").predict(torch.zeros(3, 4, 4, dtype=torch.uint8))
 
 

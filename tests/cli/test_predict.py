@@ -256,7 +256,7 @@ def test_a_folder_that_may_not_be_read(run: Run, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "IMAGE"),
+        ([], "FILE"),
         (["a.png", "--top", "0"], "--top: '0'"),
         (["a.png", "--top", "x"], "--top: 'x'"),
         (["a.png", "--unsure-below", "nan"], "--unsure-below: 'nan'"),

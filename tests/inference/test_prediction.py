@@ -45,7 +45,7 @@ def test_a_notebook_shows_bars_of_the_classes_and_of_the_pictures() -> None:
     assert re.findall(r"width: (\d+)%", shown) == ["75", "25"]
     many = Predictions([SURE, SURE._replace(path=None)])
     of_one = ["lion", "0.750", "3 of 4 starts agree"]
-    assert Cells(many._repr_html_()).cells[4:] == ["a.png", *of_one, "picture 1", *of_one]
+    assert Cells(many._repr_html_()).cells[4:] == ["a.png", *of_one, "number 1", *of_one]
     assert len(Cells(Predictions([SURE] * (MOST_SHOWN + 5))._repr_html_()).cells) == 4 * (MOST_SHOWN + 1)
     assert "and 5 more" in Predictions([SURE] * (MOST_SHOWN + 5))._repr_html_()
 

@@ -1,4 +1,4 @@
-"""Evaluate a finished network on a folder of labelled pictures: `hillstart-evaluate` and `scripts/evaluate.py`."""
+"""Evaluate a finished network on labelled pictures or rows: `hillstart-evaluate` and `scripts/evaluate.py`."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +15,8 @@ import torch
 from hillstart.cli.predict import add_model, loaded
 from hillstart.data.audit import UNREAD
 from hillstart.data.layout import Layout, read_labelled
+from hillstart.data.preprocessing import Standardisation
+from hillstart.data.table import Row, read_table
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.evaluation import evaluated
 from hillstart.inference.voting import agreement, probabilities, vote
@@ -26,18 +28,20 @@ from hillstart.system.statistics import Z_95, accuracy_interval
 
 def parser() -> ArgumentParser:
     parser = ArgumentParser(
-        description="How good is a network on labelled pictures? Accuracy with its 95 % interval, also by class; the "
-        "baseline of always giving the most frequent class; confusion matrix, cost and calibration."
+        description="How good is a network on labelled pictures or rows? Accuracy with its 95 % interval, also by "
+        "class; the baseline of always giving the most frequent class; confusion matrix, cost and calibration."
     )
     add_model(parser)
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="FOLDER/CLASS/... as data.root has them")
+    what = "FOLDER/CLASS/... as data.root has them, or a csv file"
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help=what)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--csv", metavar="FILE", type=Path, help="write a row for each picture to this file, too")
+    what = "write a line for each picture or row to this file, too"
+    parser.add_argument("--csv", metavar="FILE", type=Path, help=what)
     return parser
 
 
 def main() -> None:
-    """Exit code 1 if a picture cannot be used, 2 if the options, the model or the folder cannot."""
+    """Exit code 1 if a picture or a row cannot be used, 2 if the options, the model or the folder cannot."""
     options = parser().parse_args()
     try:
         complete = _evaluate(loaded(options), options)
@@ -47,39 +51,37 @@ def main() -> None:
 
 
 def _evaluate(classifier: Classifier, options: Namespace) -> bool:
-    """Evaluate; return whether every picture could be used."""
+    """Evaluate; return whether every picture or row could be used."""
     lines, classes = Lines(), classifier.classes
-    layout = read_labelled(options.folder, classes, _refuse)
-    missing = [name for name in classes if name not in layout.classes]
-    unknown = [finding.paths[0].name for finding in layout.skipped if finding.kind == "no class"]
-    for sentence in _notes(layout, missing, unknown):
-        lines.note(sentence)
+    if isinstance(classifier.preprocessing, Standardisation):
+        examples, missing, unknown = _rows(classifier.preprocessing, classes, options.folder, lines.note)
+    else:
+        examples, missing, unknown = _pictures(classes, options.folder, lines.note)
     rows: list[list[Any]] = []
     votes, labels, faults = [torch.empty(0, len(classes))], list[int](), 0
-    labelled = iter(layout.pictures)
-    lines.total = len(layout.pictures)
+    labelled = iter(examples)
+    lines.total = len(examples)
     with lines:
-        for batch, _, outputs in classifier.outputs_each(picture.path for picture in layout.pictures):
+        for batch, _, outputs in classifier.outputs_each(source for source, _ in examples):
             m = vote(outputs).cpu()
             ordered, ranking = m.sort(descending=True, stable=True)  # as a prediction does, to the last bit
             p = torch.empty_like(m).scatter(-1, ranking, probabilities(ordered, classifier.temperatures.vote))
             columns = (ranking[:, 0], p, agreement(outputs))
             answers = zip(*(column.tolist() for column in columns), strict=True)
             for _, error in batch:
-                picture = next(labelled)
+                source, name = next(labelled)
                 lines.advance()
                 if error:
                     lines.note(str(error))
                     faults += 1
                     continue
                 label, shares, agreed = next(answers)
-                labels.append(classes.index(picture.label))
-                rows.append(
-                    [picture.path, picture.label, classes[label], *(round(q, 6) for q in shares), round(agreed, 6)]
-                )
+                labels.append(classes.index(name))
+                rows.append([source, name, classes[label], *(round(q, 6) for q in shares), round(agreed, 6)])
             votes.append(m)
+    noun = classifier.preprocessing.noun
     if not rows:
-        raise InputError(f"{options.folder}: holds no usable picture of a class that the network knows; give another.")
+        raise InputError(f"{options.folder}: holds no usable {noun} of a class that the network knows; give another.")
     found = evaluated(
         torch.cat(votes), torch.tensor(labels), classes, classifier.network.cost, classifier.temperatures.vote
     )
@@ -97,7 +99,7 @@ def _evaluate(classifier: Classifier, options: Namespace) -> bool:
     if options.json:
         print(json.dumps(about | found))  # in ASCII, so that any file name survives any pipe
     else:
-        for line in _table(about | found):
+        for line in _table(about | found, noun):
             lines.show(line)
     if options.csv:  # last: if it cannot be written, the figures are told all the same
         headings = [
@@ -113,6 +115,33 @@ def _evaluate(classifier: Classifier, options: Namespace) -> bool:
         ):
             csv.writer(file).writerows([headings, *rows])
     return not faults
+
+
+Labelled = tuple[list[tuple[Path | Row, str]], list[str], list[str]]
+"""Pictures or rows with their labels; the classes of the network that none has; the labels that it does not know."""
+
+
+def _pictures(classes: Sequence[str], folder: Path, note: Callable[[str], None]) -> Labelled:
+    layout = read_labelled(folder, classes, _refuse)
+    missing = [name for name in classes if name not in layout.classes]
+    unknown = [finding.paths[0].name for finding in layout.skipped if finding.kind == "no class"]
+    for sentence in _notes(layout, missing, unknown):
+        note(sentence)
+    return [(picture.path, picture.label) for picture in layout.pictures], missing, unknown
+
+
+def _rows(inputs: Standardisation, classes: Sequence[str], path: Path, note: Callable[[str], None]) -> Labelled:
+    table = read_table(path)
+    column = table.find_label(inputs.label or None)
+    examples = list(zip(table.rows(inputs), table.labels(column), strict=True))
+    counts = Counter(label for _, label in examples)
+    missing, unknown = [name for name in classes if name not in counts], sorted(set(counts) - set(classes))
+    if unknown:
+        left = f"{sum(counts[name] for name in unknown)} rows whose label is no class of the network"
+        note(f"{path}: left out {left}: {', '.join(unknown):.200}.")
+    if missing:
+        note(f"{path}: has no row of {', '.join(missing)}; how often these are recognised is not known.")
+    return [(row, label) for row, label in examples if label in classes], missing, unknown
 
 
 def _refuse(path: Path, wrong: str) -> NoReturn:
@@ -135,11 +164,11 @@ def _notes(layout: Layout, missing: Sequence[str], unknown: Sequence[str]) -> It
 # ---------------------------------------------------------------- for a reader
 
 
-def _table(found: dict[str, Any]) -> Iterator[str]:
+def _table(found: dict[str, Any], noun: str) -> Iterator[str]:
     """Lines that fit a narrow terminal; only into a pipe is the confusion matrix as wide as it is."""
     starts, (low, high), most = len(found["seeds"]), found["interval"], found["majority"]
     who = f"vote of {starts} starts" if starts > 1 else f"start {found['seeds'][0]}"
-    yield f"{who}, {found['pictures']} pictures of {found['folder']}"
+    yield f"{who}, {found['pictures']} {noun}s of {found['folder']}"
     yield f"accuracy {found['accuracy']:.4f}, 95 % interval {low:.4f} to {high:.4f}"
     yield f"baseline {most['accuracy']:.4f}, by always answering {most['class']}"
     yield f"cost {found['cost']:.4f} ({found['cost_kind'].replace('_', ' ')})"
@@ -149,7 +178,7 @@ def _table(found: dict[str, Any]) -> Iterator[str]:
     yield " ".join(["expected calibration error", f"{used['expected_calibration_error']:.4f}", what]).rstrip()
     if found["calibrated"]:
         yield f"  {before['expected_calibration_error']:.4f} without it"
-    yield f"  up to {used['by_chance']:.4f} is chance with so many pictures"
+    yield f"  up to {used['by_chance']:.4f} is chance with so many {noun}s"
     yield ""
     yield "accuracy      95 %        right/all  class"
     for k, (name, of_class) in enumerate(found["by_class"].items()):
@@ -167,7 +196,7 @@ def _confusion(counts: list[list[int]], classes: Sequence[str]) -> Iterator[str]
     widths = [max(len(name), *(len(str(row[k])) for row in counts)) for k, name in enumerate(names)]
     first = max(map(len, names))
     if not sys.stdout.isatty() or first + sum(widths) + 2 * len(widths) <= shutil.get_terminal_size().columns:
-        yield "rows: on the picture; columns: the answer"
+        yield "rows: the true class; columns: the answer"
         table: list[tuple[str, Sequence[Any]]] = [("", names), *zip(names, counts, strict=True)]
         for head, cells in table:
             yield "  ".join([f"{head:{first}}", *(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))])

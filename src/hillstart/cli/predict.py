@@ -1,4 +1,4 @@
-"""Classify pictures: `hillstart-predict` and `scripts/predict.py`."""
+"""Classify pictures or rows of a table: `hillstart-predict` and `scripts/predict.py`."""
 
 import csv
 import glob
@@ -17,6 +17,8 @@ import torch
 
 from hillstart.data.audit import UNREAD
 from hillstart.data.images import find_pictures, skipped_as
+from hillstart.data.preprocessing import Preprocessing, Standardisation
+from hillstart.data.table import Row, read_table
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.loading import load
 from hillstart.inference.prediction import Prediction
@@ -26,13 +28,16 @@ from hillstart.system.errors import InputError
 
 
 def parser() -> ArgumentParser:
-    parser = ArgumentParser(description="What is on these pictures? Their labels, how likely, by how many starts.")
+    parser = ArgumentParser(
+        description="What is on these pictures, or which class has each row of these tables? The labels, how likely, "
+        "by how many starts."
+    )
     add_model(parser)
     what = (
         "files, folders (with all below them), patterns such as 'photos/**/*.jpg', or - for names on standard input, "
+        "one a line; csv files if the networks learned from a table"
     )
-    what += "one a line"
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help=what)
+    parser.add_argument("files", metavar="FILE", nargs="+", help=what)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="comma-separated, with a line of headings")
@@ -56,7 +61,10 @@ def add_model(parser: ArgumentParser) -> None:
 def loaded(options: Namespace) -> Classifier:
     """The networks that `add_model` asks for; raises InputError."""
     torch.set_num_threads(1)  # decoding keeps all cores busy; threads of one product would wait for each other
-    classifier = replace(load(options.model, options.device), invert=options.invert)
+    classifier = load(options.model, options.device)
+    if options.invert and not isinstance(classifier.preprocessing, Preprocessing):
+        raise InputError("--invert: the networks classify rows of a table, which have no negative; leave it out.")
+    classifier = replace(classifier, invert=options.invert)
     return classifier if options.start is None else classifier.only(options.start)
 
 
@@ -76,7 +84,7 @@ def number(kind: type[float], low: float, high: float) -> Callable[[str], float]
 
 
 def main() -> None:
-    """Exit code 1 if a picture cannot be used, 2 if the options or the model cannot."""
+    """Exit code 1 if a picture or a row cannot be used, 2 if the options or the model cannot."""
     options = parser().parse_args()
     try:
         complete = _predict(loaded(options), options)
@@ -86,7 +94,7 @@ def main() -> None:
 
 
 def _predict(classifier: Classifier, options: Namespace) -> bool:
-    """Classify all pictures; return whether every one could be used."""
+    """Classify all pictures or rows; return whether every one could be used."""
     lines, faults, answered, inverted = Lines(), 0, 0, 0
 
     def complain(error: InputError) -> None:
@@ -94,16 +102,20 @@ def _predict(classifier: Classifier, options: Namespace) -> bool:
         faults += 1
         lines.note(str(error))
 
-    paths: Iterable[str | Path] = _paths(options.images, complain, lines.note)
-    if "-" not in options.images:  # standard input: the total is unknown
-        paths = list(paths)
-        lines.total = len(paths)
+    sources: Iterable[str | Path | Row]
+    if isinstance(classifier.preprocessing, Standardisation):
+        sources = _rows(options.files, classifier.preprocessing, complain, lines.note)
+    else:
+        sources = _paths(options.files, complain, lines.note)
+    if "-" not in options.files:  # standard input: the total is unknown
+        sources = list(sources)
+        lines.total = len(sources)
     form = Json if options.json else Csv if options.csv else Table
     shown = form(classifier, options.top)
     if shown.headings:
         lines.show(shown.headings)
     with lines:
-        for answer in classifier.predict_each(paths, options.unsure_below):
+        for answer in classifier.predict_each(sources, options.unsure_below):
             if isinstance(answer, InputError):
                 complain(answer)
             else:
@@ -117,7 +129,26 @@ def _predict(classifier: Classifier, options: Namespace) -> bool:
     return not faults
 
 
-# ---------------------------------------------------------------- which pictures
+# ---------------------------------------------------------------- which pictures or rows
+
+
+def _rows(
+    arguments: Iterable[str],
+    inputs: Standardisation,
+    complain: Callable[[InputError], None],
+    note: Callable[[str], None],
+) -> Iterator[Row]:
+    """The rows of the csv files that are named."""
+    for name in _names(arguments, complain):
+        try:
+            table = read_table(Path(name))
+            rows = table.rows(inputs)
+        except InputError as error:
+            complain(error)
+            continue
+        if others := [column for column in table.columns if column not in (*inputs.columns, inputs.label)]:
+            note(f"{name}: passed over {', '.join(others):.200}; the networks' inputs are {inputs}")
+        yield from rows
 
 
 def _paths(
@@ -170,7 +201,7 @@ class Table:
         self._label = max(len("label"), *(len(visible(name)) for name in classifier.classes))
         self._agree = max(len("agree"), 1 + 2 * len(str(self._starts)))
         cells = "  ".join([f"{'label':{self._label}}  prob."] * self._top)
-        self.headings = f"{cells}  {'agree':>{self._agree}}          picture"
+        self.headings = f"{cells}  {'agree':>{self._agree}}          {classifier.preprocessing.noun}"
 
     def line(self, answer: Prediction) -> str:
         ranked = list(answer.probabilities.items())[: self._top]
@@ -204,7 +235,7 @@ class Json:
 
 
 class Csv:
-    """A row for each picture, with the `top` most likely classes (default 1)."""
+    """A line for each picture or row, with the `top` most likely classes (default 1)."""
 
     def __init__(self, classifier: Classifier, top: int | None = None):
         self._top = min(top or 1, len(classifier.classes))

@@ -3,8 +3,9 @@
 import csv
 import io
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ def load(
     if root is None:
         raise InputError("data.root is null; give the csv file, as in data.root=rows.csv.")
     table = read_table(Path(root))
+    if len(table.columns) < 2:
+        raise InputError(f"{root}: has one column; give a csv file with a column of labels and columns of numbers.")
     at = table.find_label(None if label is None else str(label))
     if columns is None:
         inputs = tuple(name for name in table.columns if name != at)
@@ -102,12 +105,34 @@ def in_order(name: str) -> tuple[bool, int, str]:
 
 
 @dataclass(frozen=True)
+class Row:
+    """One row of a table, its cells by the names of their columns; rows are counted from 1, below the headings."""
+
+    path: Path
+    number: int
+    cells: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+
+@dataclass(frozen=True)
 class Table:
     """A csv file as text; `columns`: the headings, or the numbers of the columns from 1 if there are none."""
 
     path: Path
     columns: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
+
+    def rows(self, inputs: Standardisation) -> list[Row]:
+        """The rows, for `read_row`; raises InputError if a column of `inputs` is missing."""
+        if missing := [name for name in inputs.columns if name not in self.columns]:
+            raise InputError(
+                f"{self.path}: lacks the column {', '.join(missing)}, an input of the networks; it has "
+                f"{', '.join(self.columns):.200}."
+            )
+        named = (dict(zip(self.columns, cells, strict=True)) for cells in self.cells)
+        return [Row(self.path, n, cells) for n, cells in enumerate(named, 1)]
 
     def known(self, name: str) -> str:
         """The name, if a column has it; else InputError, which tells the nearest one."""
@@ -173,8 +198,8 @@ def read_table(path: Path) -> Table:
     head = lines[0] if lines else ()
     headed = bool({*map(str.lower, head)} & LABELS) or not any(map(_is_number, head))
     columns, rows = (head, lines[1:]) if headed else (tuple(str(k) for k in range(1, len(head) + 1)), lines)
-    if not rows or len(columns) < 2:
-        raise InputError(f"{path}: holds no rows of several columns; give a csv file with headings and numbers.")
+    if not rows:
+        raise InputError(f"{path}: holds no rows; give a csv file with headings and numbers.")
     for n, row in enumerate(rows, 1):
         if len(row) != len(columns):
             raise InputError(f"{path}: row {n} has {len(row)} cells where the first line has {len(columns)}; mend it.")
@@ -207,6 +232,41 @@ def opened_csv(path: Path) -> Iterator[io.TextIOWrapper]:
         raise
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({briefly(error)}); give a csv file in UTF-8.") from error
+
+
+# ---------------------------------------------------------------- one row
+
+RowSource = Row | Mapping[str, Any] | Sequence[float] | np.ndarray | Tensor
+
+
+def is_row(sources: object) -> bool:
+    """True if a value is one row; False for a collection of rows."""
+    if isinstance(sources, np.ndarray | Tensor):
+        return sources.ndim < 2
+    return isinstance(sources, str | bytes | os.PathLike | Row | Mapping)
+
+
+def read_row(source: RowSource, inputs: Standardisation) -> Float64[Tensor, " D"]:
+    """The inputs of one row, given by the names of the columns in any order, or as numbers in the order of `inputs`.
+
+    Raises:
+        InputError: a column is missing, a cell is not a finite number, or the count of numbers is not D.
+    """
+    head = f"{source.path}: row {source.number}" if isinstance(source, Row) else "a row"
+    cells: Any = source.cells if isinstance(source, Row) else source
+    if isinstance(cells, Mapping):
+        if missing := [name for name in inputs.columns if name not in cells]:
+            raise InputError(f"{head}: lacks the column {', '.join(missing)}, an input of the networks.")
+        cells = [cells[name] for name in inputs.columns]
+    elif (
+        isinstance(cells, str | bytes)
+        or not hasattr(cells, "__len__")
+        or getattr(cells, "ndim", 1) != 1
+        or len(cells) != len(inputs.columns)
+    ):
+        raise InputError(f"{head}: is not {len(inputs.columns)} numbers; give those of {inputs}.")
+    values = [number(cell, head, name) for name, cell in zip(inputs.columns, cells, strict=True)]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def number(cell: Any, where: str, column: str) -> float:

@@ -1,4 +1,4 @@
-"""Networks that classify pictures: labels, probabilities, and the opinion of each start."""
+"""Networks that classify pictures or rows: labels, probabilities, and the opinion of each start."""
 
 import html
 import os
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hillstart.data.images import PictureSource, is_one, pictures_in, read_picture
 from hillstart.data.preprocessing import Preprocessing, Standardisation
+from hillstart.data.table import Row, RowSource, is_row, read_row
 from hillstart.engine.starts import Start
 from hillstart.inference.prediction import Opinion, Prediction, Predictions, table
 from hillstart.inference.voting import UNSURE_BELOW, Calibration, agreement, probabilities, vote
@@ -31,6 +32,9 @@ AT_ONCE = 16
 INVERTED = 0.25
 # Tasks that are read ahead of the forward pass.
 AHEAD = 2 * BATCH // AT_ONCE
+
+
+Source = PictureSource | RowSource
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,8 +106,8 @@ class Classifier:
         """
         if not isinstance(self.preprocessing, Preprocessing):
             raise InputError(
-                "the networks classify rows of numbers, not pictures; open network.safetensors of the run with "
-                "hillstart.StartsClassifier.load."
+                "the networks classify rows of a table, not pictures; scripts/predict.py and scripts/evaluate.py take "
+                "tables."
             )
         return self.preprocessing
 
@@ -124,28 +128,34 @@ class Classifier:
             self, network=network, origins=(self.origins[s],), calibration=calibration, val_accuracies=accuracy
         )
 
-    # ------------------------------------------------------------ pictures
+    # ------------------------------------------------------------ predictions
 
-    def predict(self, sources: PictureSource | Iterable[PictureSource], unsure_below: float = UNSURE_BELOW) -> Any:
-        """Classify one picture, giving a `Prediction`, or many, giving a list of them.
+    def predict(self, sources: Source | Iterable[Source], unsure_below: float = UNSURE_BELOW) -> Any:
+        """Classify one picture or row, giving a `Prediction`, or many, giving a list of them.
 
         Args:
             sources: a path, a file's bytes, a file opened in binary mode, a PIL picture, an array or a tensor, as
                 `images.read_picture` takes them; or many of them, also as one array or tensor of four dimensions, or as
-                the path of a folder, for all pictures below it.
+                the path of a folder, for all pictures below it. A row: a dict with the names of the columns, or an
+                array (D,); many: a list of dicts, a data frame, or an array (N, D).
             unsure_below: the share of the starts that must agree, from 0 to 1.
 
         Raises:
-            InputError: a picture cannot be used, or a folder holds none; the message names it.
+            InputError: a picture or a row cannot be used, or a folder holds none; the message names it.
 
         Example:
             >>> classifier = hillstart.load("outputs/2026-11-27/10-00-00")  # doctest: +SKIP
             >>> classifier.predict("lion.jpg")  # doctest: +SKIP
             Prediction('lion.jpg', 'lion' 0.973, 15 of 16 starts agree)
         """
-        if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
-            sources = pictures_in(sources)
-        one = is_one(sources)
+        if not isinstance(self.preprocessing, Preprocessing):
+            if to_dict := getattr(sources, "to_dict", None):  # a data frame, whose library may not be installed
+                sources = to_dict("records")
+            one = is_row(sources)
+        else:
+            if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
+                sources = pictures_in(sources)
+            one = is_one(sources)
         found = Predictions()
         for answer in self.predict_each([sources] if one else sources, unsure_below):  # type: ignore[list-item, arg-type]
             if isinstance(answer, InputError):
@@ -154,9 +164,9 @@ class Classifier:
         return found[0] if one else found
 
     def predict_each(
-        self, sources: Iterable[PictureSource], unsure_below: float = UNSURE_BELOW
+        self, sources: Iterable[Source], unsure_below: float = UNSURE_BELOW
     ) -> Iterator[Prediction | InputError]:
-        """Classify any number of pictures in order, in constant memory; one that cannot be used yields its error."""
+        """Classify any number of pictures or rows in order; one that cannot be used yields its error."""
         for batch, pixels, outputs in self.outputs_each(sources):
             names = [name for name, error in batch if error is None]
             answers = self._answers(pixels, outputs, unsure_below, names)
@@ -164,32 +174,37 @@ class Classifier:
                 yield error or next(answers)
 
     def outputs_each(
-        self, sources: Iterable[PictureSource]
+        self, sources: Iterable[Source]
     ) -> Iterator[tuple[list[tuple[str | None, InputError | None]], Tensor, Float[Tensor, "S B n_out"]]]:
-        """The outputs for any number of pictures, batch by batch.
+        """The outputs for any number of pictures or rows, batch by batch.
 
-        A thread for each core reads pictures ahead of the forward pass.
+        A thread for each core reads ahead of the forward pass.
 
         Returns:
-            For each batch the name and the error, if there is one, of each picture; pixels and outputs of the others.
+            For each batch the name and the error, if there is one, of each picture or row; pixels or numbers, and
+            outputs, of the others.
         """
 
-        def read(sources: Sequence[PictureSource]) -> list[tuple[str | None, Tensor | InputError]]:
+        def read(sources: Sequence[Any]) -> list[tuple[str | None, Tensor | InputError]]:
             found: list[tuple[str | None, Tensor | InputError]] = []
             for source in sources:
                 name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
                 try:
-                    found.append((name, read_picture(source, preprocessing)))
+                    if isinstance(preprocessing, Preprocessing):
+                        found.append((name, read_picture(source, preprocessing)))
+                    else:
+                        name = str(source) if isinstance(source, Row) else None
+                        found.append((name, read_row(source, preprocessing)))
                 except InputError as error:
                     found.append((name, error))
             return found
 
-        preprocessing, sources = self.pictures, iter(sources)
+        preprocessing, sources = self.preprocessing, iter(sources)
         tasks = iter(lambda: list(islice(sources, AT_ONCE)), [])
-        pictures = chain.from_iterable(parallel_map(read, tasks, AHEAD))
+        read_ahead = chain.from_iterable(parallel_map(read, tasks, AHEAD))
         widest = max(self.network.sizes[0], self.network.starts * max(self.network.sizes[1:]))
         size = max(1, min(BATCH, BATCH_BYTES // (4 * widest)))
-        while batch := list(islice(pictures, size)):
+        while batch := list(islice(read_ahead, size)):
             usable = [found for _, found in batch if isinstance(found, Tensor)]
             pixels = torch.stack(usable) if usable else torch.empty(0, 1, 1, 1, dtype=torch.uint8)
             outputs = self.outputs(pixels) if usable else torch.empty(self.network.starts, 0, len(self.classes))
@@ -207,7 +222,9 @@ class Classifier:
             raise InputError("an output of the networks is not a finite number; give a model file as a run wrote it.")
         return outputs
 
-    def _seems_inverted(self, pixels: UInt8[Tensor, "B C H W"]) -> list[bool]:
+    def _seems_inverted(self, pixels: UInt8[Tensor, "B C H W"] | Real[Tensor, "B D"]) -> list[bool]:
+        if not isinstance(self.preprocessing, Preprocessing):
+            return [False] * len(pixels)
         mean, std = self.preprocessing.mean, self.preprocessing.std
         usual = (self.trained_on or {}).get("brightness", sum(mean) / len(mean))
         if not isinstance(usual, int | float) or (not any(mean) and set(std) == {1.0} and not usual):
@@ -227,7 +244,7 @@ class Classifier:
 
     def _answers(
         self,
-        pixels: UInt8[Tensor, "B C H W"],
+        pixels: UInt8[Tensor, "B C H W"] | Real[Tensor, "B D"],
         outputs: Float[Tensor, "S B n_out"],
         unsure_below: float,
         paths: Sequence[str | None] | None,

@@ -1,4 +1,4 @@
-"""The answer to a picture, and how a notebook shows it."""
+"""The answer to a picture or a row, and how a notebook shows it."""
 
 import html
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ MOST_SHOWN = 100
 
 
 class Opinion(NamedTuple):
-    """The answer of one start to a picture."""
+    """The answer of one start to a picture or a row."""
 
     seed: int
     label: str
@@ -17,10 +17,10 @@ class Opinion(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The answer to one picture; a notebook shows it as a table of the classes.
+    """The answer to one picture or row; a notebook shows it as a table of the classes.
 
     Attributes:
-        path: as it was given; None for a picture that was not a file.
+        path: as it was given, FILE:NUMBER for a row of a csv file; None for what was not in a file.
         label: the class with the highest probability.
         probability: of `label`, calibrated on validation pictures.
         probabilities: of every class, the most likely first.
@@ -63,7 +63,7 @@ class Predictions(list[Prediction]):
     def _repr_html_(self) -> str:
         rows = (
             [
-                html.escape(f"picture {i}" if p.path is None else p.path),
+                html.escape(f"number {i}" if p.path is None else p.path),
                 html.escape(p.label),
                 _bar(p.probability),
                 p._remarks,
