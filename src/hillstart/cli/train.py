@@ -44,7 +44,6 @@ from hillstart.config.build import (
     trainer_maker,
 )
 from hillstart.config.options import STARTS, RunOptions, conf_folder, read_options, targets
-from hillstart.data.preprocessing import Preprocessing
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
 from hillstart.runs.claim import check_free, claim, remove_run
@@ -172,9 +171,7 @@ class TrainingTask:
             raise InputError(f"{onward}: {error}") from error
         if summary is None:
             return math.nan
-        if options.report and alone and not isinstance(spec.data.preprocessing, Preprocessing):
-            log.info("no page is written: it shows pictures, and these are rows of numbers")
-        elif options.report and alone:
+        if options.report and alone:
             interrupts.set_advice(
                 lambda: f"only its page is missing: {interrupts.command('report', str(relative(folder)))}"
             )

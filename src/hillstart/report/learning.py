@@ -37,7 +37,7 @@ def section(run: FinishedRun) -> Section:
     return Section(
         "learning",
         "How the starts learned",
-        _look(len(run.rows), settings),
+        _look(len(run.rows), settings, run.spec.data.preprocessing.noun),
         {
             "charts": _fan(run),
             "starts": len(run.rows),
@@ -57,7 +57,7 @@ def section(run: FinishedRun) -> Section:
     )
 
 
-def _look(starts: int, settings: Sequence[str]) -> str:
+def _look(starts: int, settings: Sequence[str], noun: str) -> str:
     if starts == 1:
         return "See how its cost and its right answers change from epoch to epoch."
     if settings:
@@ -66,7 +66,7 @@ def _look(starts: int, settings: Sequence[str]) -> str:
             "they began with."
         )
     return (
-        "See how far the curves lie apart: all starts saw the same pictures in the same order, only the random numbers "
+        f"See how far the curves lie apart: all starts saw the same {noun}s in the same order, only the random numbers "
         "they began with differ."
     )
 
@@ -74,10 +74,10 @@ def _look(starts: int, settings: Sequence[str]) -> str:
 def _fan(run: FinishedRun) -> list[Markup]:
     sound = run.history[: len(run.sound)]
     others = f"and of {len(sound) - 1} others" if len(sound) > 1 else ""
-    drawn = []
+    drawn, noun = [], run.spec.data.preprocessing.noun
     for what, curves in (
-        ("Cost on validation pictures", sound[:, :, VAL_COST]),
-        ("Right answers on validation pictures, in %", 100 * sound[:, :, VAL_ACCURACY]),
+        (f"Cost on validation {noun}s", sound[:, :, VAL_COST]),
+        (f"Right answers on validation {noun}s, in %", 100 * sound[:, :, VAL_ACCURACY]),
     ):
         figure, (axes,) = charts.figure(5.2, 3.6)
         _curves(axes, curves)

@@ -58,16 +58,18 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def render(sections: Sequence[Section], title: str, about: str = "") -> str:
+def render(sections: Sequence[Section], title: str, about: str = "", noun: str = "picture") -> str:
     """The whole page.
 
     Args:
         title: its heading.
         about: one line below it.
+        noun: what the networks classify, for the templates: "picture" or "row".
     """
     templates = Environment(
         loader=FileSystemLoader(PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    templates.globals["noun"] = noun
     names = [section.name for section in sections]
     scripts = [_part("page.js"), *(_isolated(_part(f"{name}.js")) for name in (*SHARED, *names)), "hillstart.begin();"]
     styles = [THEME.read_text(encoding="utf-8"), _part("page.css"), *(_part(f"{name}.css") for name in names)]

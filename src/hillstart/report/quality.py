@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet
+from hillstart.data.preprocessing import Preprocessing
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.evaluation import confusion
 from hillstart.inference.voting import probabilities, vote
@@ -37,7 +38,8 @@ def section(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -
     y, outputs = data.test.y, _votes(classifier, data)
     answers = outputs.argmax(-1)
     confidence = probabilities(outputs, classifier.temperatures.vote).amax(-1)
-    counts = confusion(outputs, y)
+    counts, noun = confusion(outputs, y), data.preprocessing.noun
+    is_pictures = isinstance(data.preprocessing, Preprocessing)  # rows have no look
     most = max(1, min(PICTURES_OF_CELL, PIXELS_IN_ALL // (data.test.x[0].numel() * int((counts > 0).sum()))))
 
     def surest(mask: Tensor, count: int) -> list[int]:
@@ -62,16 +64,17 @@ def section(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -
     return Section(
         "quality",
         "How good is it",
-        "Look at the cells off the diagonal: there the answer was wrong, and a click shows on which pictures.",
+        "Look at the cells off the diagonal: there the answer was wrong"
+        + (", and a click shows on which pictures." if is_pictures else "."),
         {
             "classes": data.classes,
             "counts": counts.tolist(),
             "pictures": len(y),
             "wrong": int((answers != y).sum()),
-            "mistakes": [cards[i] for i in mistakes],
-            "sheet": data_uri(_sheet(data.test.x[shown]), "image/png"),
+            "mistakes": [cards[i] for i in mistakes] if is_pictures else [],
+            "sheet": data_uri(_sheet(data.test.x[shown]), "image/png") if is_pictures else None,
             "columns": COLUMNS,
-            "reliability": [_diagram(calibration, when) for when in DIAGRAMS],
+            "reliability": [_diagram(calibration, when, noun) for when in DIAGRAMS],
             "calibration": calibration,
             "kept": kept,
             "figures": [
@@ -80,7 +83,7 @@ def section(classifier: Classifier, data: PictureSet, summary: dict[str, Any]) -
             ],
             "effect": temperature_effect(calibration, summary["vote_test_accuracy"], len(y)),
         },
-        {"cells": {cell: [cards[i] for i in members] for cell, members in cells.items()}},
+        {"cells": {cell: [cards[i] for i in members] for cell, members in cells.items()}} if is_pictures else None,
     )
 
 
@@ -105,13 +108,15 @@ def _sheet(x: UInt8[Tensor, "N C H W"]) -> bytes:
 # ---------------------------------------------------------------- reliability
 
 
-def _diagram(calibration: dict[str, Any], when: str) -> Markup:
+def _diagram(calibration: dict[str, Any], when: str, noun: str) -> Markup:
     label = f"How often answers are right, by how sure they are: {DIAGRAMS[when]}"
-    return charts.svg(reliability_diagrams(calibration, {when: DIAGRAMS[when]}), label)
+    return charts.svg(reliability_diagrams(calibration, {when: DIAGRAMS[when]}, noun), label)
 
 
-def reliability_diagrams(calibration: dict[str, Any], titles: Mapping[str, str] = DIAGRAMS) -> Figure:
-    """Draw the accuracy of the vote on the test pictures against its stated probability.
+def reliability_diagrams(
+    calibration: dict[str, Any], titles: Mapping[str, str] = DIAGRAMS, noun: str = "picture"
+) -> Figure:
+    """Draw the accuracy of the vote on the test pictures or rows against its stated probability.
 
     Guo et al. 2017, *On Calibration of Modern Neural Networks*, fig. 1: if every probability were true, all bars would
     end on the diagonal.
@@ -119,6 +124,7 @@ def reliability_diagrams(calibration: dict[str, Any], titles: Mapping[str, str] 
     Args:
         calibration: as in `summary.json`.
         titles: of the diagrams that are drawn side by side.
+        noun: what was classified, for the label of the axis.
     """
     figure, axes = charts.figure(4.5 * len(titles), 4.7, columns=len(titles))
     for ax, (when, title) in zip(axes, titles.items(), strict=True):
@@ -146,7 +152,7 @@ def reliability_diagrams(calibration: dict[str, Any], titles: Mapping[str, str] 
             xlim=(0, 1),
             ylim=(0, 1.07),
             aspect="equal",
-            xlabel=f"how sure: probability of the label; {pictures} test pictures",
+            xlabel=f"how sure: probability of the label; {pictures} test {noun}s",
             ylabel="how often right",
         )
         ax.set_title(f"{title}: off by {error:.3f}", loc="left")

@@ -210,7 +210,7 @@ def section(run: FinishedRun) -> Section:
     nodes, cost = " – ".join(map(str, spec.sizes)), run.classifier.network.cost.replace("_", " ")
     ranks = f", {summary['ranks']} ranks" if summary["ranks"] > 1 else ""
     facts = {
-        "pictures": f"{spec.data.source}; {pictures}",
+        f"{spec.data.preprocessing.noun}s": f"{spec.data.source}; {pictures}",
         "network": f"{nodes} nodes, {run.classifier.network.activation}, cost {cost}",
         "starts": (f"{len(run.rows)} in {run.jobs} jobs" if run.jobs > 1 else str(summary["starts"]))
         + f", {_listed('seeds' if len(run.rows) > 1 else 'seed', {row.result.start.seed for row in run.rows})}",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hillstart.data.images import read_picture
-from hillstart.report import box, hill, learning, quality, run, valleys
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.report import boundary, box, hill, learning, quality, run, valleys
 from hillstart.report.page import render
 from hillstart.system.files import check_links, replacing
 from hillstart.training.packs import RunSpec
@@ -37,10 +38,11 @@ def write(
     """
     check_links(folder)
     of = run.read(folder, spec)
-    data, of_pictures = of.spec.data, of.classifier.pictures  # the page shows pictures alone
-    own = [(Path(path).name, read_picture(path, of_pictures)) for path in pictures]
+    data, noun = of.spec.data, of.classifier.preprocessing.noun
+    own = [(Path(path).name, read_picture(path, of.classifier.pictures)) for path in pictures]
+    is_pictures = isinstance(of.classifier.preprocessing, Preprocessing)
     sections = [
-        *box.sections(of.classifier, data, own),
+        *(box.sections(of.classifier, data, own) if is_pictures else boundary.sections(of.classifier, data)),
         hill.section(of, patience),
         valleys.section(
             of.compared,
@@ -55,21 +57,21 @@ def write(
     ]
     page = folder / "report.html"
     with replacing(page, sync=False) as new:
-        new.write_text(render(sections, _title(data.classes), _about(of)), encoding="utf-8")
+        new.write_text(render(sections, _title(data.classes, noun), _about(of, noun), noun), encoding="utf-8")
     return page
 
 
-def _title(classes: Sequence[str]) -> str:
+def _title(classes: Sequence[str], noun: str) -> str:
     if len(classes) > 4:
-        return f"{len(classes)} kinds of picture, told apart"
+        return f"{len(classes)} kinds of {noun}, told apart"
     return f"{', '.join(classes[:-1])} or {classes[-1]}?"
 
 
-def _about(of: run.FinishedRun) -> str:
+def _about(of: run.FinishedRun, noun: str) -> str:
     count, starts = of.summary["pictures"], len(of.rows)
     networks = "A network" if starts == 1 else f"{starts} networks"
     nodes = f"{' – '.join(map(str, of.classifier.network.sizes))} nodes"
-    began = f"{networks} began with random weights and learned from {count['train']} pictures."
+    began = f"{networks} began with random weights and learned from {count['train']} {noun}s."
     if starts == 1:
         return f"{began} It has {nodes}, and this page opens it."
     seed = of.classifier.origins[0].seed

@@ -2,6 +2,7 @@
 const { html, section } = hillstart;
 
 section("quality", (root, data) => {
+  if (!data) return; // rows of a table, which cannot be shown
   const behind = root.querySelector("#behind");
   const cells = [...root.querySelectorAll(".cell")];
 
