@@ -33,11 +33,12 @@ def made(
 def whole() -> Classifier:
     """A classifier with everything that a model file can hold."""
     trained_on = {"pictures": 103, "files": 0, "sha256": None}
-    return made(calibration=Calibration(1.7, (1.1, 0.5, 2.0)), trained_on=trained_on, versions={"torch": "2.14.1"})
+    about = {"trained_on": trained_on, "versions": {"torch": "2.14.1"}, "val_accuracies": (0.9, 0.8, 1.0)}
+    return made(calibration=Calibration(1.7, (1.1, 0.5, 2.0)), **about)
 
 
 def assert_same(one: Classifier, other: Classifier) -> None:
-    for name in ("origins", "classes", "preprocessing", "calibration", "trained_on", "versions"):
+    for name in ("origins", "classes", "preprocessing", "calibration", "trained_on", "versions", "val_accuracies"):
         assert getattr(one, name) == getattr(other, name), name
     assert (one.network.activation, one.network.cost) == (other.network.activation, other.network.cost)
     for p, q in zip(one.network.parameters, other.network.parameters, strict=True):

@@ -313,6 +313,12 @@ def test_a_new_stop_rule_ends_starts_and_its_option_is_checked(train: Train) -> 
         train(*command[2:], *FEW, "report=false", "stop.accuracy=2", "hydra.run.dir=refused")
 
 
+def test_a_callback_is_called_after_each_epoch(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = lines_to_type("telling.Tell")
+    train(*command[2:], *FEW, "report=false")
+    assert len(re.findall(r"^median val cost \d\.\d\d$", capsys.readouterr().out, re.M)) == 3
+
+
 def test_a_new_data_set_is_trained_on(
     train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hillstart.network import Network as Network
     from hillstart.opened import OpenedRun as OpenedRun
     from hillstart.opened import open_run as open_run
+    from hillstart.run import train as train
     from hillstart.system.errors import InputError as InputError
 
 # Brought when first asked for, so that a command catches signals before torch is imported.
@@ -19,6 +20,7 @@ _HOMES = {
     "OpenedRun": "opened",
     "open_run": "opened",
     "StartsClassifier": "estimator",
+    "train": "run",
 }
 
 

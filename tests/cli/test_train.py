@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from hillstart.cli import check_gradients
+from hillstart.config.options import read_stored_options
 
 TOP = Path(__file__).parents[2]
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
@@ -188,6 +189,8 @@ def test_mlflow_has_one_store_for_all_runs() -> None:
         (["seed=-1"], "seed is -1; "),
         (["seed=18446744073709551616"], "seed is 18446744073709551616; "),
         (["keep=4"], "keep is 4; "),
+        (["keep=some"], "keep is 'some'; it must be null, all, or a whole number"),
+        (["keep=all", "starts=100001"], "keep is all, but there are 100001 starts; give at most 100000"),
         (["pack=0"], "pack is 0; "),
         (["stop.patience=-2"], "stop.patience is -2; "),
         (["stop.race=0"], "stop.race is 0; "),
@@ -236,6 +239,37 @@ def test_a_mistake_is_answered_in_one_sentence(
 ) -> None:
     small = [o for o in SMALL if not (options[0].startswith(("data=", "experiment=")) and o.startswith("data."))]
     assert refused(capsys, train, *small, *options).startswith(f"hillstart: {sentence}")
+
+
+def test_callbacks_of_ones_own_are_called_and_named_again_to_go_on(
+    train: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    Path("counting.py").write_text(
+        "import lightning.pytorch as pl\n\n\nclass Count(pl.Callback):\n    epochs = 0\n\n"
+        "    def __init__(self, by=1):\n        self.by = by\n\n"
+        "    def on_train_epoch_end(self, trainer, module):\n        Count.epochs += self.by\n"
+    )
+    mine = "+callbacks.mine._target_=counting.Count"
+    train(*SMALL, mine, "+callbacks.mine.by=10", "pack=2", "hydra.run.dir=run")
+    counting = importlib.import_module("counting")
+    assert counting.Count.epochs == 10 * 2 * 2, "two epochs of each of two packs"
+    assert read_stored_options(Path("run")).callbacks == {}, "the page of the run needs none of this code"
+    for wrong, sentence in (
+        (["resume=run"], "callbacks.mine._target_ is 'counting.Count', which conf does not know"),
+        ([*SMALL, "+callbacks.mine.by=1"], "callbacks.mine has no _target_"),
+        ([*SMALL, "+callbacks.mine=1"], "callbacks.mine has no _target_"),
+        ([*SMALL, "+callbacks.mine._target_=pathlib.Path"], "callbacks.mine._target_ is 'pathlib.Path'; it must be"),
+        ([*SMALL, mine, "+callbacks.mine.bye=1"], "callbacks.mine: "),
+    ):
+        assert refused(capsys, train, *wrong).startswith(f"hillstart: {sentence}")
+    train(*SMALL, mine, "hydra.run.dir=one")
+    before = counting.Count.epochs
+    train("resume=one", mine, "trainer.max_epochs=3")
+    assert counting.Count.epochs == before + 1
+    train("resume=one", "callbacks=none", "trainer.max_epochs=4")
+    assert counting.Count.epochs == before + 1
+    sys.modules.pop("counting")
 
 
 def test_a_mini_batch_is_never_larger_than_the_training_set(train: Any, capsys: pytest.CaptureFixture[str]) -> None:

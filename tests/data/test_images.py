@@ -130,7 +130,7 @@ def test_arrays() -> None:
     assert torch.equal(read_picture(array[..., None], GREY)[0], torch.from_numpy(array))
     assert torch.equal(read_picture(array > 99, GREY)[0] == 255, torch.from_numpy(array > 99))
     assert (read_picture(np.zeros((8, 8, 4), np.uint8), COLOUR) == 255).all()
-    for kind, *shape in ((float, 8, 8), (np.uint8, 8), (np.uint8, 8, 8, 5), (np.uint8, 3, 8, 8)):
+    for kind, *shape in ((int, 8, 8), (np.uint8, 8), (np.uint8, 8, 8, 5), (np.uint8, 2, 3, 8, 8)):
         with pytest.raises(InputError, match="the given array"):
             read_picture(np.zeros(shape, kind), GREY)
     for source in (Image.new("L", (0, 5)), np.zeros((0, 5), np.uint8), np.zeros((5, 0, 3), np.uint8)):
@@ -359,3 +359,53 @@ def test_unusable_preprocessing_is_named(key: str, wrong: object) -> None:
     plain = Preprocessing(size=8, channels=1).as_dict() | {key: wrong}
     with pytest.raises(InputError, match=rf"^preprocessing.*{key}"):
         Preprocessing.from_dict(plain)
+
+
+# ---------------------------------------------------------------- arrays and tensors
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_arrays_and_tensors_of_each_layout_and_range_are_one_picture(channels: int) -> None:
+    levels = noise(2, 12, 9, channels)
+    expected = read_picture(Image.fromarray(levels if channels > 1 else levels[..., 0]), COLOUR)
+    for layout in (levels, levels.transpose(2, 0, 1)):
+        floats = layout / 255
+        for array in (layout, floats, floats.astype(np.float32), layout[::-1][::-1]):
+            assert torch.equal(read_picture(array, COLOUR), expected)
+        for tensor in (torch.tensor(layout), torch.tensor(floats), torch.tensor(floats, requires_grad=True)):
+            assert torch.equal(read_picture(tensor, COLOUR), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((3, 8, 3), r"transpose \(C, H, W\) first"),  # a picture of 3 columns, or of 3 channels
+        ((8, 3, 9), "transpose"),
+        ((5, 28, 28), r"\(N, H, W, 1\)"),
+        ((784,), "reshape"),
+        ((2, 8, 8, 3), "several pictures"),
+    ],
+)
+def test_shapes_that_are_not_one_picture_are_refused_with_a_hint(shape: tuple[int, ...], hint: str) -> None:
+    for given, name in ((np.zeros(shape), "array"), (torch.zeros(shape), "tensor")):
+        with pytest.raises(InputError, match=rf"^the given {name}: .*{hint}.*\.$"):
+            read_picture(given, GREY)
+
+
+def test_numbers_without_a_known_range_are_refused_with_a_hint() -> None:
+    for given, hint in (
+        (np.full((8, 8), 255.0), "divide"),
+        (np.zeros((8, 8), np.int64), "uint8"),
+        (torch.zeros(8, 8, dtype=torch.int32), "uint8"),
+        (np.zeros((8, 8, 3), np.uint16), "257"),
+    ):
+        with pytest.raises(InputError, match=hint):
+            read_picture(given, GREY)
+
+
+def test_an_open_file_is_read_and_one_of_text_is_refused(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(noise(0, 8, 8)), tmp_path / "a.png")
+    with path.open("rb") as file:
+        assert torch.equal(read_picture(file, GREY), read_picture(path, GREY))
+    with path.open(encoding="latin-1") as file, pytest.raises(InputError, match=r"a\.png: is opened as text.*'rb'"):
+        read_picture(file, GREY)

@@ -61,7 +61,8 @@ def test_a_checkpoint_gives_its_best_starts_as_in_their_best_epochs(
     kept = fitted.best
     network = Network([w[best] for w in kept.w], [b[best] for b in kept.b], kept.activation, kept.cost)
     origins = tuple(fitted.history.starts[s] for s in best)
-    expected = Classifier(network, origins, ("a", "b", "c"), fitted.data.preprocessing)
+    accuracies = tuple(rows[s].val_accuracy for s in best)
+    expected = Classifier(network, origins, ("a", "b", "c"), fitted.data.preprocessing, val_accuracies=accuracies)
     loaded = model_file.load_checkpoint(path)
     assert_same(loaded, expected)
     path.write_bytes(bytes(path.stat().st_size))

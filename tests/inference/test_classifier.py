@@ -1,5 +1,6 @@
 """Trained networks put to use: training and prediction see the same numbers, whatever the picture and its form."""
 
+import io
 import json
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import model_file
-from hillstart.inference.classifier import Classifier, Prediction
+from hillstart.inference.classifier import Classifier
+from hillstart.inference.prediction import Prediction
 from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.system.errors import InputError
@@ -109,11 +111,18 @@ def test_every_form_of_a_picture_gives_the_same_answer(tmp_path: Path) -> None:
     classifier, array = model(channels=3), noise(0, 9, 9, 3)
     Image.fromarray(array).save(path := tmp_path / "a.png")
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    same = [path, str(path), path.read_bytes(), Image.fromarray(array), array, tensor, tensor / 255]
+    files = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), io.BytesIO(path.read_bytes())]
+    same = [*files, Image.fromarray(array), array, array / 255, tensor, tensor / 255, tensor.numpy(), tensor.mT.mT]
     answers = [classifier.predict(source) for source in same]
     assert all(answer._replace(path=None) == answers[0]._replace(path=None) for answer in answers)
-    assert [answer.path for answer in answers] == [str(path), str(path), *[None] * 5]
-    for many in (np.stack([array, array]), torch.stack([tensor, tensor]), [array, tensor], (a for a in [path, path])):
+    assert [answer.path for answer in answers] == [str(path), str(path), *[None] * 10]
+    with path.open("rb") as file:
+        assert classifier.predict(file)._replace(path=str(path)) == answers[0]
+    (tmp_path / "below").mkdir()
+    Image.fromarray(array).save(tmp_path / "below/b.png")
+    assert [answer.path for answer in classifier.predict(tmp_path)] == [str(path), str(tmp_path / "below/b.png")]
+    stacks = np.stack([array, array]), np.stack([array, array]) / 255, torch.stack([tensor, tensor])
+    for many in (*stacks, [array, tensor], (a for a in [path, path]), tmp_path):
         for answer in classifier.predict(many):  # a product of two rows may round otherwise than one of one row
             assert (answer.label, answer.agreement) == (answers[-1].label, answers[-1].agreement)
             assert answer.probabilities == pytest.approx(answers[-1].probabilities, abs=1e-6)
@@ -123,12 +132,15 @@ def test_every_form_of_a_picture_gives_the_same_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        (torch.zeros(5, 4, 4, dtype=torch.uint8), "the given tensor"),
+        (torch.zeros(5, 6, 7, dtype=torch.uint8), "the given tensor"),
+        (np.zeros((3, 8, 4), np.uint8), "the given array"),
+        (np.zeros(36, np.uint8), "the given array"),
+        (np.zeros((9, 9, 3), np.uint16), "the given array"),
+        (np.full((9, 9), 200.0), "the given array"),
         (torch.zeros(4, 4, dtype=torch.int32), "the given tensor"),
         (torch.full((4, 4), 1.5), "the given tensor"),
         (torch.full((4, 4), torch.nan), "the given tensor"),
-        (torch.zeros(3, 0, 4), "the given array"),
-        (np.zeros((4, 4, 5), np.uint8), "the given array"),
+        (torch.zeros(3, 0, 5), "the given tensor"),
         ("nowhere.png", "nowhere.png"),
         (b"nonsense", "the given bytes"),
     ],

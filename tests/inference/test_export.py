@@ -138,9 +138,10 @@ def torch_program(path: Path, case: Case) -> tuple[Program, dict[str, str]]:
 
 
 PROGRAMS = {"onnx": (".onnx", onnx_program), "torch": (".pt2", torch_program)}
+FORMS = [pytest.param("onnx", marks=pytest.mark.slow), "torch"]  # the exporter and runtime of ONNX take their time
 
 
-@pytest.mark.parametrize("form", PROGRAMS)
+@pytest.mark.parametrize("form", FORMS)
 @each_case
 def test_a_program_gives_hillstarts_answers(
     form: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -170,7 +171,7 @@ def test_a_program_gives_hillstarts_answers(
 GREY, COLOURED = replace(ONE, size=8), replace(THREE, size=8)
 
 
-@pytest.mark.parametrize("form", PROGRAMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", [GREY, COLOURED], ids=["grey", "colour"])
 def test_a_program_answers_as_predict_for_pictures_of_any_size(
     form: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,7 +187,7 @@ def test_a_program_answers_as_predict_for_pictures_of_any_size(
         for sharp in (False, True):
             noise = random.integers(0, 256, (H, W, len(case.mean)), dtype=np.uint8)
             picture = noise // 128 * 255 if sharp else np.asarray(smooth(noise))
-            expected = classifier.predict(np.squeeze(picture, 2) if len(case.mean) == 1 else picture)
+            expected = classifier.predict(Image.fromarray(np.squeeze(picture, 2) if len(case.mean) == 1 else picture))
             found, _ = program(torch.from_numpy(np.atleast_3d(picture).transpose(2, 0, 1)[None].copy()))
             wanted = [expected.probabilities[name] for name in case.classes]
             seen.append(wanted)
@@ -199,6 +200,7 @@ def smooth(noise: np.ndarray) -> np.ndarray:
     return np.atleast_3d(few.resize(noise.shape[1::-1], Image.Resampling.BICUBIC))
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_documents_answer_as_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large and small, turned by EXIF, grey and with a palette; JPEGs are decoded at a fraction of their size."""
     pytest.importorskip("onnxruntime")
@@ -224,6 +226,7 @@ def test_the_lines_of_the_documents_answer_as_predict(tmp_path: Path, monkeypatc
             assert shown.pop() == pytest.approx(classifier.predict("photo.jpg").probabilities, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_onnx_keeps_the_ratios_of_outputs_near_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = Case("cross_entropy", hidden=(), temperature=8.0).saved(tmp_path)
@@ -238,6 +241,7 @@ def test_onnx_keeps_the_ratios_of_outputs_near_0(tmp_path: Path, monkeypatch: py
     assert np.abs(session.run(None, {"pixels": x.numpy()})[0] - expected).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_networks_that_lose_digits_are_exported_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     model = replace(THREE, cost="log_likelihood", hidden=(64,), size=32, temperature=1 / 16).saved(tmp_path, weights=30)
@@ -389,7 +393,7 @@ def test_a_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- whole and right, or not there
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fault", ["vote", "agreement"])
 def test_a_program_that_answers_otherwise_is_refused(
     form: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

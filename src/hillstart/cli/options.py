@@ -139,13 +139,14 @@ def _key(option: str) -> str:
     return option.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
-@cache  # Hydra may resolve it many times, also in copies of its options
+@cache  # Hydra may resolve it many times in a run, also in copies of its options
 def _own_folder(wanted: str) -> str:
     return str(own_folder(Path(wanted)))
 
 
 def give_own_folders() -> None:
     """Register the resolver `own_folder:NAME` for conf: runs that begin in the same second get different folders."""
+    _own_folder.cache_clear()
     OmegaConf.register_new_resolver("own_folder", _own_folder, replace=True)
 
 

@@ -19,8 +19,9 @@ from hillstart.data.audit import UNREAD
 from hillstart.data.images import find_pictures, skipped_as
 from hillstart.data.preprocessing import Preprocessing, Standardisation
 from hillstart.data.table import Row, read_table
-from hillstart.inference.classifier import Classifier, Prediction
+from hillstart.inference.classifier import Classifier
 from hillstart.inference.loading import load
+from hillstart.inference.prediction import Prediction
 from hillstart.inference.voting import UNSURE_BELOW
 from hillstart.system.console import Lines, end, visible
 from hillstart.system.errors import InputError

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -34,6 +35,7 @@ from hillstart.cli.options import (
 from hillstart.cli.words import readable
 from hillstart.config.build import (
     PER_START,
+    build_callbacks,
     build_logger,
     build_run_spec,
     check_devices,
@@ -63,6 +65,9 @@ STARTS_A_WORKER = 64
 class TrainingTask:
     """The function that Hydra runs: one job, or the jobs of a multirun together (see hydra_plugins.hillstart_packs).
 
+    Args:
+        callbacks: of Lightning, for a single job, beside those that the options name.
+
     Attributes:
         mistakes: wrong options of a single job, in one sentence each; in a multirun they are raised to its launcher.
     """
@@ -70,9 +75,9 @@ class TrainingTask:
     per_start = PER_START
     per_pack = ("logger",)
 
-    def __init__(self, traceback: bool):
+    def __init__(self, traceback: bool, callbacks: Sequence[pl.Callback] = ()):
         self.mistakes: list[str] = []
-        self._traceback = traceback
+        self._traceback, self._callbacks = traceback, callbacks
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Train one job; return the median over its starts of the lowest validation cost, for sweepers."""
@@ -104,7 +109,9 @@ class TrainingTask:
         if not jobs:
             return
         numbers, first = list(jobs), next(iter(jobs.values()))
-        trainer = trainer_maker(first.trainer, _output_folder(), checkpoints=False)
+        trainer = trainer_maker(
+            first.trainer, _output_folder(), checkpoints=False, callbacks=partial(build_callbacks, first.callbacks)
+        )
         try:
             build_logger(first.logger, _output_folder())  # each job has its own; a wrong option is found now
             spec = build_run_spec(first)
@@ -113,7 +120,8 @@ class TrainingTask:
             yield from ((index, error) for index in jobs if index not in done)
             return
         starts, trained = [of.all_starts for of in jobs.values()], {numbers.index(index) for index in done}
-        for result in experiment.run_together(spec, starts, trainer, first.keep, first.pack, trained):
+        keep = first.keep and max(of.keep or 0 for of in jobs.values())  # keep=all: jobs may differ in number of starts
+        for result in experiment.run_together(spec, starts, trainer, keep, first.pack, trained):
             yield numbers[result.job], partial(_write_job, result)
 
     def jobs_per_pack(self, cfg: DictConfig, distributed: bool) -> int | None:
@@ -145,7 +153,9 @@ class TrainingTask:
         ranks = connect(options.trainer.devices, options.trainer.num_nodes)
         logger = build_logger(options.logger, folder, _multirun()) if ranks.is_first else None
         # A rank knows the epochs of its share alone; those of all starts are logged at the end.
-        make_trainer = trainer_maker(options.trainer, folder, ranks=ranks, logger=logger if ranks.size == 1 else None)
+        of_run = logger if ranks.size == 1 else None
+        callbacks = lambda: [*build_callbacks(options.callbacks), *self._callbacks]  # noqa: E731
+        make_trainer = trainer_maker(options.trainer, folder, ranks=ranks, logger=of_run, callbacks=callbacks)
         spec = build_run_spec(options)
         if not alone:
             _check_objective(options, spec)
@@ -327,20 +337,28 @@ def _exit_with_sentence() -> Iterator[None]:
         sys.exit(1)
 
 
+def run(task: TrainingTask, words: Sequence[str]) -> None:
+    """Let Hydra run the task with these words, as they would be typed, in place of the arguments of this process."""
+    give_own_folders()
+    arguments = sys.argv[1:]
+    try:
+        sys.argv[1:] = with_quiet_rank(with_starts_of_seeds(with_resumed_folder(readable(list(words)))))
+        with _claims:
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
+    finally:
+        sys.argv[1:] = arguments
+
+
 def train() -> None:
     """Run the command; exit with one sentence for each mistake in the options."""
-    task = TrainingTask(wants_traceback())
-    give_own_folders()
-    with one_sentence(), _claims:
-        typed = readable(sys.argv[1:])
+    task, typed = TrainingTask(wants_traceback()), sys.argv[1:]
+    with one_sentence():
         if {"-h", "--help"} & set(typed):
-            print(page(typed), end="")
+            print(page(readable(typed)), end="")
             return
         if "--version" in typed:
             print(f"hillstart {version('hillstart')}")
             return
-        typed = with_resumed_folder(typed)
-        sys.argv[1:] = with_quiet_rank(with_starts_of_seeds(typed))
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(task)()
+        run(task, typed)
     if task.mistakes:
         sys.exit("\n".join(f"hillstart: {mistake}" for mistake in task.mistakes))

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hillstart.config.options import RunOptions, TrainerOptions, located, read_options, targets
+from hillstart.config.options import RunOptions, TrainerOptions, called, located, read_options, targets
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import HYPERPARAMETERS
 from hillstart.inference.classifier import Classifier
@@ -135,11 +135,15 @@ def trainer_maker(
     checkpoints: bool = True,
     ranks: Ranks = Ranks(),  # noqa: B008 - a constant
     logger: Logger | None = None,
+    callbacks: Callable[[], Sequence[pl.Callback]] = tuple,
 ) -> Callable[..., pl.Trainer]:
     """Return a function that makes a Lightning trainer for each pack from the options `trainer`.
 
     The function takes the number of packs that are left, including this one. They share the rest of `max_time` evenly,
     so that all starts train about equally long. At least one epoch is trained, so that each start is evaluated.
+
+    Args:
+        callbacks: makes the user's own callbacks for each pack.
 
     Raises:
         InputError: a device that is not there.
@@ -150,12 +154,12 @@ def trainer_maker(
     bar = of.enable_progress_bar and ranks.is_first
 
     def make(packs_left: int = 1) -> pl.Trainer:
-        callbacks = writes[:]
+        called = [*writes, *callbacks()]
         if bar:
-            callbacks.append(TrainingBar())
+            called.append(TrainingBar())
         if of.seconds is not None:
             left = max(0.0, of.seconds + began() - time.monotonic())
-            callbacks.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
+            called.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
         return pl.Trainer(
             accelerator=accelerator,
             devices=[ranks.local] if accelerator == "cuda" else 1,
@@ -165,7 +169,7 @@ def trainer_maker(
             use_distributed_sampler=False,
             logger=logger or False,
             plugins=[WholeCheckpoints(), LightningEnvironment()],  # each process fits by itself, whoever started it
-            callbacks=callbacks,
+            callbacks=called,
             enable_progress_bar=bar,
             enable_checkpointing=bool(writes),
             default_root_dir=folder,
@@ -193,6 +197,23 @@ def check_devices(of: TrainerOptions) -> str:
         there_are = f"is one {what}" if there == 1 else f"are {there} {what}s"
         raise InputError(f"trainer.devices is {of.devices}, but there {there_are} here.")
     return "cuda" if cuda else "cpu"
+
+
+def build_callbacks(options: Plain) -> list[pl.Callback]:
+    """The callbacks of Lightning that `callbacks` names, made anew.
+
+    Raises:
+        InputError: one is not a callback, cannot be imported or does not take one of its options.
+    """
+    found: list[pl.Callback] = []
+    for name, of_one in options.items():
+        group, target = f"callbacks.{name}", str(of_one["_target_"])
+        located(group, target)
+        made = called(group, hydra.utils.instantiate, {"config": dict(of_one), "_convert_": "all"})
+        if not isinstance(made, pl.Callback):
+            raise InputError(f"{group}._target_ is {target!r}; it must be a callback of Lightning.")
+        found.append(made)
+    return found
 
 
 def build_logger(options: Plain, folder: Path, multirun: Path | None = None) -> Logger | None:

@@ -7,7 +7,7 @@ data, and of the code that they name only what conf names too is imported.
 import pydoc
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -35,6 +35,8 @@ MOST_STARTS, MOST_NODES = 10**6, 10**6
 LAST_SEED = 2**62
 STARTS = 16
 """The number of starts, where neither `starts` nor a list of seeds gives it."""
+MOST_KEPT = 10**5
+"""A model file describes no more starts than this (`untrusted.MAX_OBJECT_BYTES`)."""
 
 _DIRECTIVES = ("_target_", "_partial_", "_convert_", "_recursive_")
 """Keys that Hydra interprets; they are not options."""
@@ -61,6 +63,10 @@ def choices(group: str) -> list[str]:
 _Nodes = Annotated[int, *whole(1, MOST_NODES)]
 _Seed = Annotated[int, *whole(0, LAST_SEED)]
 _Many = Annotated[int | None, *whole(1, of="null, or a whole number")]
+Seeds = Annotated[
+    _Seed | Annotated[Sequence[_Seed], MinLen(1), Predicate(lambda seeds: len({*seeds}) == len(seeds))],
+    Says(f"a whole number from 0 to {LAST_SEED}, or a list of such numbers, each once"),
+]
 
 
 @dataclass(frozen=True)
@@ -110,16 +116,14 @@ class RunOptions:
     Attributes:
         seed: of the first start, or of each.
         starts: None: as many as `seeds` says.
+        keep: `all` is read as the number of starts.
         data: reads the pictures.
-        logger: checked only when the logger is made.
+        logger, callbacks: checked only when they are made.
     """
 
-    seed: Annotated[
-        _Seed | Annotated[Sequence[_Seed], MinLen(1), Predicate(lambda seeds: len({*seeds}) == len(seeds))],
-        Says(f"a whole number from 0 to {LAST_SEED}, or a list of such numbers, each once"),
-    ]
+    seed: Seeds
     starts: Annotated[int | None, *whole(1, MOST_STARTS, of="null, or a whole number")]
-    keep: _Many
+    keep: Annotated[int | None, *whole(1, MOST_KEPT, of="null, all, or a whole number")]
     pack: _Many
     resume: Annotated[str | None, Says("a run folder, a checkpoint in one, or null")]
     data: Callable[[], PictureSet]
@@ -134,6 +138,7 @@ class RunOptions:
     curves: Annotated[int, *whole(0)] = 0
     test: Annotated[str, *one_of(("chosen", "all"))] = "chosen"
     start_from: Annotated[str | None, Says("a run folder, a model file, a checkpoint, or null")] = None
+    callbacks: Plain = field(default_factory=dict)
 
     @property
     def all_starts(self) -> list[Start]:
@@ -161,15 +166,11 @@ class RunOptions:
         Raises:
             InputError: `starts` contradicts a list of seeds, or `start_from` has no such networks; or as `model`.
         """
-        first, listed = (self.seed, None) if isinstance(self.seed, int) else (0, self.seed)
-        count = self.starts
-        if listed and count not in (None, len(listed)):
-            raise InputError(
-                f"starts is {count}, but seed lists {len(listed)}, one start each; leave starts out, or give null."
-            )
+        given = seeds_of_starts(self.seed, self.starts)
         if self.model is None:
-            return sorted(listed) if listed else range(first, first + (count or STARTS))
-        there = list(dict.fromkeys(self.model.seeds))
+            return given
+        there, count = list(dict.fromkeys(self.model.seeds)), self.starts
+        first, listed = (self.seed, None) if isinstance(self.seed, int) else (0, given)
         if first:
             raise InputError(
                 f"seed is {first}, but the starts begin at the networks of {self.start_from}; leave seed out, or list "
@@ -182,7 +183,22 @@ class RunOptions:
             )
         if count and count > len(there):
             raise InputError(f"starts is {count}, but {self.start_from} holds {len(there)}; give no more than that.")
-        return sorted(listed) if listed else there[:count]
+        return listed or there[:count]
+
+
+def seeds_of_starts(seed: int | Sequence[int], starts: int | None) -> Sequence[int]:
+    """The seed of each start, ascending: `starts` of them from `seed` on, or all that `seed` lists.
+
+    Raises:
+        InputError: `starts` contradicts a list of seeds.
+    """
+    if isinstance(seed, int):
+        return range(seed, seed + (starts or STARTS))
+    if starts not in (None, len(seed)):
+        raise InputError(
+            f"starts is {starts}, but seed lists {len(seed)}, one start each; leave starts out, or give null."
+        )
+    return sorted(seed)
 
 
 def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
@@ -200,6 +216,7 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
             raise InputError(
                 f"{group} is {options.get(group)!r}; it must be a group of options, a file of conf/{group}."
             )
+    _check_callbacks(options.get("callbacks", {}), trusted)
     found = {
         **options,
         "data": _loader(options["data"], trusted),
@@ -208,7 +225,8 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
         "stop": _recipe("stop", EarlyStopping, options["stop"], trusted),
         "trainer": _made("trainer", TrainerOptions, options["trainer"]),
     }
-    read: RunOptions = _made("", RunOptions, found)
+    keep_all = found.get("keep") == "all"
+    read: RunOptions = _made("", RunOptions, {**found, "keep": None} if keep_all else found)
     points, starts = len(read.descent.grid()), len(read.seeds)
     if points * starts > MOST_STARTS:
         raise InputError(
@@ -216,7 +234,9 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
         )
     if read.keep is not None and read.keep > points * starts:
         raise InputError(f"keep is {read.keep}; it must be at most {points * starts}, the number of starts.")
-    return read
+    if keep_all and points * starts > MOST_KEPT:
+        raise InputError(f"keep is all, but there are {points * starts} starts; give at most {MOST_KEPT}.")
+    return replace(read, keep=points * starts) if keep_all else read
 
 
 def _made(group: str, kind: type[Any], options: Plain) -> Any:
@@ -256,7 +276,7 @@ def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str
     made = located(group, target)
     if not (isinstance(made, type) and issubclass(made, kind)):
         raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)} or a subclass of it.")
-    return _called(group, made, plain)
+    return called(group, made, plain)
 
 
 def _descent(options: Plain, trusted: Collection[str]) -> SGDConfig:
@@ -274,7 +294,7 @@ def _descent(options: Plain, trusted: Collection[str]) -> SGDConfig:
     own = {key: value for key, value in optimiser.items() if key not in _DIRECTIVES}
     if nested := list(targets(own)):
         _check_trusted("descent.optimiser", nested[0], trusted)
-        own = dict(_called("descent.optimiser", hydra.utils.instantiate, {"config": own, "_convert_": "all"}))
+        own = dict(called("descent.optimiser", hydra.utils.instantiate, {"config": own, "_convert_": "all"}))
     return _recipe("descent", SGDConfig, options, trusted, optimiser=partial(steps, **own))
 
 
@@ -288,14 +308,24 @@ def _loader(options: Plain, trusted: Collection[str]) -> Callable[[], PictureSet
     for named in targets(options):
         _check_trusted("data", named, trusted)
     located("data", target)
-    return partial(_called, "data", hydra.utils.instantiate, {"config": dict(options)})
+    return partial(called, "data", hydra.utils.instantiate, {"config": dict(options)})
 
 
-def _check_trusted(group: str, target: str, trusted: Collection[str]) -> None:
+def _check_callbacks(options: Any, trusted: Collection[str]) -> None:
+    if not isinstance(options, Mapping):
+        raise InputError(f"callbacks is {options!r}; it must be a group of options, a file of conf/callbacks.")
+    for name, of_one in options.items():
+        if not isinstance(of_one, Mapping) or "_target_" not in of_one:
+            raise InputError(f"callbacks.{name} has no _target_; give +callbacks.{name}._target_=MODULE.CLASS.")
+        for target in targets(of_one):
+            _check_trusted(f"callbacks.{name}", target, trusted, sign="+")
+
+
+def _check_trusted(group: str, target: str, trusted: Collection[str], sign: str = "") -> None:
     if target not in trusted:
         raise InputError(
             f"{group}._target_ is {target!r}, which conf does not know; code that only the folder of a run names is "
-            f"not run. Where it is yours, name it on the command line too: {group}._target_={target}."
+            f"not run. Where it is yours, name it on the command line too: {sign}{group}._target_={target}."
         )
 
 
@@ -316,7 +346,7 @@ def located(group: str, target: str) -> Any:
     return found
 
 
-def _called(group: str, make: Callable[..., Any], options: Plain) -> Any:
+def called(group: str, make: Callable[..., Any], options: Plain) -> Any:
     """Call the user's own code; an error of it becomes an InputError with its message."""
     try:
         return make(**options)
@@ -341,7 +371,7 @@ def read_stored_options(folder: Path) -> RunOptions:
     Raises:
         InputError: as `stored_options` and `read_options`, or an option is a reference.
     """
-    options = stored_options(folder) | {"logger": {}}  # the logger is not made again
+    options = stored_options(folder) | {"logger": {}, "callbacks": {}}  # these are not made again
     check_no_reference(folder, options)
     try:
         return read_options(options)

@@ -5,9 +5,9 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, TiffImage
 from torch import Tensor
 
 from hillstart.data import heif
+from hillstart.data.arrays import from_array
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
@@ -62,7 +63,7 @@ LEAST_GREY = 2**12
 """A 16 bit picture without a brighter pixel would keep at most 16 of 256 levels: it stores 8 or 12 bit in 16."""
 REDUCING_GAP = 2  # as in Pillow's thumbnails: the final, smooth resize is at least by half
 
-PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
+PictureSource = str | os.PathLike[str] | bytes | bytearray | memoryview | io.IOBase | Image.Image | np.ndarray | Tensor
 
 # warnings.catch_warnings affects the whole process, so one thread at a time reads headers; decoding runs in parallel.
 _reading_header, _decoding_large = threading.Lock(), threading.Lock()
@@ -85,25 +86,52 @@ def read_picture(
 ) -> UInt8[Tensor, "C H W"]:
     """Read a picture as the network sees it: upright, opaque, 8 bit, grey or colour, cut to the centre square.
 
-    `source`: the path of a file, its bytes, a PIL image, an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or bool, or
-    a tensor (H, W) or (1 to 4, H, W) of uint8, or of floats from 0 to 1, as torchvision's `to_tensor` makes them. The
-    first frame of an animation is used (of a PIL image, the current one). The whole file is decoded, so that damage is
-    detected. Colour profiles are ignored. `name`: the name of bytes in errors. `notice`: is called with the decoded
-    file or bytes before anything is converted.
+    `source`: the path of a file, its bytes, a file opened in binary mode, a PIL image, or an array or tensor, as
+    `data.arrays` lists them. The first frame of an animation is used (of a PIL image, the current one). The whole file
+    is decoded, so that damage is detected. Colour profiles are ignored. `name`: the name of bytes in errors. `notice`:
+    is called with the decoded file or bytes before anything is converted.
 
     Raises InputError, for a file or bytes a PictureError, if the picture is unusable or has more than `max_pixels`.
     """
-    if isinstance(source, Tensor):
-        return _square(_from_array(_from_tensor(source)), "the given tensor", preprocessing)
-    if isinstance(source, np.ndarray):
-        return _square(_from_array(source), "the given array", preprocessing)
+    if isinstance(source, np.ndarray | Tensor):
+        return _square(from_array(source), "the given array or tensor", preprocessing)
     if isinstance(source, Image.Image):
         return _square(source, "the given picture", preprocessing)
-    if isinstance(source, bytes):
+    if is_file(source):
+        name, source = str(getattr(source, "name", "the given file")), source.read()
+        if isinstance(source, str):
+            raise InputError(f"{name}: is opened as text; open it in binary mode, open(path, 'rb').")
+    if isinstance(source, bytes | bytearray | memoryview):
         return _decoded(io.BytesIO(source), name, preprocessing, max_pixels, notice)
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"the given {type(source).__name__}: is not a picture; give a path, bytes, an open file, a PIL picture, an "
+            "array or a tensor."
+        )
     path = Path(source)
     with open_picture(path) as file:
         return _decoded(file, str(path), preprocessing, max_pixels, notice)
+
+
+def is_file(source: Any) -> TypeGuard[BinaryIO]:
+    """True for an open file or what reads like one; PIL pictures and tensors have no method `read`."""
+    return hasattr(source, "read")
+
+
+def is_one(sources: Any) -> bool:
+    """True if a value is one picture, or nothing that could hold several; False for a collection of pictures."""
+    if isinstance(sources, np.ndarray | Tensor):
+        return sources.ndim != 4
+    single = isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    return single or is_file(sources) or not isinstance(sources, Iterable)
+
+
+def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """All pictures below a folder, sorted; raises InputError if there are none or it cannot be read."""
+    pictures, _ = find_pictures(folder)
+    if not pictures:
+        raise InputError(f"{os.fspath(folder)}: holds no pictures; give a folder with some, or the files themselves.")
+    return pictures
 
 
 def open_picture(path: Path) -> BinaryIO:
@@ -212,32 +240,6 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
 def _damaged(name: str, error: Exception) -> PictureError:
     wrong = f"the picture is damaged ({briefly(error)})"
     return PictureError(f"{name}: {wrong}; give a file that a picture viewer shows completely.", "damaged")
-
-
-def _from_tensor(tensor: Tensor) -> np.ndarray:
-    if tensor.is_floating_point():
-        if not ((tensor >= 0) & (tensor <= 1)).all():
-            raise InputError("the given tensor: holds numbers outside 0 to 1; give pixels from 0 to 1, or uint8.")
-        tensor = (tensor.double() * 255).round().to(torch.uint8)
-    if tensor.dtype != torch.uint8:
-        raise InputError(f"the given tensor: its type {tensor.dtype} has no known range; give uint8, or 0 to 1.")
-    if (tensor.ndim == 3 and tensor.shape[0] > 4) or tensor.ndim not in (2, 3):
-        raise InputError(f"the given tensor: shape {tuple(tensor.shape)} is not (H, W) or (1 to 4, H, W).")
-    return (tensor if tensor.ndim == 2 else tensor.permute(1, 2, 0)).cpu().numpy()
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4) and array.dtype != np.uint16)):
-        raise InputError(
-            f"the given array: shape {array.shape} of {array.dtype} is not (H, W) or uint8 (H, W, 1 to 4)."
-        )
-    if array.dtype not in (np.uint8, np.uint16, np.bool_):
-        raise InputError(f"the given array: its type {array.dtype} has no known range; give uint8, uint16 or bool.")
-    if 0 in array.shape:
-        raise InputError("the given array: holds no pixels; give a picture of at least 1 x 1.")
-    return Image.fromarray(np.ascontiguousarray(array if array.dtype != np.bool_ else array * np.uint8(255)))
 
 
 def _square(

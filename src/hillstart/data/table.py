@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -238,6 +239,13 @@ def opened_csv(path: Path) -> Iterator[io.TextIOWrapper]:
 RowSource = Row | Mapping[str, Any] | Sequence[float] | np.ndarray | Tensor
 
 
+def is_row(sources: object) -> bool:
+    """True if a value is one row; False for a collection of rows."""
+    if isinstance(sources, np.ndarray | Tensor):
+        return sources.ndim < 2
+    return isinstance(sources, str | bytes | os.PathLike | Row | Mapping)
+
+
 def read_row(source: RowSource, inputs: Standardisation) -> Float64[Tensor, " D"]:
     """The inputs of one row, given by the names of the columns in any order, or as numbers in the order of `inputs`.
 
@@ -250,7 +258,12 @@ def read_row(source: RowSource, inputs: Standardisation) -> Float64[Tensor, " D"
         if missing := [name for name in inputs.columns if name not in cells]:
             raise InputError(f"{head}: lacks the column {', '.join(missing)}, an input of the networks.")
         cells = [cells[name] for name in inputs.columns]
-    elif isinstance(cells, str | bytes) or not hasattr(cells, "__len__") or len(cells) != len(inputs.columns):
+    elif (
+        isinstance(cells, str | bytes)
+        or not hasattr(cells, "__len__")
+        or getattr(cells, "ndim", 1) != 1
+        or len(cells) != len(inputs.columns)
+    ):
         raise InputError(f"{head}: is not {len(inputs.columns)} numbers; give those of {inputs}.")
     values = [number(cell, head, name) for name, cell in zip(inputs.columns, cells, strict=True)]
     return torch.tensor(values, dtype=torch.float64)

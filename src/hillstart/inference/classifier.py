@@ -1,25 +1,28 @@
 """Networks that classify pictures or rows: labels, probabilities, and the opinion of each start."""
 
+import html
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from statistics import median
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Real, UInt8
-from PIL import Image
 from torch import Tensor
 
-from hillstart.data.images import PictureSource, read_picture
+from hillstart.data.images import PictureSource, is_one, pictures_in, read_picture
 from hillstart.data.preprocessing import Preprocessing, Standardisation
-from hillstart.data.table import Row, RowSource, read_row
+from hillstart.data.table import Row, RowSource, is_row, read_row
 from hillstart.engine.starts import Start
+from hillstart.inference.prediction import Opinion, Prediction, Predictions, table
 from hillstart.inference.voting import UNSURE_BELOW, Calibration, agreement, probabilities, vote
 from hillstart.network import Network
 from hillstart.system.errors import InputError
 from hillstart.system.machine import parallel_map
+from hillstart.system.untrusted import briefly
 
 # Pictures in one forward pass, unless a layer of all starts would then take more memory than this.
 BATCH, BATCH_BYTES = 256, 64 << 20
@@ -35,37 +38,17 @@ AHEAD = 2 * BATCH // AT_ONCE
 Source = PictureSource | RowSource
 
 
-class Opinion(NamedTuple):
-    """The answer of one start to a picture or a row."""
+def index_of(seed: int, seeds: Sequence[int]) -> int:
+    """The index of the first, which is the best, of the kept starts with this seed.
 
-    seed: int
-    label: str
-    probability: float
-
-
-class Prediction(NamedTuple):
-    """The answer to one picture or row.
-
-    Attributes:
-        path: as it was given, FILE:NUMBER for a row of a csv file; None for what was not in a file.
-        probability: of `label`, calibrated on validation pictures.
-        probabilities: of every class, the most likely first.
-        agreement: the share of the starts whose own label this is.
-        unsure: `agreement` is below the threshold that was asked for.
-        opinions: of each start, the best by validation first.
-        calibrated: False if no temperature was fitted: a probability is then only an output's share of their sum.
-        seems_inverted: its brightness is far from that of the training pictures, and as a negative much nearer to it.
+    Raises:
+        InputError: there is none.
     """
-
-    path: str | None
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    agreement: float
-    unsure: bool
-    opinions: tuple[Opinion, ...]
-    calibrated: bool = True
-    seems_inverted: bool = False
+    if seed not in seeds:
+        raise InputError(
+            f"start {seed}: was not kept; the starts are {briefly(', '.join(map(str, sorted(set(seeds)))))}."
+        )
+    return seeds.index(seed)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,6 +63,7 @@ class Classifier:
         trained_on: `pictures`, `files` and `sha256` of the list of files they came from, and their mean `brightness`;
             None if unknown.
         versions: of the packages that the networks were trained with.
+        val_accuracies: the validation accuracy of each start; None if unknown, as in files of version 0.1.
         invert: predict for the negative of each picture, as for digits in ink by networks that learned white on black.
     """
 
@@ -90,10 +74,22 @@ class Classifier:
     calibration: Calibration | None = None
     trained_on: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
+    val_accuracies: tuple[float, ...] | None = None
     invert: bool = False
 
     def __repr__(self) -> str:
-        return f"Classifier({self.network!r}, classes {', '.join(self.classes)}; {self.preprocessing})"
+        return f"Classifier({'; '.join(f'{name} {value}' for name, value in self._described())})"
+
+    def _repr_html_(self) -> str:
+        return table((), ([f"<b>{name}</b>", html.escape(value)] for name, value in self._described()))
+
+    def _described(self) -> Iterator[tuple[str, str]]:
+        yield "networks", repr(self.network)
+        yield "classes", ", ".join(self.classes)
+        yield "inputs", str(self.preprocessing)
+        if known := self.val_accuracies:
+            others = f" for the best start, median {median(known):.4g}" if len(known) > 1 else ""
+            yield "validation accuracy", f"{known[0]:.4g}{others}"
 
     @property
     def calibrated(self) -> bool:
@@ -135,13 +131,13 @@ class Classifier:
         Raises:
             InputError: no start with this seed was kept.
         """
-        if seed not in self.seeds:
-            kept = ", ".join(map(str, sorted(set(self.seeds))))
-            raise InputError(f"start {seed}: was not kept; the starts are {kept}.")
-        s = self.seeds.index(seed)
+        s = index_of(seed, self.seeds)
         T = self.temperatures.starts[s]
         calibration = Calibration(T, (T,)) if self.calibration else None
-        return replace(self, network=self.network.pick([s]), origins=(self.origins[s],), calibration=calibration)
+        network, accuracy = self.network.pick([s]), self.val_accuracies and (self.val_accuracies[s],)
+        return replace(
+            self, network=network, origins=(self.origins[s],), calibration=calibration, val_accuracies=accuracy
+        )
 
     # ------------------------------------------------------------ predictions
 
@@ -149,21 +145,29 @@ class Classifier:
         """Classify one picture or row, giving a `Prediction`, or many, giving a list of them.
 
         Args:
-            sources: a path, a file's bytes, a PIL picture, an array or a tensor as `images.read_picture` takes it; or
-                many of them, also as one array (N, H, W, C) or one tensor (N, C, H, W). A row: a dict with the names of
-                the columns, or an array (D,); many: a list of dicts, a data frame, or an array (N, D).
-            unsure_below: the share of the starts that must agree.
+            sources: a path, a file's bytes, a file opened in binary mode, a PIL picture, an array or a tensor, as
+                `images.read_picture` takes them; or many of them, also as one array or tensor of four dimensions, or as
+                the path of a folder, for all pictures below it. A row: a dict with the names of the columns, or an
+                array (D,); many: a list of dicts, a data frame, or an array (N, D).
+            unsure_below: the share of the starts that must agree, from 0 to 1.
 
         Raises:
-            InputError: a picture or a row cannot be used; the message names it.
+            InputError: a picture or a row cannot be used, or a folder holds none; the message names it.
+
+        Example:
+            >>> classifier = hillstart.load("outputs/2026-11-27/10-00-00")  # doctest: +SKIP
+            >>> classifier.predict("lion.jpg")  # doctest: +SKIP
+            Prediction('lion.jpg', 'lion' 0.973, 15 of 16 starts agree)
         """
-        if to_dict := getattr(sources, "to_dict", None):  # a data frame, whose library may not be installed
-            sources = to_dict("records")
-        several = 4 if isinstance(self.preprocessing, Preprocessing) else 2
-        one = isinstance(sources, str | bytes | os.PathLike | Image.Image | Row | Mapping) or (
-            isinstance(sources, np.ndarray | Tensor) and sources.ndim < several
-        )
-        found = []
+        if not isinstance(self.preprocessing, Preprocessing):
+            if to_dict := getattr(sources, "to_dict", None):  # a data frame, whose library may not be installed
+                sources = to_dict("records")
+            one = is_row(sources)
+        else:
+            if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
+                sources = pictures_in(sources)
+            one = is_one(sources)
+        found = Predictions()
         for answer in self.predict_each([sources] if one else sources, unsure_below):  # type: ignore[list-item, arg-type]
             if isinstance(answer, InputError):
                 raise answer

@@ -120,7 +120,8 @@ class RunResult:
         origins = tuple(row.start for row in self.kept)
         is_pictures = isinstance(data.preprocessing, Preprocessing)
         trained_on = data.trained_on | ({"brightness": round(data.brightness, 6)} if is_pictures else {})
-        about = (data.classes, data.preprocessing, self.calibration, trained_on, versions())
+        accuracies = tuple(row.val_accuracy for row in self.kept)
+        about = (data.classes, data.preprocessing, self.calibration, trained_on, versions(), accuracies)
         return Classifier(self.network, origins, *about)
 
     def load(self, path: Path) -> None:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from hillstart.data.images import PictureError, read_picture
-from hillstart.inference.classifier import Classifier, Prediction
+from hillstart.inference.classifier import Classifier
+from hillstart.inference.prediction import Prediction
 from hillstart.inference.voting import UNSURE_BELOW
 from hillstart.serve.bodies import most_bytes, picture_in
 from hillstart.system.errors import InputError

@@ -5,6 +5,7 @@ Names with control characters cannot disturb a terminal, and a closed terminal o
 
 import codecs
 import errno
+import html
 import io
 import logging
 import os
@@ -174,8 +175,33 @@ def print_table(
         console.print(f"too narrow for: {', '.join(missing)}")
 
 
+class _NotebookBar:
+    """A progress bar below the cell of a notebook; that of rich needs ipywidgets there."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display
+
+        self._html, self._shown_at = HTML, time.monotonic()
+        self._display: Any = display(HTML(""), display_id=True)
+
+    def update(self, what: str, done: float, total: float | None) -> None:
+        if time.monotonic() - self._shown_at > 0.2:  # a message to the browser each time
+            self._shown_at = time.monotonic()
+            share = f"value={done} max={total}" if total else ""
+            self._display.update(self._html(f"<progress {share}></progress> {html.escape(what)}"))
+
+    def stop(self) -> None:
+        self._display.update(self._html(""))
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules and type(sys.stdout).__module__.startswith("ipykernel")
+
+
 class ProgressBar:
-    """A progress bar on the terminal, shown once the work has taken `PATIENCE_SECONDS`; without a terminal, nothing.
+    """A progress bar on the terminal or in a notebook, shown once the work has taken `PATIENCE_SECONDS`.
+
+    Without either, as into a pipe, there is none.
 
     Args:
         streams: the bar appears on the first of them that is a terminal; standard error if none are given.
@@ -189,12 +215,18 @@ class ProgressBar:
         self._what, self._done, self._began = what, done, time.monotonic()
         self._terminal = next((stream for stream in streams or (sys.stderr,) if stream.isatty()), None)
         self._bar: Any = None
+        self._notebook: _NotebookBar | None = None
 
     def update(self, done: float, what: str | None = None) -> None:
         """Set how many items are done, and the text before the bar."""
         self._done, self._what = done, what or self._what
-        if self._bar is None and self._terminal and time.monotonic() - self._began > PATIENCE_SECONDS:
-            self._start(self._terminal)
+        if time.monotonic() - self._began > PATIENCE_SECONDS:
+            if self._bar is None and self._terminal:
+                self._start(self._terminal)
+            elif self._notebook is None and _in_notebook():
+                self._notebook = _NotebookBar()
+        if self._notebook is not None:
+            self._notebook.update(self._what, done, self.total)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, description=self._short())
 
@@ -210,10 +242,10 @@ class ProgressBar:
         return what
 
     def stop(self) -> None:
-        """Remove the bar from the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Remove the bar."""
+        for bar in filter(None, (self._bar, self._notebook)):
+            bar.stop()
+        self._bar = self._notebook = None
 
     def __enter__(self) -> "ProgressBar":
         return self
