@@ -15,6 +15,7 @@ from hillstart.network import Network
 from hillstart.runs.reader import RunRecord
 from hillstart.runs.tables import RESULT, read_history
 from hillstart.system.errors import InputError
+from hillstart.system.files import as_path
 
 
 class Page:
@@ -136,7 +137,7 @@ def open_run(path: str | Path) -> OpenedRun:
     Raises:
         InputError: there is no run.
     """
-    run = OpenedRun(path)
+    run = OpenedRun(as_path(path, "the folder of a run (outputs/DATE/TIME)"))
     if not (run.folder / "starts.csv").is_file():
         raise InputError(f"{run.folder}: holds no starts.csv; give the folder of a run (outputs/DATE/TIME).")
     return run
