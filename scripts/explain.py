@@ -1,4 +1,4 @@
-"""Explain an answer of a network: `python scripts/explain.py MODEL IMAGE [--node NODE]`; `--help` lists the options."""
+"""Explain an answer of a network: `python scripts/explain.py MODEL FILE [--node NODE]`; `--help` lists the options."""
 
 from hillstart.cli.main import explain
 

@@ -1,6 +1,7 @@
 """Rows of csv files, predicted and evaluated: columns are matched by name, and what cannot be used is named."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,8 +101,25 @@ def test_python_takes_records_frames_and_arrays(rows: Path) -> None:
             loaded.predict(wrong)
 
 
-def test_what_needs_pictures_refuses_before_it_prints(run: Run, rows: Path) -> None:
-    found = run(explain, rows)
-    assert found.code and not found.out and "not pictures" in found.err
+def test_a_row_is_explained_by_the_names_of_its_columns(
+    rows: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["explain.py", str(rows.parent), str(rows), "--row", "3", "--node", "hidden1.2"])
+    explain.main()
+    lines = capsys.readouterr().out.splitlines()
+    z = ((NUMBERS[2] - 3) / 2) @ classifier.network.w[0][0, :, 1].numpy() + float(classifier.network.b[0][0, 1])
+    assert lines[0] == f"hidden1.2, for {rows}:3:" and lines[-1] == "the products are those of a, b, standardised"
+    assert float(lines[2].split(" = ")[1].replace("−", "-")) == pytest.approx(z, abs=2e-3)
+
+
+@pytest.mark.parametrize(("options", "wrong"), [([], "--row N takes one"), (["--row", "10"], "no row 10")])
+def test_the_row_to_explain_must_be_named(run: Run, rows: Path, options: list[str], wrong: str) -> None:
+    found = run(explain, rows, *options)
+    assert found.code == 1 and not found.out and wrong in found.err
+
+
+def test_what_needs_pictures_refuses_before_it_prints(run: Run, rows: Path, classifier: Classifier) -> None:
+    with pytest.raises(InputError, match="not pictures"):
+        _ = classifier.pictures
     found = run(predict, rows, "--invert")
     assert found.code == 2 and not found.out and "--invert" in found.err

@@ -121,8 +121,8 @@ class Classifier:
         """
         if not isinstance(self.preprocessing, Preprocessing):
             raise InputError(
-                "the networks classify rows of a table, not pictures; scripts/predict.py and scripts/evaluate.py take "
-                "tables."
+                "the networks classify rows of a table, not pictures; predict.py, evaluate.py, explain.py and "
+                "report.py take tables."
             )
         return self.preprocessing
 

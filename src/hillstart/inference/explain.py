@@ -1,4 +1,4 @@
-"""Explain a prediction: the activations of one picture in one network, or the arithmetic of one of its nodes.
+"""Explain a prediction: the activations of one picture or row in one network, or the arithmetic of one of its nodes.
 
 Nodes are named as on the report page: `hidden1.3` is the third node of the first hidden layer, `output.lion` or
 `output.1` the first output.
@@ -7,7 +7,7 @@ Nodes are named as on the report page: `hidden1.3` is the third node of the firs
 from dataclasses import dataclass
 from functools import cached_property
 
-from jaxtyping import UInt8
+from jaxtyping import Real, UInt8
 from torch import Tensor
 
 from hillstart.inference import arithmetic
@@ -23,15 +23,15 @@ ACTIVE, CLASSES = 6, 5
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """One picture in one network, computed in float64; z and a in thousandths, as `arithmetic` shows them.
+    """One picture or row in one network, computed in float64; z and a in thousandths, as `arithmetic` shows them.
 
     Args:
         classifier: of one start.
-        pixels: as `images.read_picture` makes them.
+        x: as `images.read_picture` or `table.read_row` makes it.
     """
 
     classifier: Classifier
-    pixels: UInt8[Tensor, "C H W"]
+    x: UInt8[Tensor, "C H W"] | Real[Tensor, " D"]
 
     @cached_property
     def network(self) -> Network:
@@ -40,7 +40,7 @@ class ForwardPass:
     @cached_property
     def exact(self) -> list[Tensor]:
         """a^0 to a^L."""
-        a = self.network.forward(self.classifier.preprocessing.normalise(self.pixels.unsqueeze(0)).double())
+        a = self.network.forward(self.classifier.preprocessing.normalise(self.x.unsqueeze(0)).double())
         return [al.flatten() for al in a]
 
     @cached_property
@@ -52,7 +52,7 @@ class ForwardPass:
 
     @cached_property
     def a(self) -> list[list[int]]:
-        """a of layer l, at index l; layer 0 is the picture."""
+        """a of layer l, at index l; layer 0 is the inputs."""
         if COSTS[self.network.cost].is_softmax:
             outputs = arithmetic.softmax(self.z[-1])[2]
         else:
@@ -63,7 +63,7 @@ class ForwardPass:
     # ------------------------------------------------------------ names
 
     def layer(self, l: int) -> str:
-        """The name of a layer; l is 0 for the first one after the picture."""
+        """The name of a layer; l is 0 for the first one after the inputs."""
         return "output" if l == len(self.z) - 1 else f"hidden{l + 1}"
 
     def name(self, l: int, j: int) -> str:
@@ -96,7 +96,7 @@ class ForwardPass:
         return list(map(thousandths, self.network.w[l][0, :, j].tolist()))
 
     def sources(self, l: int, j: int) -> str:
-        """Name the pixels or nodes behind the products that `lines_of` writes out, in the same order."""
+        """Name the pixels, columns or nodes behind the products that `lines_of` writes out, in the same order."""
         order = arithmetic.written(self.a[l], self._weights(l, j))
         names = self.classifier.preprocessing.input_names if l == 0 else None
         return ", ".join(names[i] if names else self.name(l - 1, i) for i in order)
