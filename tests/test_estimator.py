@@ -93,6 +93,27 @@ def test_every_start_and_epoch_is_told(iris: tuple[np.ndarray, np.ndarray]) -> N
     assert set(model.history_.columns) >= {"seed", "epoch", "train_cost", "val_cost", "val_accuracy", "eta"}
 
 
+def test_all_starts_are_kept_if_asked_for(iris: tuple[np.ndarray, np.ndarray]) -> None:
+    of = {"hidden": (2,), "epochs": 1, "starts": 9, "eta": [0.1, 0.3]}
+    kept = [StartsClassifier(**of, keep=keep).fit(*iris).network_.starts for keep in (None, "all")]
+    assert kept == [16, 18]
+
+
+def test_a_list_of_seeds_gives_a_start_each(iris: tuple[np.ndarray, np.ndarray]) -> None:
+    of = {key: value for key, value in QUICK.items() if key != "starts"}
+    row, listed = (
+        StartsClassifier(**of, **seeds).fit(*iris) for seeds in ({"seed": 4, "starts": 3}, {"seed": (6, 4, 5)})
+    )
+    pd.testing.assert_frame_equal(listed.starts_, row.starts_)
+    for p, q in zip(listed.network_.parameters, row.network_.parameters, strict=True):
+        assert torch.equal(p, q)
+    apart = StartsClassifier(**of, seed=[11, 4]).fit(*iris)
+    assert sorted(apart.starts_["seed"]) == [4, 11]
+    assert apart.history_[apart.history_["seed"] == 4]["val_cost"].to_numpy() == pytest.approx(
+        row.history_[row.history_["seed"] == 4]["val_cost"].to_numpy()
+    )
+
+
 def test_columns_of_a_data_frame_keep_their_names_and_their_scale_does_not_matter() -> None:
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     model = StartsClassifier(**QUICK).fit(X, y)
@@ -112,6 +133,9 @@ def test_columns_of_a_data_frame_keep_their_names_and_their_scale_does_not_matte
         ({"hidden": (0,)}, r"hidden is \[0\]"),
         ({"epochs": 0}, "epochs is 0"),
         ({"starts": 0}, "starts is 0"),
+        ({"keep": "every"}, "keep is 'every'"),
+        ({"seed": [3, 3]}, r"seed is \[3, 3\]"),
+        ({"seed": [3, 7]}, "starts is 3, but seed lists 2"),
         ({"val_fraction": 2}, "val_fraction is 2"),
         ({"device": "gpu7"}, "device is 'gpu7'"),
         ({"eta": 1e30}, "every start diverged"),

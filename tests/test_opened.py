@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import hillstart
+from hillstart.inference import model_file
 from hillstart.network import Network
 from hillstart.runs.reader import RunRecord
 
@@ -39,6 +40,26 @@ def test_a_run_is_its_tables_and_its_networks(train: Callable[..., None]) -> Non
     assert "6 starts" in repr(run) and str(run.summary["best_seed"]) in repr(run)
     assert "<table" in run._repr_html_()
     assert "2 starts of [784, 6, 2]" in repr(run.classifier) and "lion, duck" in repr(run.classifier)
+
+
+def test_all_starts_are_kept_and_read_one_by_one(train: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    train(*SMALL, "starts=9", "keep=all", "descent.eta=[0.1,0.2]", "trainer.max_epochs=1")
+    run, read = hillstart.open_run("run"), list[int | None]()
+    assert run.classifier.network.starts == run.summary["kept"] == 18
+    of_all, load = hillstart.open_run("run"), model_file.load
+    monkeypatch.setattr(model_file, "load", lambda path, seed=None: read.append(seed) or load(path, seed))
+    for seed in (8, 0):
+        for here, there in zip(
+            of_all.network(seed).parameters, run.classifier.only(seed).network.parameters, strict=True
+        ):
+            assert torch.equal(here, there)
+        assert of_all.initial(seed).starts == 1
+    assert read == [8, 0]
+
+
+def test_all_starts_of_the_jobs_of_a_multirun_are_kept(train: Callable[..., None]) -> None:
+    train(*SMALL, "-m", "seed=[1,2],[5,6,7]", "keep=all", "trainer.max_epochs=1")
+    assert [hillstart.load(f"sweep/{job}").network.starts for job in range(2)] == [2, 3]
 
 
 def test_a_multirun_has_the_varied_options_as_columns(train: Callable[..., None]) -> None:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from hillstart.config.build import trainer_maker
-from hillstart.config.options import MOST_STARTS, NetworkOptions, TrainerOptions
+from hillstart.config.options import MOST_STARTS, NetworkOptions, Seeds, TrainerOptions, seeds_of_starts
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import PictureSet, Split, stratified
 from hillstart.data.preprocessing import Standardisation
@@ -29,7 +29,7 @@ from hillstart.network import Network
 from hillstart.runs.results import RunResult, evaluate
 from hillstart.system.console import silent_libraries
 from hillstart.system.errors import InputError
-from hillstart.system.schema import Seed, Share, check, one_of, whole
+from hillstart.system.schema import Share, check, one_of, whole
 from hillstart.training.optimizer import SGDConfig
 from hillstart.training.packs import RunSpec, train
 from hillstart.training.stopping import EarlyStopping
@@ -39,12 +39,12 @@ from hillstart.training.stopping import EarlyStopping
 class _Options(NetworkOptions):
     """The options that no other object checks."""
 
-    starts: Annotated[int, *whole(1, MOST_STARTS)]
+    starts: Annotated[int | None, *whole(1, MOST_STARTS, of="None, or a whole number")]
     epochs: Annotated[int, *whole(1)]
     batch_size: Annotated[int, *whole(1)]
     val_fraction: Share
-    keep: Annotated[int | None, *whole(1, of="None, or a whole number")]
-    seed: Seed
+    keep: Annotated[int | None, *whole(1, of="None, all, or a whole number")]
+    seed: Seeds
     device: Annotated[str, *one_of(("cpu", "cuda"))]
 
 
@@ -57,7 +57,8 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         hidden: nodes of each hidden layer; () for none.
-        starts: number of random starts, with the seeds `seed`, `seed` + 1, ...
+        starts: number of random starts, with the seeds `seed`, `seed` + 1, ...; None: 16, or one for each of a list of
+            seeds.
         activation: of the hidden layers: sigmoid, tanh or relu.
         cost: cross_entropy, quadratic or log_likelihood.
         start: distribution of the initial weights: scaled_normal, unit_normal or glorot.
@@ -71,8 +72,9 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         patience: end a start after so many epochs without a lower validation cost; None: never.
         race: after so many epochs the better half of the starts goes on, and so on (successive halving); None: no race.
         val_fraction: share of the rows of each class that is held out to choose and to calibrate.
-        keep: number of the best starts that vote; None: all, but at most 16.
-        seed: of the first start, of the held-out rows and of the order of the rows.
+        keep: number of the best starts that vote; None: all, but at most 16; "all": every start.
+        seed: of the first start, or a list of different seeds, one start each, such as [3, 7, 11]. The smallest also
+            draws the held-out rows and the order of the rows.
         device: cpu or cuda.
 
     Attributes:
@@ -97,7 +99,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         self,
         hidden: Sequence[int] = (30,),
         *,
-        starts: int = 16,
+        starts: int | None = None,
         activation: str = "sigmoid",
         cost: str = "cross_entropy",
         start: str = "scaled_normal",
@@ -111,8 +113,8 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         patience: int | None = None,
         race: int | None = None,
         val_fraction: float = 0.2,
-        keep: int | None = None,
-        seed: int = 0,
+        keep: int | str | None = None,
+        seed: int | Sequence[int] = 0,
         device: str = "cpu",
     ):
         self.hidden = hidden
@@ -146,7 +148,9 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y holds one class, {self.classes_[0]!r}; give at least two to tell apart.")
         given = SimpleNamespace(**self.get_params())
-        given.hidden = list(given.hidden) if isinstance(given.hidden, Sequence) else given.hidden
+        given.hidden, given.seed = (list(v) if isinstance(v, Sequence) else v for v in (given.hidden, given.seed))
+        keep_all = given.keep == "all"
+        given.keep = None if keep_all else given.keep
         check("", _Options, {field.name: getattr(given, field.name) for field in fields(_Options)})
         spec = self._spec(given, torch.tensor(X), torch.tensor(codes))
         make_trainer = trainer_maker(
@@ -154,7 +158,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
             Path(),
             checkpoints=False,
         )
-        result, histories = RunResult(given.keep), list[History]()
+        result, histories = RunResult(len(spec.starts) if keep_all else given.keep), list[History]()
         with silent_libraries():
             device = make_trainer().strategy.root_device
             for trained in train(spec, make_trainer, spec.packs(device)):
@@ -225,13 +229,13 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
     def _spec(self, given: SimpleNamespace, X: Tensor, codes: Tensor) -> RunSpec:
         """The starts, and the rows that they learn."""
         names = tuple(map(str, self.classes_))
-        sizes = [X.shape[1], *given.hidden, len(names)]
-        rows, held_out = Split(X, codes), _held_out(codes, given.val_fraction, given.seed)
+        sizes, seeds = [X.shape[1], *given.hidden, len(names)], seeds_of_starts(given.seed, given.starts)
+        rows, held_out = Split(X, codes), _held_out(codes, given.val_fraction, seeds[0])
         rest = torch.ones(len(codes), dtype=torch.bool).index_fill_(0, held_out, False).nonzero().flatten()
         val, learned = rows.take(held_out), rows.take(rest) if len(rest) else rows
         columns = [str(name) for name in getattr(self, "feature_names_in_", range(X.shape[1]))]
         standardisation = Standardisation(tuple(columns)).fitted(learned.x)
-        of_step = (given.schedule, given.momentum, given.lmbda, given.nesterov, given.seed)
+        of_step = (given.schedule, given.momentum, given.lmbda, given.nesterov, seeds[0])
         descent = SGDConfig(given.eta, min(given.batch_size, len(learned.y)), *of_step)
         return RunSpec(
             partial(Network.start, sizes, activation=given.activation, cost=given.cost, start=given.start),
@@ -239,7 +243,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
             PictureSet(learned, val, val, names, standardisation, Augment(), "arrays"),
             descent,
             EarlyStopping(given.patience, given.race),
-            [Start(seed, point) for point in descent.grid() for seed in range(given.seed, given.seed + given.starts)],
+            [Start(seed, point) for point in descent.grid() for seed in seeds],
         )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from hillstart.config.build import starting_points
 from hillstart.config.options import read_stored_options
 from hillstart.inference.classifier import Classifier
-from hillstart.inference.loading import load
+from hillstart.inference.loading import find, load, read, sizes
 from hillstart.network import Network
 from hillstart.runs.reader import RunRecord
 from hillstart.runs.tables import RESULT, read_history
@@ -84,23 +84,28 @@ class OpenedRun:
         """The kept starts, which predict; of a multirun those of its best job."""
         return load(self.folder)
 
+    @cached_property
+    def _networks(self) -> Path:
+        return find(self.folder)
+
     def network(self, seed: int) -> Network:
-        """The start with this seed as it was kept, in its best epoch: S = 1.
+        """The start with this seed as it was kept, in its best epoch: S = 1. The weights of no other start are read.
 
         Raises:
             InputError: it was not kept.
         """
-        return self.classifier.only(seed).network
+        return read(self._networks, seed).network
 
     def initial(self, seed: int) -> Network:
-        """The start with this seed as it was before training, bit for bit: S = 1.
+        """The start with this seed as it was before training, bit for bit: S = 1. No weights are read, except by
+        `start_from` those that it names.
 
         Raises:
             InputError: the folder is that of a multirun, or its options name code of your own.
         """
         if not self.options:
             raise InputError(f"{self.folder}: is a multirun; open one of its jobs.")
-        return starting_points(read_stored_options(self.folder), self.classifier.network.sizes)([seed])
+        return starting_points(read_stored_options(self.folder), sizes(self._networks))([seed])
 
     def report(self) -> Page:
         """The page that opens the box; written if the folder has none."""

@@ -189,6 +189,8 @@ def test_mlflow_has_one_store_for_all_runs() -> None:
         (["seed=-1"], "seed is -1; "),
         (["seed=18446744073709551616"], "seed is 18446744073709551616; "),
         (["keep=4"], "keep is 4; "),
+        (["keep=some"], "keep is 'some'; it must be null, all, or a whole number"),
+        (["keep=all", "starts=100001"], "keep is all, but there are 100001 starts; give at most 100000"),
         (["pack=0"], "pack is 0; "),
         (["stop.patience=-2"], "stop.patience is -2; "),
         (["stop.race=0"], "stop.race is 0; "),

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 
 from hillstart.data.preprocessing import Preprocessing
@@ -75,6 +77,68 @@ def test_a_loaded_network_is_independent_of_its_file(path: Path) -> None:
     with path.open("r+b") as file:  # overwritten, as cp does, and not replaced
         file.write(bytes(len(before)))
     assert_same(loaded, whole())
+
+
+class Counted:
+    """A file of safetensors that counts the numbers that are read from it."""
+
+    def __init__(self, path: Path, framework: str):
+        self.file = safe_open(path, framework)
+
+    def __enter__(self) -> "Counted":
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.file.__exit__(*error)
+
+    def keys(self) -> Any:
+        return self.file.keys()
+
+    def get_slice(self, name: str) -> Any:
+        part = self.file.get_slice(name)
+
+        class Slice:
+            get_shape, get_dtype = part.get_shape, part.get_dtype
+
+            def __getitem__(self, rows: slice) -> torch.Tensor:
+                found: torch.Tensor = part[rows]
+                Counted.numbers += found.numel()
+                return found
+
+        return Slice()
+
+    numbers = 0
+
+
+@pytest.mark.parametrize("model", [whole(), made(S=7), made(S=20, hidden=(4, 1, 7)), made(S=1, hidden=())])
+def test_one_start_is_read_without_the_others(
+    model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.safetensors"
+    model_file.save(path, model)
+    monkeypatch.setattr(model_file, "safe_open", Counted)
+    of_one = sum(p[0].numel() for p in model.network.parameters)
+    for seed in model.seeds:
+        Counted.numbers = 0
+        assert_same(model_file.load(path, seed), model.only(seed))
+        assert Counted.numbers == of_one
+    Counted.numbers = 0
+    assert_same(model_file.load(path), model)
+    assert Counted.numbers == of_one * model.network.starts
+    with pytest.raises(InputError, match=f"start {max(model.seeds) + 1}: was not kept"):
+        model_file.load(path, max(model.seeds) + 1)
+
+
+@pytest.mark.parametrize("name", ["w1", "b2"])
+@pytest.mark.parametrize("rest", [slice(1, None), slice(0, 0)])
+def test_one_start_of_a_file_with_other_sizes_is_refused(path: Path, name: str, rest: slice) -> None:
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors[name] = tensors[name][rest].contiguous()
+    path.write_bytes(serialize(tensors, metadata))
+    with pytest.raises(InputError, match=f"tensor {name} is not float32 of shape"):
+        model_file.load(path, whole().seeds[0])
 
 
 @pytest.mark.parametrize("half", [b"", b"half a file"])

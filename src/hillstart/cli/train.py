@@ -121,7 +121,8 @@ class TrainingTask:
             yield from ((index, error) for index in jobs if index not in done)
             return
         starts, trained = [of.all_starts for of in jobs.values()], {numbers.index(index) for index in done}
-        for result in experiment.run_together(spec, starts, trainer, first.keep, first.pack, trained):
+        keep = first.keep and max(of.keep or 0 for of in jobs.values())  # keep=all: jobs may differ in number of starts
+        for result in experiment.run_together(spec, starts, trainer, keep, first.pack, trained):
             yield numbers[result.job], partial(_write_job, result)
 
     def jobs_per_pack(self, cfg: DictConfig, distributed: bool) -> int | None:

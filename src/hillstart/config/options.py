@@ -7,7 +7,7 @@ data, and of the code that they name only what conf names too is imported.
 import pydoc
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -35,6 +35,8 @@ MOST_STARTS, MOST_NODES = 10**6, 10**6
 LAST_SEED = 2**62
 STARTS = 16
 """The number of starts, where neither `starts` nor a list of seeds gives it."""
+MOST_KEPT = 10**5
+"""A model file describes no more starts than this (`untrusted.MAX_OBJECT_BYTES`)."""
 
 _DIRECTIVES = ("_target_", "_partial_", "_convert_", "_recursive_")
 """Keys that Hydra interprets; they are not options."""
@@ -61,6 +63,10 @@ def choices(group: str) -> list[str]:
 _Nodes = Annotated[int, *whole(1, MOST_NODES)]
 _Seed = Annotated[int, *whole(0, LAST_SEED)]
 _Many = Annotated[int | None, *whole(1, of="null, or a whole number")]
+Seeds = Annotated[
+    _Seed | Annotated[Sequence[_Seed], MinLen(1), Predicate(lambda seeds: len({*seeds}) == len(seeds))],
+    Says(f"a whole number from 0 to {LAST_SEED}, or a list of such numbers, each once"),
+]
 
 
 @dataclass(frozen=True)
@@ -110,16 +116,14 @@ class RunOptions:
     Attributes:
         seed: of the first start, or of each.
         starts: None: as many as `seeds` says.
+        keep: `all` is read as the number of starts.
         data: reads the pictures.
         logger, callbacks: checked only when they are made.
     """
 
-    seed: Annotated[
-        _Seed | Annotated[Sequence[_Seed], MinLen(1), Predicate(lambda seeds: len({*seeds}) == len(seeds))],
-        Says(f"a whole number from 0 to {LAST_SEED}, or a list of such numbers, each once"),
-    ]
+    seed: Seeds
     starts: Annotated[int | None, *whole(1, MOST_STARTS, of="null, or a whole number")]
-    keep: _Many
+    keep: Annotated[int | None, *whole(1, MOST_KEPT, of="null, all, or a whole number")]
     pack: _Many
     resume: Annotated[str | None, Says("a run folder, a checkpoint in one, or null")]
     data: Callable[[], PictureSet]
@@ -162,15 +166,11 @@ class RunOptions:
         Raises:
             InputError: `starts` contradicts a list of seeds, or `start_from` has no such networks; or as `model`.
         """
-        first, listed = (self.seed, None) if isinstance(self.seed, int) else (0, self.seed)
-        count = self.starts
-        if listed and count not in (None, len(listed)):
-            raise InputError(
-                f"starts is {count}, but seed lists {len(listed)}, one start each; leave starts out, or give null."
-            )
+        given = seeds_of_starts(self.seed, self.starts)
         if self.model is None:
-            return sorted(listed) if listed else range(first, first + (count or STARTS))
-        there = list(dict.fromkeys(self.model.seeds))
+            return given
+        there, count = list(dict.fromkeys(self.model.seeds)), self.starts
+        first, listed = (self.seed, None) if isinstance(self.seed, int) else (0, given)
         if first:
             raise InputError(
                 f"seed is {first}, but the starts begin at the networks of {self.start_from}; leave seed out, or list "
@@ -183,7 +183,22 @@ class RunOptions:
             )
         if count and count > len(there):
             raise InputError(f"starts is {count}, but {self.start_from} holds {len(there)}; give no more than that.")
-        return sorted(listed) if listed else there[:count]
+        return listed or there[:count]
+
+
+def seeds_of_starts(seed: int | Sequence[int], starts: int | None) -> Sequence[int]:
+    """The seed of each start, ascending: `starts` of them from `seed` on, or all that `seed` lists.
+
+    Raises:
+        InputError: `starts` contradicts a list of seeds.
+    """
+    if isinstance(seed, int):
+        return range(seed, seed + (starts or STARTS))
+    if starts not in (None, len(seed)):
+        raise InputError(
+            f"starts is {starts}, but seed lists {len(seed)}, one start each; leave starts out, or give null."
+        )
+    return sorted(seed)
 
 
 def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
@@ -210,7 +225,8 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
         "stop": _recipe("stop", EarlyStopping, options["stop"], trusted),
         "trainer": _made("trainer", TrainerOptions, options["trainer"]),
     }
-    read: RunOptions = _made("", RunOptions, found)
+    keep_all = found.get("keep") == "all"
+    read: RunOptions = _made("", RunOptions, {**found, "keep": None} if keep_all else found)
     points, starts = len(read.descent.grid()), len(read.seeds)
     if points * starts > MOST_STARTS:
         raise InputError(
@@ -218,7 +234,9 @@ def read_options(options: Plain, trusted: Collection[str] = ()) -> RunOptions:
         )
     if read.keep is not None and read.keep > points * starts:
         raise InputError(f"keep is {read.keep}; it must be at most {points * starts}, the number of starts.")
-    return read
+    if keep_all and points * starts > MOST_KEPT:
+        raise InputError(f"keep is all, but there are {points * starts} starts; give at most {MOST_KEPT}.")
+    return replace(read, keep=points * starts) if keep_all else read
 
 
 def _made(group: str, kind: type[Any], options: Plain) -> Any:

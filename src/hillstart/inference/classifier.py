@@ -22,6 +22,7 @@ from hillstart.inference.voting import UNSURE_BELOW, Calibration, agreement, pro
 from hillstart.network import Network
 from hillstart.system.errors import InputError
 from hillstart.system.machine import parallel_map
+from hillstart.system.untrusted import briefly
 
 # Pictures in one forward pass, unless a layer of all starts would then take more memory than this.
 BATCH, BATCH_BYTES = 256, 64 << 20
@@ -35,6 +36,19 @@ AHEAD = 2 * BATCH // AT_ONCE
 
 
 Source = PictureSource | RowSource
+
+
+def index_of(seed: int, seeds: Sequence[int]) -> int:
+    """The index of the first, which is the best, of the kept starts with this seed.
+
+    Raises:
+        InputError: there is none.
+    """
+    if seed not in seeds:
+        raise InputError(
+            f"start {seed}: was not kept; the starts are {briefly(', '.join(map(str, sorted(set(seeds)))))}."
+        )
+    return seeds.index(seed)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,10 +131,7 @@ class Classifier:
         Raises:
             InputError: no start with this seed was kept.
         """
-        if seed not in self.seeds:
-            kept = ", ".join(map(str, sorted(set(self.seeds))))
-            raise InputError(f"start {seed}: was not kept; the starts are {kept}.")
-        s = self.seeds.index(seed)
+        s = index_of(seed, self.seeds)
         T = self.temperatures.starts[s]
         calibration = Calibration(T, (T,)) if self.calibration else None
         network, accuracy = self.network.pick([s]), self.val_accuracies and (self.val_accuracies[s],)

@@ -50,9 +50,24 @@ def find(path: Path) -> Path:
     return path
 
 
-def read(path: Path) -> Classifier:
-    """The networks in a model file or checkpoint; raises InputError if it is missing or damaged."""
-    return model_file.load_checkpoint(path) if path.suffix == ".ckpt" else model_file.load(path)
+def read(path: Path, seed: int | None = None) -> Classifier:
+    """The networks in a model file or checkpoint, or the one of this seed; of a model file no other is read.
+
+    Raises:
+        InputError: the file is missing or damaged, or has no start with this seed.
+    """
+    if path.suffix != ".ckpt":
+        return model_file.load(path, seed)
+    found = model_file.load_checkpoint(path)
+    return found if seed is None else found.only(seed)
+
+
+def sizes(path: Path) -> list[int]:
+    """The number of nodes in each layer of the networks in a model file or checkpoint; raises as `read`."""
+    if path.suffix == ".ckpt":
+        return model_file.load_checkpoint(path).network.sizes
+    found: list[int] = model_file.description(path)["sizes"]
+    return found
 
 
 def _networks_in(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hillstart.data.preprocessing import Preprocessing, Standardisation
 from hillstart.engine.starts import HYPERPARAMETERS, STATUS, VOTERS, History, Hyperparameters, Start
-from hillstart.inference.classifier import Classifier
+from hillstart.inference.classifier import Classifier, index_of
 from hillstart.inference.voting import Calibration
 from hillstart.network import ACTIVATIONS, COSTS, Network
 from hillstart.system import untrusted
@@ -64,23 +64,37 @@ def save(path: Path, classifier: Classifier) -> None:
         new.write_bytes(serialize(tensors, {"hillstart": json.dumps(about, allow_nan=False)}))
 
 
-def load(path: Path) -> Classifier:
+def load(path: Path, seed: int | None = None) -> Classifier:
     """Read a model file that `save` wrote.
 
+    Args:
+        seed: read the weights of the start with this seed alone, as `Classifier.only` gives it; None: of all.
+
     Raises:
-        InputError: the file is missing, damaged, of a newer format, or inconsistent.
+        InputError: the file is missing, damaged, of a newer format, or inconsistent; or has no start with this seed.
+    """
+    about = description(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return _finite(path, _classifier(path, about, file.keys(), file.get_slice, seed))
+    except (OSError, SafetensorError) as error:
+        raise refusal(path, "its tensors do not match its description") from error
+
+
+def description(path: Path) -> dict[str, Any]:
+    """The entries of a model file beside its tensors, such as `sizes`; no weight is read.
+
+    Raises:
+        InputError: as `load`.
     """
     metadata = untrusted.header(path).get("__metadata__")
     text = metadata.get("hillstart") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise InputError(f"{path} holds tensors, but no networks of hillstart; give a file that a run wrote.")
-    try:
-        with safe_open(path, "pt") as file:
-            # The tensors are copied: the file is mapped into memory, so overwriting it would change the weights.
-            get = lambda name: file.get_tensor(name).clone()  # noqa: E731
-            return _finite(path, _classifier(path, untrusted.parsed(path, text), file.keys(), get))
-    except (OSError, SafetensorError) as error:
-        raise refusal(path, "its tensors do not match its description") from error
+    plain = untrusted.parsed(path, text)
+    if _dict_with(format=_integer(FORMAT + 1))(plain):
+        raise InputError(f"{path} has a newer format than {FORMAT}, the newest that can be read; update hillstart.")
+    return _with_checked_entries(path, plain)
 
 
 def load_checkpoint(path: Path) -> Classifier:
@@ -104,6 +118,7 @@ def load_checkpoint(path: Path) -> Classifier:
     plain, state = (checkpoint[part] for part in parts)
     tensors = {name[5:]: t for name, t in state.items() if isinstance(name, str) and name.startswith("best.")}
     described = dict.fromkeys(("calibration", "trained_on", "versions")) | plain | {"format": FORMAT}
+    described = _with_checked_entries(path, described)
     classifier = _classifier(path, described, tensors, tensors.get)
     S, history, figures = len(classifier.origins), History(classifier.origins), plain.get("history")
     epochs = len(figures) if isinstance(figures, Tensor) and figures.dim() else 0
@@ -178,18 +193,16 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 """The value that the description must hold under each key, in words and as a predicate."""
 
 
-def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[str], Any]) -> Classifier:
-    """The classifier that a description and its tensors make, if each entry is valid and all of them agree.
+def _classifier(
+    path: Path, plain: Any, names: Collection[str], get: Callable[[str], Any], seed: int | None = None
+) -> Classifier:
+    """The classifier that a valid description and its tensors make, if all of them agree.
 
     Args:
         names: of all tensors.
-        get: returns a tensor by its name.
+        get: returns a tensor, or a slice of safetensors that reads one, by its name.
+        seed: of the only start to read; None: all.
     """
-    if _dict_with(format=_integer(FORMAT + 1))(plain):
-        raise InputError(f"{path} has a newer format than {FORMAT}, the newest that can be read; update hillstart.")
-    if isinstance(plain, dict):
-        plain = {"val_accuracies": None} | plain  # which files of version 0.1 lack
-    _check_description(path, plain)
     try:
         kind = Standardisation if "columns" in plain["preprocessing"] else Preprocessing
         preprocessing = kind.from_dict(plain["preprocessing"])
@@ -204,22 +217,32 @@ def _classifier(path: Path, plain: Any, names: Collection[str], get: Callable[[s
         raise refusal(path, "its sizes do not match its inputs and classes")
     if len(names) != 2 * (len(sizes) - 1):
         raise refusal(path, "it does not hold two tensors for each of its layers")
-    w = [
-        _tensor(path, f"w{l}", get(f"w{l}"), torch.float32, [S, *shape])
-        for l, shape in enumerate(itertools.pairwise(sizes), 1)
-    ]
-    b = [_tensor(path, f"b{l}", get(f"b{l}"), torch.float32, [S, n]) for l, n in enumerate(sizes[1:], 1)]
-    _check_bytes(path, [*w, *b])
+    shapes = {f"w{l}": [S, *shape] for l, shape in enumerate(itertools.pairwise(sizes), 1)}
+    shapes |= {f"b{l}": [S, n] for l, n in enumerate(sizes[1:], 1)}
+    found = [_tensor(path, name, get(name), torch.float32, shape) for name, shape in shapes.items()]
+    s = None if seed is None else index_of(seed, seeds)
+    rows = slice(None) if s is None else slice(s, s + 1)
+    # Slices are copied: the file is mapped into memory, so overwriting it would change the weights.
+    weights = [each[rows] if isinstance(each, Tensor) else each[rows].clone() for each in found]
+    _check_bytes(path, weights)
+    temperatures = tuple(map(float, calibration["starts"]))[rows] if calibration else ()
     return Classifier(
-        Network(w, b, plain["activation"], plain["cost"]),
-        tuple(map(Start, seeds, points)),
+        Network(weights[: len(sizes) - 1], weights[len(sizes) - 1 :], plain["activation"], plain["cost"]),
+        tuple(map(Start, seeds[rows], points[rows])),
         tuple(classes),
         preprocessing,
-        calibration and Calibration(float(calibration["vote"]), tuple(map(float, calibration["starts"]))),
+        calibration and Calibration(temperatures[0] if s is not None else float(calibration["vote"]), temperatures),
         plain["trained_on"],
         plain["versions"],
-        plain["val_accuracies"] and tuple(map(float, plain["val_accuracies"])),
+        plain["val_accuracies"] and tuple(map(float, plain["val_accuracies"][rows])),
     )
+
+
+def _with_checked_entries(path: Path, plain: Any) -> dict[str, Any]:
+    """The description of a file, with an entry that files of version 0.1 lack."""
+    found: dict[str, Any] = {"val_accuracies": None} | plain if isinstance(plain, dict) else plain
+    _check_description(path, found)
+    return found
 
 
 def _check_description(path: Path, plain: Any) -> None:
@@ -230,8 +253,12 @@ def _check_description(path: Path, plain: Any) -> None:
             raise refusal(path, f"the entry {key} is not {what}")
 
 
-def _tensor(path: Path, name: str, found: Any, dtype: torch.dtype, shape: list[int]) -> Tensor:
-    if isinstance(found, Tensor) and found.dtype == dtype and list(found.shape) == shape and not found.requires_grad:
+def _tensor(path: Path, name: str, found: Any, dtype: torch.dtype, shape: list[int]) -> Any:
+    """A tensor, or a slice of safetensors that reads one, if it is of this type and shape."""
+    if isinstance(found, Tensor):
+        if found.dtype == dtype and list(found.shape) == shape and not found.requires_grad:
+            return found
+    elif hasattr(found, "get_shape") and found.get_dtype() == "F32" and found.get_shape() == shape:
         return found
     raise refusal(path, f"tensor {name} is not {str(dtype).removeprefix('torch.')} of shape {shape}")
 
