@@ -299,15 +299,66 @@ def train(example: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     return train
 
 
-def test_a_new_step_is_checked_and_trained_with(train: Train) -> None:
+def test_a_new_step_is_checked_trained_with_and_named_again(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path("check_clipped.py", run_name="__main__")
-    (command,) = lines_to_type("clipped.ClippedDescent")
-    assert train(*command[2:], *FEW, "report=false")["finished"] == 4
+    command, resumed, page = ([*line[2:]] for line in lines_to_type("clipped.ClippedDescent"))
+    command.append("descent.schedule=constant")  # a linear one would end later in a longer training
+    summary = train(*command, *FEW)
+    assert (summary["finished"], summary["epochs"]) == (4, 3)
+    resumed, page = ([part.replace("RUN", "run") for part in of] for of in (resumed, page))
+    with pytest.raises(SystemExit, match=r"which conf does not know.*descent\._target_=clipped\.ClippedDescent"):
+        train(*[part for part in resumed if "clipped" not in part])
+    whole = (
+        train(*command, *FEW, "trainer.max_epochs=4", "hydra.run.dir=whole") and Path("whole/starts.csv").read_text()
+    )
+    assert train(*resumed, "report=false")["epochs"] == 4
+    assert Path("run/starts.csv").read_text() == whole
+    check_report_needs(page, monkeypatch)
+    seed = hillstart.open_run("run").summary["best_seed"]
+    with pytest.raises(hillstart.InputError, match=r"clipped\.ClippedDescent', which conf does not know"):
+        hillstart.open_run("run").initial(seed)
+    assert hillstart.open_run("run", page[1]).initial(seed).starts == 1
 
 
-def test_a_new_stop_rule_ends_starts_and_its_option_is_checked(train: Train) -> None:
+def check_report_needs(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is written by the command if it names the run's own code, and only then."""
+    path = Path(words[0], "report.html")
+    path.unlink(missing_ok=True)
+    key, _, target = words[1].partition("=")
+    for wrong, said in (
+        ([], rf"{re.escape(key)} is {target!r}, which conf does not know"),
+        ([f"{key}=os.system"], f"used {target} there"),
+        (["trainer.max_epochs=3"], "a finished run keeps its options"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["report.py", words[0], *wrong])
+        with pytest.raises(SystemExit, match=said):
+            report.main()
+    assert not path.exists()
+    monkeypatch.setattr(sys, "argv", ["report.py", "--patience", "0", *words])
+    report.main()
+    assert path.is_file()
+
+
+def test_a_new_schedule_is_followed(train: Train) -> None:
+    (command,) = lines_to_type("final.FinalDrop")
+    train(*command[2:], *FEW)
+    assert "eta final drop, last=0.5" in Path("run/report.html").read_text()
+    with pytest.raises(SystemExit, match=r"descent\.last is 2"):
+        train(*command[2:], *FEW, "descent.last=2", "hydra.run.dir=refused")
+    train("starts=4", *FEW, "descent.schedule=constant", "report=false", "hydra.run.dir=constant")
+    tables = [Path(name, "history.csv").read_text().splitlines() for name in ("run", "constant")]
+    assert tables[0][:5] == tables[1][:5] and tables[0] != tables[1]
+
+
+def test_a_new_stop_rule_ends_starts_and_its_option_is_checked(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     (command,) = lines_to_type("target.TargetReached")
     summary = train(*command[2:], *FEW, "report=false")
+    check_report_needs(["run", "stop._target_=target.TargetReached"], monkeypatch)
+    again = train("resume=run", "stop._target_=target.TargetReached", "trainer.max_epochs=4", "report=false")
+    run = hillstart.open_run("run")
+    reached = run.history.groupby("seed")["val_accuracy"].max() >= 0.6
+    assert (run.starts.set_index("seed")["status"] == "stopped").sort_index().equals(reached.sort_index())
+    assert sum(reached) == again["stopped"]
     assert summary["stopped"] + summary["finished"] == 4 and summary["stopped"] > 0
     with pytest.raises(SystemExit, match=r"stop\.accuracy is 2"):
         train(*command[2:], *FEW, "report=false", "stop.accuracy=2", "hydra.run.dir=refused")
@@ -331,6 +382,7 @@ def test_a_new_data_set_is_trained_on(
     monkeypatch.setattr(sys, "argv", ["report.py", "run"])
     with pytest.raises(SystemExit, match=r"data\._target_ is 'bars\.load', which conf does not know"):
         report.main()
+    check_report_needs(["run", "data._target_=bars.load"], monkeypatch)
     (path,) = [option for option in run if option.startswith("hydra.searchpath")]
     assert train(path, "resume=run", "trainer.max_epochs=4", "report=false")["epochs"] == 4
     capsys.readouterr()

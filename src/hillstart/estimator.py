@@ -29,6 +29,7 @@ from hillstart.network import Network
 from hillstart.runs.results import RunResult, evaluate
 from hillstart.system.console import silent_libraries
 from hillstart.system.errors import InputError
+from hillstart.system.files import as_path
 from hillstart.system.schema import Share, check, one_of, whole
 from hillstart.training.optimizer import SGDConfig
 from hillstart.training.packs import RunSpec, train
@@ -152,7 +153,10 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         keep_all = given.keep == "all"
         given.keep = None if keep_all else given.keep
         check("", _Options, {field.name: getattr(given, field.name) for field in fields(_Options)})
-        spec = self._spec(given, torch.tensor(X), torch.tensor(codes))
+        try:
+            spec = self._spec(given, torch.tensor(X), torch.tensor(codes))
+        except InputError as error:  # it names a key of conf
+            raise InputError(re.sub(r"^(descent|stop)\.", "", str(error))) from error
         make_trainer = trainer_maker(
             TrainerOptions(given.epochs, -1, given.device, 1, 1, "highest", enable_progress_bar=False),
             Path(),
@@ -200,7 +204,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
             ValueError: the file cannot be written.
         """
         check_is_fitted(self)
-        model_file.save(Path(path), self.classifier_)
+        model_file.save(as_path(path, "the file to write"), self.classifier_)
 
     @classmethod
     def load(cls, path: str | Path) -> "StartsClassifier":
@@ -209,7 +213,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: the file is missing, damaged, or holds networks of pictures.
         """
-        classifier = model_file.load(Path(path))
+        classifier = model_file.load(as_path(path, "a file that `save` wrote"))
         if not isinstance(classifier.preprocessing, Standardisation):
             raise InputError(f"{path}: its networks classify pictures; open it with hillstart.load.")
         network, names = classifier.network, np.array(classifier.classes)

@@ -34,6 +34,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from hillstart.arguments import (
+    check_alike,
+    check_indices,
+    check_layers,
+    check_rows,
+    check_start,
+    check_step,
+    known_device,
+    named,
+)
+
 aten = torch.ops.aten
 
 X = Float[Tensor, "B n_in"]
@@ -143,13 +154,25 @@ class Network:
         w, b: the weights and biases, layer 1 first.
         activation: activation of the hidden layers, a key of `ACTIVATIONS`.
         cost: a key of `COSTS`; it decides the activation of the last layer.
+
+    Raises:
+        ValueError: there is no such activation or cost, or a shape does not fit.
+
+    Example:
+        >>> net = Network.start([2, 3, 1], seeds=range(16), cost="cross_entropy")
+        >>> x, y = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]), torch.tensor([[0.0], [1], [1], [0]])
+        >>> for _ in range(2000):
+        ...     net.descend(x, y, eta=2.0)
+        >>> net.forward(x)[-1].shape  # what each of the 16 says of the four inputs of XOR
+        torch.Size([16, 4, 1])
     """
 
     def __init__(self, w: Sequence[Tensor], b: Sequence[Tensor], activation: str = "sigmoid", cost: str = "quadratic"):
+        check_layers(w, b)
         self.w = [w[0].transpose(0, 1).contiguous().transpose(0, 1), *(wl.contiguous() for wl in w[1:])]
         self.b = [bl.contiguous() for bl in b]
         self.activation, self.cost = activation, cost
-        self._sigma, self._cost = ACTIVATIONS[activation], COSTS[cost]
+        self._sigma, self._cost = named("activation", activation, ACTIVATIONS), named("cost", cost, COSTS)
 
     def __repr__(self) -> str:
         starts = f"{self.starts} start{'s' * (self.starts != 1)}"
@@ -174,8 +197,14 @@ class Network:
 
         Args:
             sizes: nodes of each layer, from the inputs to the classes.
+            seeds: a whole number for each start.
             start: the distribution of the initial weights, a key of `INITIALIZERS`.
+
+        Raises:
+            ValueError: there is no such activation, cost or distribution, or sizes or seeds cannot be used.
         """
+        check_start(sizes, seeds, dtype)
+        draw = named("start", start, INITIALIZERS)
         layers = list(itertools.pairwise(sizes))
         # In the memory layout of the first layer, so that many starts are never held twice.
         w = [torch.empty(n_in, len(seeds), n_out, dtype=dtype).transpose(0, 1) for n_in, n_out in layers]
@@ -183,7 +212,7 @@ class Network:
         for s, seed in enumerate(seeds):
             g = torch.Generator().manual_seed(seed)
             for l, (n_in, n_out) in enumerate(layers):
-                w[l][s], b[l][s] = INITIALIZERS[start](n_in, n_out, g)
+                w[l][s], b[l][s] = draw(n_in, n_out, g)
         return cls(w, b, activation, cost).to(device)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Network":
@@ -191,8 +220,9 @@ class Network:
         return Network(list(map(function, self.w)), list(map(function, self.b)), self.activation, self.cost)
 
     def to(self, device: torch.device | str) -> "Network":
-        """The same starts on another device; this network itself if it is there already."""
-        return self if self.w[0].device == torch.device(device) else self.map(lambda p: p.to(device))
+        """The same starts on another device; this network itself if it is there already. Raises ValueError for none."""
+        device = known_device(device)
+        return self if self.w[0].device == device else self.map(lambda p: p.to(device))
 
     @property
     def sizes(self) -> list[int]:
@@ -222,8 +252,13 @@ class Network:
         """[a^0, a^1, ..., a^L]: every activation from the pictures x to the outputs; all but x are (S, B, n_out).
 
         Args:
-            z: z^1, if it has been computed already.
+            z: z^1, if it has been computed already; x is then not checked.
+
+        Raises:
+            ValueError: x does not fit the first layer.
         """
+        if z is None:
+            check_rows(self.w, x)
         a = [x]
         for l in range(len(self.w)):
             z = self.weighted_input(l, a[l]) if l or z is None else z
@@ -231,14 +266,18 @@ class Network:
         return a
 
     def outputs(self, x: X, z: First | None = None) -> Here:
-        """z^L, the weighted input of the last layer, from which a cost is computed; z as in `forward`."""
-        z = self.weighted_input(0, x) if z is None else z
+        """z^L, the weighted input of the last layer, from which a cost is computed; z and errors as in `forward`."""
+        if z is None:
+            check_rows(self.w, x)
+            z = self.weighted_input(0, x)
         for l in range(1, len(self.w)):
             z = self.weighted_input(l, self._sigma.value(z))
         return z
 
     def evaluate(self, x: X, y: Y, z: First | None = None) -> tuple[Float[Tensor, "S B"], Here]:
-        """The cost of each picture, without the L2 term, and the outputs a^L; z as in `forward`."""
+        """The cost of each picture, without the L2 term, and the outputs a^L; z and errors as in `forward`."""
+        if z is None:
+            check_rows(self.w, x, y)
         z = self.outputs(x, z)
         return self._cost.value(z, y), self._cost.output(z)
 
@@ -262,10 +301,18 @@ class Network:
             if back is not None:
                 delta = self._sigma.back(back, a[l])  # BP2
 
-    def gradient(self, x: X, y: Y, lmbda: PerStart = 0.0, n: int = 1) -> tuple[list[Tensor], list[Tensor]]:
-        """nabla_w and nabla_b of C = mean cost + lmbda/(2n) sum w^2, shaped like `w`, `b`: BP3, BP4, ch. 3 eq. 88."""
+    def gradient(
+        self, x: X, y: Y, lmbda: PerStart = 0.0, n: int = 1, z: First | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """nabla_w and nabla_b of C = mean cost + lmbda/(2n) sum w^2, shaped like `w`, `b`: BP3, BP4, ch. 3 eq. 88.
+
+        z and errors as in `forward`; y is checked too.
+        """
+        if z is None:
+            check_rows(self.w, x, y)
+            check_step(self.starts, n, lmbda=lmbda)
         nabla_w, nabla_b = [torch.zeros_like(w) for w in self.w], [torch.zeros_like(b) for b in self.b]
-        a = self.forward(x)
+        a = self.forward(x, z)
         for l, delta in self.errors(a, y, 1 / len(x)):
             _add_product(nabla_w[l], a[l], delta, keep=1.0)  # BP4
             add_scaled(nabla_w[l], self.w[l], lmbda / n)
@@ -281,7 +328,12 @@ class Network:
 
         Args:
             step: how the gradient moves the parameters of this network; None: plain gradient descent.
+
+        Raises:
+            ValueError: x does not fit the first layer, or y the last, or a hyperparameter is no number.
         """
+        check_rows(self.w, x, y)
+        check_step(self.starts, n, eta=eta, lmbda=lmbda)
         step = step or GradientDescent(self)
         a = self.forward(x)
         for l, delta in self.errors(a, y, -eta / len(x)):
@@ -290,7 +342,8 @@ class Network:
     # -------------------------------------------------------- starts in and out
 
     def pick(self, starts: Sequence[int]) -> "Network":
-        """A copy of some of the starts, in the order given."""
+        """A copy of some of the starts, by their indices, in this order; raises ValueError if there is no such one."""
+        check_indices(starts, self.starts)
         i = torch.as_tensor(starts, dtype=torch.long, device=self.w[0].device)
         first = self.w[0].transpose(0, 1).index_select(1, i).transpose(0, 1)  # in memory order: many times faster
         w = [first, *(wl.index_select(0, i) for wl in self.w[1:])]
@@ -298,7 +351,8 @@ class Network:
 
     @classmethod
     def join(cls, networks: Sequence["Network"]) -> "Network":
-        """The starts of several networks of the same shape as one network."""
+        """The starts of several networks as one network; raises ValueError unless all have the same sizes."""
+        check_alike([network.sizes for network in networks])
         first = networks[0]
         w = [torch.cat([network.w[0].transpose(0, 1) for network in networks], 1).transpose(0, 1)]
         w += [torch.cat(layer) for layer in zip(*(network.w[1:] for network in networks), strict=True)]

@@ -15,6 +15,7 @@ from hillstart.network import Network
 from hillstart.runs.reader import RunRecord
 from hillstart.runs.tables import RESULT, read_history
 from hillstart.system.errors import InputError
+from hillstart.system.files import as_path
 
 
 class Page:
@@ -42,8 +43,8 @@ class OpenedRun:
         >>> run.initial(7).w[0].shape  # doctest: +SKIP
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder, self._record = Path(folder), RunRecord(Path(folder))
+    def __init__(self, folder: str | Path, *named: str):
+        self.folder, self._record, self._named = Path(folder), RunRecord(Path(folder)), named
 
     @cached_property
     def starts(self) -> pd.DataFrame:
@@ -101,11 +102,12 @@ class OpenedRun:
         `start_from` those that it names.
 
         Raises:
-            InputError: the folder is that of a multirun, or its options name code of your own.
+            InputError: the folder is that of a multirun, or its options name code of your own that
+                `open_run` was not given.
         """
         if not self.options:
             raise InputError(f"{self.folder}: is a multirun; open one of its jobs.")
-        return starting_points(read_stored_options(self.folder), sizes(self._networks))([seed])
+        return starting_points(read_stored_options(self.folder, self._named), sizes(self._networks))([seed])
 
     def report(self) -> Page:
         """The page that opens the box; written if the folder has none."""
@@ -113,7 +115,7 @@ class OpenedRun:
         if not path.is_file():
             from hillstart.report.write import write  # imports Matplotlib
 
-            write(self.folder)
+            write(self.folder, named=self._named)
         return Page(path)
 
     def __repr__(self) -> str:
@@ -130,13 +132,17 @@ class OpenedRun:
         return f"<p>{html.escape(repr(self))}</p>{self.starts.head(10).to_html(index=False)}"
 
 
-def open_run(path: str | Path) -> OpenedRun:
+def open_run(path: str | Path, *named: str) -> OpenedRun:
     """Open the folder of a run or multirun: `outputs/DATE/TIME`, `multirun/DATE/TIME` or a job in one.
+
+    Args:
+        named: code of your own that the run used, such as "stop._target_=my.Rule"; `initial` and `report` need it, and
+            import none that only the folder names.
 
     Raises:
         InputError: there is no run.
     """
-    run = OpenedRun(path)
+    run = OpenedRun(as_path(path, "the folder of a run (outputs/DATE/TIME)"), *named)
     if not (run.folder / "starts.csv").is_file():
         raise InputError(f"{run.folder}: holds no starts.csv; give the folder of a run (outputs/DATE/TIME).")
     return run

@@ -11,11 +11,11 @@ from pathlib import Path
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from hillstart.arguments import nearest
 from hillstart.cli.words import conf_keys, no_such_key, quoted
 from hillstart.config.options import choices
 from hillstart.system.errors import InputError
 from hillstart.system.files import of_the_disk, reason, relative
-from hillstart.system.schema import nearest
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
 """The errors that a wrong option raises; any other is a fault of the program."""

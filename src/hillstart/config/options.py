@@ -23,7 +23,7 @@ from hillstart.engine.starts import Start
 from hillstart.inference import loading
 from hillstart.inference.classifier import Classifier
 from hillstart.network import ACTIVATIONS, COSTS, INITIALIZERS
-from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_options
+from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, leaves, stored_options
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Says, check, one_of, whole
 from hillstart.system.untrusted import briefly
@@ -365,16 +365,33 @@ def _name(kind: type[Any]) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def read_stored_options(folder: Path) -> RunOptions:
+def read_stored_options(folder: Path, named: Sequence[str] = ()) -> RunOptions:
     """Read the options in the folder of a run, which is untrusted.
 
+    Args:
+        named: the user's own code that the run used, as KEY._target_=MODULE.CLASS each; no other is imported.
+
     Raises:
-        InputError: as `stored_options` and `read_options`, or an option is a reference.
+        InputError: as `stored_options` and `read_options`, an option is a reference, or the run did not use `named`.
     """
-    options = stored_options(folder) | {"logger": {}, "callbacks": {}}  # these are not made again
+    stored = stored_options(folder)
+    targets_of_run = {key: str(value) for key, value in leaves(stored) if key.rpartition(".")[2] == "_target_"}
+    trusted = set[str]()
+    for option in named:
+        key, _, target = option.lstrip("+").partition("=")
+        if key.rpartition(".")[2] != "_target_":
+            raise InputError(
+                f"{option}: a finished run keeps its options; give only code of your own that it used, as "
+                "KEY._target_=MODULE.CLASS."
+            )
+        if targets_of_run.get(key) != target:
+            used = f"used {briefly(targets_of_run[key])} there" if key in targets_of_run else "has no such key"
+            raise InputError(f"{option}: the run in {folder} {used}; name the code that it used.")
+        trusted.add(target)
+    options = stored | {"logger": {}, "callbacks": {}}  # these are not made again
     check_no_reference(folder, options)
     try:
-        return read_options(options)
+        return read_options(options, trusted)
     except InputError as error:
         raise InputError(f"{folder / OPTIONS}: {error}") from error
 

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import torch
 
+from hillstart.arguments import nearest
 from hillstart.data.dataset import PictureSet, Split, assemble_drawn
 from hillstart.data.preprocessing import Standardisation
 from hillstart.system.errors import InputError
-from hillstart.system.schema import Names, Seed, Share, checked, nearest, one_of
+from hillstart.system.schema import Names, Seed, Share, checked, one_of
 
 
 @checked("data")

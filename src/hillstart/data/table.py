@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from hillstart.arguments import nearest
 from hillstart.data.dataset import PictureSet, Split, assemble_drawn
 from hillstart.data.preprocessing import Standardisation
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
-from hillstart.system.schema import Location, Names, Says, Seed, Share, checked, nearest, one_of
+from hillstart.system.schema import Location, Names, Says, Seed, Share, checked, one_of
 from hillstart.system.untrusted import briefly
 
 log = logging.getLogger(__name__)

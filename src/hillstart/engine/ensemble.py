@@ -267,7 +267,9 @@ class Tile:
                 self._descend(self.network, block, self.eta, self.lmbda, self.n, self.step, matmul)
                 continue
             for rows, factor in zip(block.parts, block.factors, strict=True):
-                gradient = self.network.gradient(block.x[rows], block.y[rows], self.lmbda, self.n)
+                x = block.x[rows]
+                z = self.network.weighted_input(0, x)
+                gradient = self.network.gradient(x, block.y[rows], self.lmbda, self.n, z)
                 for p, nabla in zip(self.network.parameters, itertools.chain(*gradient), strict=True):
                     p.grad = nabla
                 self.optimiser.param_groups[0]["lr"] = self.eta * factor

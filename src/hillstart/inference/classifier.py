@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Real, UInt8
 from torch import Tensor
 
+from hillstart.arguments import described
 from hillstart.data.images import PictureSource, is_one, pictures_in, read_picture
 from hillstart.data.preprocessing import Preprocessing, Standardisation
 from hillstart.data.table import Row, RowSource, is_row, read_row
@@ -164,7 +165,7 @@ class Classifier:
                 sources = to_dict("records")
             one = is_row(sources)
         else:
-            if isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
+            if isinstance(sources, str | os.PathLike) and sources and Path(sources).is_dir():
                 sources = pictures_in(sources)
             one = is_one(sources)
         found = Predictions()
@@ -177,7 +178,13 @@ class Classifier:
     def predict_each(
         self, sources: Iterable[Source], unsure_below: float = UNSURE_BELOW
     ) -> Iterator[Prediction | InputError]:
-        """Classify any number of pictures or rows in order; one that cannot be used yields its error."""
+        """Classify pictures or rows in order, in constant memory; one that cannot be used yields its error.
+
+        Raises:
+            InputError: `unsure_below` is not a share.
+        """
+        if not isinstance(unsure_below, int | float) or not 0 <= unsure_below <= 1:
+            raise InputError(f"unsure_below is {unsure_below!r}; give a share of the starts from 0 to 1.")
         for batch, pixels, outputs in self.outputs_each(sources):
             names = [name for name, error in batch if error is None]
             answers = self._answers(pixels, outputs, unsure_below, names)
@@ -225,8 +232,14 @@ class Classifier:
         """a^L of every start for pictures as `read_picture` makes them, or for rows, before vote and temperature.
 
         Raises:
-            InputError: an output is not a finite number, as weights that are finite but far too large can make it.
+            InputError: x does not fit the networks, or an output is not a finite number, as weights that are finite but
+                far too large can make it.
         """
+        of = self.preprocessing
+        one = (of.channels, of.size, of.size) if isinstance(of, Preprocessing) else (of.inputs,)
+        if not isinstance(x, Tensor) or tuple(x.shape[1:]) != one:
+            kind = "a uint8 tensor" if isinstance(of, Preprocessing) else "a tensor"
+            raise InputError(f"x is {described(x)}; give {kind} (B, {', '.join(map(str, one))}).")
         x = (255 - x if self.invert else x).to(self.network.w[0].device)
         outputs = self.network.forward(self.preprocessing.normalise(x))[-1]
         if not outputs.isfinite().all():

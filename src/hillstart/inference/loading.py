@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
+from hillstart.arguments import known_device
 from hillstart.inference import model_file
 from hillstart.inference.classifier import Classifier
 from hillstart.system import untrusted
 from hillstart.system.console import visible
 from hillstart.system.errors import InputError
-from hillstart.system.files import relative
+from hillstart.system.files import as_path, relative
 
 MOST_NAMED = 10
 """Runs that a message lists."""
@@ -30,7 +31,11 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Cl
     Raises:
         InputError: there are no networks, the file is damaged, there is no such device, or a multirun has no best job.
     """
-    device, path = _device(device), find(Path(path))
+    path = find(as_path(path, "a run folder, a model file or a checkpoint"))
+    try:
+        device = known_device(device)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     classifier = read(path)
     if not classifier.calibrated:
         run = path.absolute().parent.parent
@@ -116,15 +121,3 @@ def _one_of(folder: Path) -> str:
     more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
     there = f"; {folder} holds {', '.join(runs[:MOST_NAMED])}{more}" if runs else ""
     return f"the folder of a run (outputs/DATE/TIME) or of a job of a multirun{there}"
-
-
-def _device(name: torch.device | str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device: {name!r} is not a device; use cpu or cuda.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device: {name} is not supported; use cpu or cuda.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device: {name} is not present on this machine; use cpu.")
-    return device

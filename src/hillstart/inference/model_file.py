@@ -94,11 +94,7 @@ def description(path: Path) -> dict[str, Any]:
     plain = untrusted.parsed(path, text)
     if _dict_with(format=_integer(FORMAT + 1))(plain):
         raise InputError(f"{path} has a newer format than {FORMAT}, the newest that can be read; update hillstart.")
-    if isinstance(plain, dict):
-        plain = {"val_accuracies": None} | plain  # which files of version 0.1 lack
-    _check_description(path, plain)
-    found: dict[str, Any] = plain
-    return found
+    return _with_checked_entries(path, plain)
 
 
 def load_checkpoint(path: Path) -> Classifier:
@@ -121,8 +117,8 @@ def load_checkpoint(path: Path) -> Classifier:
         raise InputError(f"{path} is a checkpoint, but not from hillstart; give one that a run wrote.")
     plain, state = (checkpoint[part] for part in parts)
     tensors = {name[5:]: t for name, t in state.items() if isinstance(name, str) and name.startswith("best.")}
-    described = dict.fromkeys(("calibration", "trained_on", "versions", "val_accuracies")) | plain | {"format": FORMAT}
-    _check_description(path, described)
+    described = dict.fromkeys(("calibration", "trained_on", "versions")) | plain | {"format": FORMAT}
+    described = _with_checked_entries(path, described)
     classifier = _classifier(path, described, tensors, tensors.get)
     S, history, figures = len(classifier.origins), History(classifier.origins), plain.get("history")
     epochs = len(figures) if isinstance(figures, Tensor) and figures.dim() else 0
@@ -238,8 +234,15 @@ def _classifier(
         calibration and Calibration(temperatures[0] if s is not None else float(calibration["vote"]), temperatures),
         plain["trained_on"],
         plain["versions"],
-        plain["val_accuracies"] and tuple(map(float, plain["val_accuracies"]))[rows],
+        plain["val_accuracies"] and tuple(map(float, plain["val_accuracies"][rows])),
     )
+
+
+def _with_checked_entries(path: Path, plain: Any) -> dict[str, Any]:
+    """The description of a file, with an entry that files of version 0.1 lack."""
+    found: dict[str, Any] = {"val_accuracies": None} | plain if isinstance(plain, dict) else plain
+    _check_description(path, found)
+    return found
 
 
 def _check_description(path: Path, plain: Any) -> None:

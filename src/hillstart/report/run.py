@@ -84,11 +84,12 @@ class FinishedRun:
         return []
 
 
-def read(folder: Path, spec: RunSpec | None = None) -> FinishedRun:
+def read(folder: Path, spec: RunSpec | None = None, named: Sequence[str] = ()) -> FinishedRun:
     """Read a finished run, or a multirun, from its folder.
 
     Args:
         spec: what was trained, if it is still in memory; else its pictures are read again.
+        named: as for `read_stored_options`.
 
     Raises:
         InputError: the run has not ended, a file is missing or damaged, or the pictures are no longer the same.
@@ -115,7 +116,7 @@ def read(folder: Path, spec: RunSpec | None = None) -> FinishedRun:
         )
     classifier = model_file.load(job.folder / "network.safetensors")
     trainer = read_stored_trainer(job.folder)
-    spec = spec or build_run_spec(read_stored_options(job.folder))
+    spec = spec or build_run_spec(read_stored_options(job.folder, named))
     _check_pictures(job.folder, classifier, spec)
     return FinishedRun(
         job.summary,

@@ -21,6 +21,7 @@ def write(
     spec: RunSpec | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
     patience: float = RETRAINING_SECONDS,
+    named: Sequence[str] = (),
 ) -> Path:
     """Write `report.html` into the folder of a run, or at the root of a multirun.
 
@@ -28,6 +29,7 @@ def write(
         spec: what was trained, if it is still in memory.
         pictures: files of one's own, to be shown beside the test pictures.
         patience: seconds that retraining for the paths may take, as the run took them.
+        named: the user's own code that the run used, as KEY._target_=MODULE.CLASS each.
 
     Returns:
         The path of the page.
@@ -37,7 +39,7 @@ def write(
             in the folder leads out of it.
     """
     check_links(folder)
-    of = run.read(folder, spec)
+    of = run.read(folder, spec, named)
     data, noun = of.spec.data, of.classifier.preprocessing.noun
     own = [(Path(path).name, read_picture(path, of.classifier.pictures)) for path in pictures]
     is_pictures = isinstance(of.classifier.preprocessing, Preprocessing)

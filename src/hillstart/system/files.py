@@ -163,6 +163,13 @@ def own_folder(wanted: Path) -> Path:
                 return folder
 
 
+def as_path(value: str | os.PathLike[str], what: str) -> Path:
+    """A path that is given from Python; raises InputError if it is none. `what`: the kinds of file it may name."""
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"the path is {value!r}; give that of {what}.")
+    return Path(value)
+
+
 def relative(path: Path) -> Path:
     """The path relative to the folder in which the command was given, if it is inside."""
     start = Path(os.environ.get("PWD", "."))

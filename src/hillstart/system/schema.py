@@ -4,10 +4,9 @@ An option is a keyword argument of a function or class. Its annotation is its sc
 `Says`, the description of a valid value.
 """
 
-import difflib
 import inspect
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, Predicate
 
+from hillstart.arguments import nearest
 from hillstart.system.errors import InputError
 from hillstart.system.untrusted import briefly
 
@@ -100,13 +100,6 @@ def checked(group: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         return call
 
     return decorate
-
-
-def nearest(wrong: str, right: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one, or all known ones."""
-    right = list(right)
-    near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
-    return f"; the nearest is {near[0]}" if near else f"; there are {', '.join(right)}"
 
 
 def _shown(value: Any) -> str:
