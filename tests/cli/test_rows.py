@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import hillstart
-from hillstart.cli import evaluate, explain, predict
+from hillstart.cli import evaluate, explain, predict, serve
 from hillstart.data.preprocessing import Standardisation
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import model_file
@@ -118,8 +118,10 @@ def test_the_row_to_explain_must_be_named(run: Run, rows: Path, options: list[st
     assert found.code == 1 and not found.out and wrong in found.err
 
 
-def test_what_needs_pictures_refuses_before_it_prints(run: Run, rows: Path, classifier: Classifier) -> None:
-    with pytest.raises(InputError, match="not pictures"):
-        _ = classifier.pictures
+def test_what_needs_pictures_refuses_before_it_prints(
+    run: Run, rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = ran(serve.main, monkeypatch, capsys, rows.parent, "--port", 0)
+    assert found.code == 2 and not found.out and "not pictures" in found.err
     found = run(predict, rows, "--invert")
     assert found.code == 2 and not found.out and "--invert" in found.err

@@ -81,6 +81,7 @@ def main() -> None:
         if not all(map(find_spec, ("starlette", "uvicorn", "multipart"))):
             raise InputError("a server needs more packages: pip install 'hillstart[serve]'.")
         classifier = replace(load(options.model, options.device), invert=options.invert)
+        _ = classifier.pictures  # refuses networks that learned from a table
         listening = _listen(options.host, options.port)
     except InputError as error:
         end(error, 2)
