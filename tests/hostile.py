@@ -29,7 +29,7 @@ from hillstart.config.build import build_run_spec, composed_options, trainer_mak
 from hillstart.config.options import conf_folder, read_stored_options
 from hillstart.data import cache as picture_cache
 from hillstart.data import folder as picture_folder
-from hillstart.data import idx, quickdraw, table
+from hillstart.data import idx, picture_csv, quickdraw
 from hillstart.data.batches import MiniBatches
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
@@ -250,7 +250,7 @@ READERS = {
     "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),
     "ndjson": Reader("a.ndjson", lambda path: quickdraw.read_drawings(path, 100), drawings),
     "labelled pictures": Reader(
-        "train.csv", lambda path: table.read_tables({"train": path}, None, SMALL, picture_folder._raise), labelled
+        "train.csv", lambda path: picture_csv.read_tables({"train": path}, None, SMALL, picture_folder._raise), labelled
     ),
     "cache": Reader("cache", lambda path: _decode(path.parent, path.read_bytes()), caches),
     "table": Reader("starts.csv", lambda path: Tables(path.parent, [START]).read(), tables),

@@ -327,7 +327,7 @@ def check_report_needs(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     key, _, target = words[1].partition("=")
     for wrong, said in (
         ([], rf"{re.escape(key)} is {target!r}, which conf does not know"),
-        ([f"{key}=os.system"], f"used {target} there"),
+        ([f"{key}=os.system"], f"used {target}; name"),
         (["trainer.max_epochs=3"], "a finished run keeps its options"),
     ):
         monkeypatch.setattr(sys, "argv", ["report.py", words[0], *wrong])

@@ -385,7 +385,7 @@ def read_stored_options(folder: Path, named: Sequence[str] = ()) -> RunOptions:
                 "KEY._target_=MODULE.CLASS."
             )
         if targets_of_run.get(key) != target:
-            used = f"used {briefly(targets_of_run[key])} there" if key in targets_of_run else "has no such key"
+            used = f"used {briefly(targets_of_run[key])}" if key in targets_of_run else "has no such key"
             raise InputError(f"{option}: the run in {folder} {used}; name the code that it used.")
         trusted.add(target)
     options = stored | {"logger": {}, "callbacks": {}}  # these are not made again
