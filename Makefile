@@ -35,6 +35,9 @@ compare: $(READY) ## are the starts of two runs really different? make compare A
 bench: $(READY) ## how fast: ours and the machine's own limit, in one run
 	$(BIN)/python scripts/bench.py
 
+docs: $(READY) ## pages of the Python interface, from its docstrings: build/docs/hillstart.html
+	$(BIN)/python scripts/docs.py
+
 results: $(READY) ## the recipes of conf/experiment run, their table written: some minutes; PHOTOS=FOLDER too
 	$(BIN)/python scripts/results.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
@@ -51,4 +54,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-.PHONY: help train test test-all lint report check-gradients compare bench results soak clean
+.PHONY: help train test test-all lint report check-gradients compare bench docs results soak clean

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hillstart.estimator import StartsClassifier as StartsClassifier
+    from hillstart.inference.classifier import Classifier as Classifier
     from hillstart.inference.loading import load as load
+    from hillstart.inference.prediction import Prediction as Prediction
     from hillstart.network import Network as Network
     from hillstart.opened import OpenedRun as OpenedRun
     from hillstart.opened import open_run as open_run
@@ -14,23 +16,28 @@ if TYPE_CHECKING:
 
 # Brought when first asked for, so that a command catches signals before torch is imported.
 _HOMES = {
-    "InputError": "system.errors",
-    "load": "inference.loading",
-    "Network": "network",
-    "OpenedRun": "opened",
-    "open_run": "opened",
-    "StartsClassifier": "estimator",
     "train": "run",
+    "open_run": "opened",
+    "OpenedRun": "opened",
+    "load": "inference.loading",
+    "Classifier": "inference.classifier",
+    "Prediction": "inference.prediction",
+    "Network": "network",
+    "StartsClassifier": "estimator",
+    "InputError": "system.errors",
 }
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     except ModuleNotFoundError as error:
         raise ImportError(f"hillstart.{name} needs more packages: pip install 'hillstart[sklearn]'.") from error
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -118,6 +118,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         seed: int | Sequence[int] = 0,
         device: str = "cpu",
     ):
+        """The arguments are those of the class; `fit` checks them."""
         self.hidden = hidden
         self.starts = starts
         self.activation = activation

@@ -163,11 +163,12 @@ class Network:
         >>> x, y = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]), torch.tensor([[0.0], [1], [1], [0]])
         >>> for _ in range(2000):
         ...     net.descend(x, y, eta=2.0)
-        >>> net.forward(x)[-1].shape  # what each of the 16 says of the four inputs of XOR
+        >>> net.forward(x)[-1].shape  # (S, B, n_out)
         torch.Size([16, 4, 1])
     """
 
     def __init__(self, w: Sequence[Tensor], b: Sequence[Tensor], activation: str = "sigmoid", cost: str = "quadratic"):
+        """The arguments are those of the class; the tensors are copied only where their memory layout is another."""
         check_layers(w, b)
         self.w = [w[0].transpose(0, 1).contiguous().transpose(0, 1), *(wl.contiguous() for wl in w[1:])]
         self.b = [bl.contiguous() for bl in b]

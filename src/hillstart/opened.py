@@ -38,9 +38,11 @@ class OpenedRun:
     Every attribute raises InputError, in one sentence that names the file, if a file is missing or damaged.
 
     Example:
-        >>> run = hillstart.open_run("outputs/2026-11-27/10-00-00")  # doctest: +SKIP
-        >>> run.starts.groupby("eta")["val_accuracy"].median()  # doctest: +SKIP
-        >>> run.initial(7).w[0].shape  # doctest: +SKIP
+        >>> run = hillstart.open_run("outputs/2026-11-27/10-00-00")
+        >>> print(len(run.starts), run.history["epoch"].max())
+        4 2
+        >>> run.initial(3).w[0].shape  # before training; (S, n_in, n_out)
+        torch.Size([1, 784, 30])
     """
 
     def __init__(self, folder: str | Path, *named: str):
@@ -141,6 +143,10 @@ def open_run(path: str | Path, *named: str) -> OpenedRun:
 
     Raises:
         InputError: there is no run.
+
+    Example:
+        >>> hillstart.open_run("outputs/2026-11-27/10-00-00")
+        OpenedRun('outputs/2026-11-27/10-00-00': 4 starts, best seed ... with validation accuracy ..., median ...)
     """
     run = OpenedRun(as_path(path, "the folder of a run (outputs/DATE/TIME)"), *named)
     if not (run.folder / "starts.csv").is_file():

@@ -5,7 +5,7 @@ import io
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,7 +244,7 @@ def is_row(sources: object) -> bool:
     """True if a value is one row; False for a collection of rows."""
     if isinstance(sources, np.ndarray | Tensor):
         return sources.ndim < 2
-    return isinstance(sources, str | bytes | os.PathLike | Row | Mapping)
+    return isinstance(sources, str | bytes | os.PathLike | Row | Mapping) or not isinstance(sources, Iterable)
 
 
 def read_row(source: RowSource, inputs: Standardisation) -> Float64[Tensor, " D"]:

@@ -66,6 +66,14 @@ class Classifier:
         versions: of the packages that the networks were trained with.
         val_accuracies: the validation accuracy of each start; None if unknown, as in files of version 0.1.
         invert: predict for the negative of each picture, as for digits in ink by networks that learned white on black.
+
+    Example:
+        >>> classifier = hillstart.load("outputs/2026-11-27/10-00-00")
+        >>> classifier.classes, sorted(classifier.seeds)
+        (('lion', 'duck'), [0, 1, 2, 3])
+        >>> classifier.only(3).network
+        Network(1 start of [784, 30, 2], sigmoid, cross_entropy)
+        >>> negatives = dataclasses.replace(classifier, invert=True)
     """
 
     network: Network
@@ -156,9 +164,11 @@ class Classifier:
             InputError: a picture or a row cannot be used, or a folder holds none; the message names it.
 
         Example:
-            >>> classifier = hillstart.load("outputs/2026-11-27/10-00-00")  # doctest: +SKIP
-            >>> classifier.predict("lion.jpg")  # doctest: +SKIP
-            Prediction('lion.jpg', 'lion' 0.973, 15 of 16 starts agree)
+            >>> classifier = hillstart.load("outputs/2026-11-27/10-00-00")
+            >>> classifier.predict("lion.jpg")
+            Prediction('lion.jpg', '...' 0..., ... of 4 starts agree...)
+            >>> len(classifier.predict(["lion.jpg", numpy.zeros((3, 40, 30))]))
+            2
         """
         if not isinstance(self.preprocessing, Preprocessing):
             if to_dict := getattr(sources, "to_dict", None):  # a data frame, whose library may not be installed

@@ -30,6 +30,10 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Cl
 
     Raises:
         InputError: there are no networks, the file is damaged, there is no such device, or a multirun has no best job.
+
+    Example:
+        >>> hillstart.load("outputs/2026-11-27/10-00-00").network
+        Network(4 starts of [784, 30, 2], sigmoid, cross_entropy)
     """
     path = find(as_path(path, "a run folder, a model file or a checkpoint"))
     try:

@@ -29,6 +29,13 @@ class Prediction(NamedTuple):
         opinions: of each start, the best by validation first.
         calibrated: False if no temperature was fitted: a probability is then only an output's share of their sum.
         seems_inverted: its brightness is far from that of the training pictures, and as a negative much nearer to it.
+
+    Example:
+        >>> answer = hillstart.load("outputs/2026-11-27/10-00-00").predict("lion.jpg")
+        >>> answer.label == max(answer.probabilities, key=answer.probabilities.get)
+        True
+        >>> [opinion.seed for opinion in answer.opinions] == list(hillstart.load("outputs/2026-11-27/10-00-00").seeds)
+        True
     """
 
     path: str | None
