@@ -63,7 +63,7 @@ def train(*overrides: str, callbacks: Sequence[Callback] = (), **options: Any) -
     if task.mistakes:
         raise InputError(" ".join(task.mistakes))
     assert task.folder
-    return open_run(task.folder)
+    return open_run(task.folder, *(word for word in words if re.match(r"(data|network|descent|stop)\._target_=", word)))
 
 
 class _Task(TrainingTask):
