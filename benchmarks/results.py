@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.command import machine
 from benchmarks.timing import Row, seconds
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 from hillstart.inference import model_file
 from hillstart.system.console import end
 from hillstart.system.errors import InputError

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 
 from benchmarks.timing import quiet, seconds
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import PictureSet, Split
 from hillstart.data.preprocessing import Preprocessing

@@ -23,9 +23,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import Part, Row, in_turns, seconds, spread
+from hillstart.api.estimator import StartsClassifier
 from hillstart.data import idx
 from hillstart.data.dataset import Split, stratified
-from hillstart.estimator import StartsClassifier
 
 HIDDEN, BATCH, ETA, VAL_FRACTION = 30, 32, 0.1, 1 / 6
 EPOCHS = {"digits": 30, "breast_cancer": 30, "fashion_mnist": 5}

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from benchmarks.timing import Part, Row, in_new_process, in_turns, quiet, seconds, spread
 from hillstart.cli.train import TrainingTask
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 
 OPTIONS = {"hillstart": (), "hydra basic": ("hydra/sweeper=basic", "hydra/launcher=basic")}
 QUICK = {"ours": 200, "basic": 10, "repeats": 2}

@@ -23,10 +23,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image, TiffImagePlugin
 
-from hillstart.cli.mistakes import USER_ERRORS, conf_keys, explain
+from hillstart.cli.mistakes import USER_ERRORS, explain
 from hillstart.cli.words import readable
 from hillstart.config.build import build_run_spec, composed_options, trainer_maker
-from hillstart.config.options import conf_folder, read_stored_options
+from hillstart.config.conf import conf_folder, conf_keys
+from hillstart.config.options import read_stored_options
 from hillstart.data import cache as picture_cache
 from hillstart.data import folder as picture_folder
 from hillstart.data import idx, picture_csv, quickdraw

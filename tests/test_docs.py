@@ -23,7 +23,7 @@ import hillstart
 from hillstart.cli import check_gradients, report
 from hillstart.cli import train as commands
 from hillstart.config.build import composed_options
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE
 from hillstart.network import ACTIVATIONS, COSTS, Network
 

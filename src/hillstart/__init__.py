@@ -4,26 +4,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hillstart.estimator import StartsClassifier as StartsClassifier
+    from hillstart.api.estimator import StartsClassifier as StartsClassifier
+    from hillstart.api.opened import OpenedRun as OpenedRun
+    from hillstart.api.opened import open_run as open_run
+    from hillstart.api.train import train as train
     from hillstart.inference.classifier import Classifier as Classifier
     from hillstart.inference.loading import load as load
     from hillstart.inference.prediction import Prediction as Prediction
     from hillstart.network import Network as Network
-    from hillstart.opened import OpenedRun as OpenedRun
-    from hillstart.opened import open_run as open_run
-    from hillstart.run import train as train
     from hillstart.system.errors import InputError as InputError
 
 # Brought when first asked for, so that a command catches signals before torch is imported.
 _HOMES = {
-    "train": "run",
-    "open_run": "opened",
-    "OpenedRun": "opened",
+    "train": "api.train",
+    "open_run": "api.opened",
+    "OpenedRun": "api.opened",
     "load": "inference.loading",
     "Classifier": "inference.classifier",
     "Prediction": "inference.prediction",
     "Network": "network",
-    "StartsClassifier": "estimator",
+    "StartsClassifier": "api.estimator",
     "InputError": "system.errors",
 }
 __all__ = [*_HOMES]

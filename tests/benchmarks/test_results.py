@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import results
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.train=60", "data.test=20", "network.hidden=[3]", "report=false"]

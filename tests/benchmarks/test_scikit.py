@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks import scikit
-from hillstart.estimator import StartsClassifier
+from hillstart.api.estimator import StartsClassifier
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from hillstart.cli import train
 from hillstart.cli.mistakes import explain
 from hillstart.cli.options import resumed_checkpoint, resumed_options, with_resumed_folder
 from hillstart.config.build import plain
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 from hillstart.system.errors import InputError
 
 TOP = Path(__file__).parents[2]
@@ -72,13 +72,13 @@ def test_conf_is_found_in_a_checkout() -> None:
 def test_conf_is_found_where_a_wheel_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = tmp_path / "site-packages" / "hillstart"
     shutil.copytree(TOP / "conf", installed / "conf")
-    monkeypatch.setattr(hillstart.config.options, "__file__", str(installed / "config" / "options.py"))
+    monkeypatch.setattr(hillstart.config.conf, "__file__", str(installed / "config" / "conf.py"))
     assert conf_folder() == installed / "conf"
 
 
 @pytest.mark.slow
 def test_conf_is_found_by_an_editable_install_from_anywhere(tmp_path: Path) -> None:
-    code = "from hillstart.config.options import conf_folder; print(conf_folder())"
+    code = "from hillstart.config.conf import conf_folder; print(conf_folder())"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(found.stdout.strip()) == TOP / "conf"
 

@@ -81,7 +81,7 @@ def test_the_chosen_start_is_tested_as_stored(train: Any) -> None:
     """The figures of the summary follow from the checkpoint alone."""
     import torch
 
-    from hillstart.config.options import conf_folder
+    from hillstart.config.conf import conf_folder
     from hillstart.data.batches import Sample
     from hillstart.network import Network
 
@@ -165,7 +165,7 @@ def test_mlflow_has_one_store_for_all_runs() -> None:
     from lightning.pytorch.loggers import MLFlowLogger
     from omegaconf import OmegaConf
 
-    from hillstart.config.options import conf_folder
+    from hillstart.config.conf import conf_folder
 
     options = dict(OmegaConf.load(conf_folder() / "logger/mlflow.yaml"))
     assert options.pop("_target_") == "lightning.pytorch.loggers.MLFlowLogger"

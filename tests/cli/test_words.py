@@ -6,8 +6,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hillstart.cli.help import page
-from hillstart.cli.words import MEANT, known_keys, quoted, readable
-from hillstart.config.options import groups
+from hillstart.cli.words import MEANT, quoted, readable
+from hillstart.config.conf import groups, known_keys
 from hillstart.system.errors import InputError
 
 NAMES = ["Löwen", "日本", "photos (1)", "a=b", "photos[1]", "a{b}", "it's", "a#b", "2024", "true", "1e5", "\udcff"]

@@ -36,7 +36,7 @@ from PIL import Image
 
 from benchmarks.command import SECTIONS
 from hillstart.config.build import composed_options
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 from hillstart.data import lion_duck
 from launching import BOUND, alone
 

@@ -17,7 +17,8 @@ from hillstart.cli import report, train
 from hillstart.cli.options import with_resumed_folder
 from hillstart.cli.train import BeforeTraining
 from hillstart.config.build import plain
-from hillstart.config.options import conf_folder, read_stored_options
+from hillstart.config.conf import conf_folder
+from hillstart.config.options import read_stored_options
 from hillstart.runs.reader import OPTIONS, OVERRIDES
 from hillstart.system.errors import InputError
 

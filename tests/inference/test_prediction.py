@@ -1,4 +1,4 @@
-"""What a prompt and a notebook show of predictions and of the networks that make them."""
+"""Predictions and the networks that make them are shown at a prompt and in a notebook."""
 
 import re
 from dataclasses import replace

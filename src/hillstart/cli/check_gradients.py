@@ -9,7 +9,7 @@ import torch
 from hillstart.cli.mistakes import one_sentence
 from hillstart.cli.words import readable
 from hillstart.config.build import build_run_spec, composed_options
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 from hillstart.data.batches import Sample
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE, check
 from hillstart.network import Network

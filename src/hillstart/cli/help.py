@@ -5,7 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from hillstart.config.options import choices, conf_folder
+from hillstart.config.conf import choices, conf_folder
 from hillstart.system import interrupts
 
 EXAMPLES = (

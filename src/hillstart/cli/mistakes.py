@@ -12,8 +12,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from hillstart.arguments import nearest
-from hillstart.cli.words import conf_keys, no_such_key, quoted
-from hillstart.config.options import choices
+from hillstart.cli.words import no_such_key, quoted
+from hillstart.config.conf import choices, conf_keys
 from hillstart.system.errors import InputError
 from hillstart.system.files import of_the_disk, reason, relative
 

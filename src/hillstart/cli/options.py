@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
 from hillstart.cli.words import quoted, unquoted
-from hillstart.config.options import groups
+from hillstart.config.conf import groups
 from hillstart.runs.reader import OPTIONS, Plain, check_no_reference, stored_options, stored_overrides
 from hillstart.system.errors import InputError
 from hillstart.system.files import own_folder

@@ -43,7 +43,9 @@ from hillstart.config.build import (
     plain,
     trainer_maker,
 )
-from hillstart.config.options import STARTS, RunOptions, conf_folder, read_options, targets
+from hillstart.config.code import targets
+from hillstart.config.conf import conf_folder
+from hillstart.config.options import STARTS, RunOptions, read_options
 from hillstart.report.box import check_shown
 from hillstart.runs import experiment, sweep
 from hillstart.runs.claim import check_free, claim, remove_run

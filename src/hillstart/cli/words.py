@@ -3,14 +3,12 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 
-from hillstart.config.options import choices, conf_folder, groups
+from hillstart.config.conf import choices, groups, known_keys
 from hillstart.system.errors import InputError
 
 FLAGS = {
@@ -144,29 +142,6 @@ def unquoted(value: str) -> str:
 
 
 # ---------------------------------------------------------------- keys
-
-
-def conf_keys() -> Iterator[tuple[str, str, set[str]]]:
-    """(group, choice, keys) of every file of conf, with the keys as a user types them; train.yaml has the group ''."""
-    folder = conf_folder()
-    for path in sorted(folder.rglob("*.yaml")):
-        group = path.parent.relative_to(folder).as_posix().strip(".")
-        if group != "experiment" and not group.startswith("hydra/"):
-            yield group, path.stem, set(_flatten(OmegaConf.load(path), f"{group}." if group else ""))
-
-
-def _flatten(node: object, prefix: str) -> Iterable[str]:
-    if isinstance(node, DictConfig):
-        for key in map(str, node):
-            if key not in ("defaults", "hydra") and not key.startswith("_"):
-                yield f"{prefix}{key}"
-                if not OmegaConf.is_interpolation(node, key):
-                    yield from _flatten(node[key], f"{prefix}{key}.")
-
-
-def known_keys() -> list[str]:
-    """All keys and groups of conf."""
-    return sorted({key for _, _, keys in conf_keys() for key in keys} | groups())
 
 
 def meant(wrong: str) -> list[str]:

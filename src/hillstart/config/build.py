@@ -21,7 +21,8 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hillstart.config.options import RunOptions, TrainerOptions, called, located, read_options, targets
+from hillstart.config.code import called, located, targets
+from hillstart.config.options import RunOptions, TrainerOptions, read_options
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import HYPERPARAMETERS
 from hillstart.inference.classifier import Classifier
@@ -154,12 +155,12 @@ def trainer_maker(
     bar = of.enable_progress_bar and ranks.is_first
 
     def make(packs_left: int = 1) -> pl.Trainer:
-        called = [*writes, *callbacks()]
+        all_callbacks = [*writes, *callbacks()]
         if bar:
-            called.append(TrainingBar())
+            all_callbacks.append(TrainingBar())
         if of.seconds is not None:
             left = max(0.0, of.seconds + began() - time.monotonic())
-            called.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
+            all_callbacks.append(Timer(timedelta(seconds=left / packs_left), verbose=False))
         return pl.Trainer(
             accelerator=accelerator,
             devices=[ranks.local] if accelerator == "cuda" else 1,
@@ -169,7 +170,7 @@ def trainer_maker(
             use_distributed_sampler=False,
             logger=logger or False,
             plugins=[WholeCheckpoints(), LightningEnvironment()],  # each process fits by itself, whoever started it
-            callbacks=called,
+            callbacks=all_callbacks,
             enable_progress_bar=bar,
             enable_checkpointing=bool(writes),
             default_root_dir=folder,

@@ -4,20 +4,20 @@ The command line may name the user's own code, as `_target_`. The folder of a ru
 data, and of the code that they name only what conf names too is imported.
 """
 
-import pydoc
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import hydra
 import torch
-import yaml  # type: ignore[import-untyped]
 from annotated_types import MinLen, Predicate
 
+from hillstart.config.code import called, check_trusted, located, targets
+from hillstart.config.conf import targets_of_conf
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.starts import Start
 from hillstart.inference import loading
@@ -40,22 +40,6 @@ MOST_KEPT = 10**5
 
 _DIRECTIVES = ("_target_", "_partial_", "_convert_", "_recursive_")
 """Keys that Hydra interprets; they are not options."""
-
-
-def conf_folder() -> Path:
-    """The folder conf: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return package / "conf" if (package / "conf" / "train.yaml").is_file() else package.parents[1] / "conf"
-
-
-def groups() -> set[str]:
-    """The groups of conf that a user chooses from."""
-    return {path.name for path in conf_folder().iterdir() if path.is_dir()} - {"hydra"}
-
-
-def choices(group: str) -> list[str]:
-    """The files of a group of conf, without their suffix."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
 
 
 # ---------------------------------------------------------------- the schema
@@ -244,24 +228,6 @@ def _made(group: str, kind: type[Any], options: Plain) -> Any:
     return kind(**options)
 
 
-@cache
-def _of_conf(group: str) -> frozenset[str]:
-    """The targets that the files of a group of conf name."""
-    found = (yaml.safe_load(path.read_text()) for path in (conf_folder() / group).glob("*.yaml"))
-    return frozenset(str(options["_target_"]) for options in found if options.get("_target_"))
-
-
-def targets(node: Any) -> Iterator[str]:
-    """Every `_target_` in plain options, at any depth."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for value in node:
-            yield from targets(value)
-
-
 def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str], **known: Any) -> Any:
     """Make the object of a group with a `_target_`: a `kind`, or a subclass of it by the user.
 
@@ -270,9 +236,9 @@ def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str
     """
     target = str(options.get("_target_"))
     plain = {key: value for key, value in options.items() if key != "_target_"} | known
-    if target in _of_conf(group):
+    if target in targets_of_conf(group):
         return _made(group, kind, plain)
-    _check_trusted(group, target, trusted)
+    check_trusted(group, target, trusted)
     made = located(group, target)
     if not (isinstance(made, type) and issubclass(made, kind)):
         raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)} or a subclass of it.")
@@ -287,26 +253,26 @@ def _descent(options: Plain, trusted: Collection[str]) -> SGDConfig:
         raise InputError("descent.optimiser has no _target_; give one such as torch.optim.Adam.")
     target = str(optimiser["_target_"])
     if not re.fullmatch(r"torch\.optim\.[A-Z]\w*", target):
-        _check_trusted("descent.optimiser", target, trusted)
+        check_trusted("descent.optimiser", target, trusted)
     steps = located("descent.optimiser", target)
     if not (isinstance(steps, type) and issubclass(steps, torch.optim.Optimizer)):
         raise InputError(f"descent.optimiser._target_ is {target!r}; it must be a class of torch.optim, such as Adam.")
     own = {key: value for key, value in optimiser.items() if key not in _DIRECTIVES}
     if nested := list(targets(own)):
-        _check_trusted("descent.optimiser", nested[0], trusted)
+        check_trusted("descent.optimiser", nested[0], trusted)
         own = dict(called("descent.optimiser", hydra.utils.instantiate, {"config": own, "_convert_": "all"}))
     return _recipe("descent", SGDConfig, options, trusted, optimiser=partial(steps, **own))
 
 
 def _loader(options: Plain, trusted: Collection[str]) -> Callable[[], PictureSet]:
     target = str(options.get("_target_"))
-    if target in _of_conf("data"):
+    if target in targets_of_conf("data"):
         plain = {key: value for key, value in options.items() if key != "_target_"}
         load: Callable[..., PictureSet] = located("data", target)
         check("data", load, plain)
         return partial(load, **plain)
     for named in targets(options):
-        _check_trusted("data", named, trusted)
+        check_trusted("data", named, trusted)
     located("data", target)
     return partial(called, "data", hydra.utils.instantiate, {"config": dict(options)})
 
@@ -318,47 +284,7 @@ def _check_callbacks(options: Any, trusted: Collection[str]) -> None:
         if not isinstance(of_one, Mapping) or "_target_" not in of_one:
             raise InputError(f"callbacks.{name} has no _target_; give +callbacks.{name}._target_=MODULE.CLASS.")
         for target in targets(of_one):
-            _check_trusted(f"callbacks.{name}", target, trusted, sign="+")
-
-
-def _check_trusted(group: str, target: str, trusted: Collection[str], sign: str = "") -> None:
-    if target not in trusted:
-        raise InputError(
-            f"{group}._target_ is {target!r}, which conf does not know; code that only the folder of a run names is "
-            f"not run. Where it is yours, name it on the command line too: {sign}{group}._target_={target}."
-        )
-
-
-def located(group: str, target: str) -> Any:
-    """A class or function by its dotted name, which is trusted.
-
-    Raises:
-        InputError: there is none.
-    """
-    try:
-        found = pydoc.locate(target)
-    except pydoc.ErrorDuringImport as error:
-        raise InputError(
-            f"{group}._target_ is {target!r}, which cannot be imported ({briefly(error.value)})."
-        ) from error
-    if found is None:
-        raise InputError(f"{group}._target_ is {target!r}; there is no such class or function.")
-    return found
-
-
-def called(group: str, make: Callable[..., Any], options: Plain) -> Any:
-    """Call the user's own code; an error of it becomes an InputError with its message."""
-    try:
-        return make(**options)
-    except InputError:
-        raise
-    except hydra.errors.InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, InputError):
-            raise cause from error
-        raise InputError(f"{group}: {briefly(cause)}") from error
-    except TypeError as error:  # an argument that it does not take
-        raise InputError(f"{group}: {briefly(error)}.") from error
+            check_trusted(f"callbacks.{name}", target, trusted, sign="+")
 
 
 def _name(kind: type[Any]) -> str:

@@ -26,7 +26,7 @@ GRID = 101
 MARGIN = 0.08
 """Space around the training points, as a share of their range."""
 COLOURS = (charts.MINUS, charts.PLUS, charts.OTHER, "#8a5fbf", "#b03a5b", "#7d7a1e", "#5b6b7a", "#3f8f3a")
-"""Of the classes; a ninth class has the first colour again."""
+"""The colour of each class; a ninth class has the first one again."""
 
 
 class _Plane(NamedTuple):
@@ -98,7 +98,7 @@ def _some(train: Split, count: int) -> Split:
 
 
 def _boldest(z: Float[Tensor, "N n"], w_out: Float[Tensor, "n n_out"]) -> int:
-    """Of the hidden nodes whose z changes its sign in the plane, the one with the largest weights to the next layer."""
+    """The hidden node with the largest weights to the next layer, among those whose z changes its sign in the plane."""
     crosses = (z.amin(0) < 0) & (z.amax(0) > 0)
     return int(torch.where(crosses, w_out.abs().sum(1), -1.0).argmax())
 

@@ -9,10 +9,10 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Placeholders for the colours of the page, which Matplotlib cannot know.
+# Matplotlib cannot know the colours of the page: it draws with these, which are replaced afterwards.
 INK, SOFT, LINE, CARD = "#010203", "#010204", "#010205", "#010206"
 CHOSEN, OTHER, PLUS, MINUS = "#010207", "#010208", "#010209", "#01020a"
-# The colour of each placeholder in the page, and in a file of its own, which is drawn on white.
+# The colour that replaces each in the page, and in a file of its own, which is drawn on white.
 COLOURS = {
     INK: ("--ink", "#24211b"),
     SOFT: ("--soft", "#655e4d"),
@@ -55,8 +55,8 @@ def svg(made: Figure, label: str) -> Markup:
     """The figure as an element of the page; `label` says in words what it shows, for those who cannot see it."""
     drawn = _drawn(made, label)
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
-    for placeholder, (variable, _) in COLOURS.items():
-        drawn = drawn.replace(placeholder, f"var({variable})")
+    for drawn_with, (variable, _) in COLOURS.items():
+        drawn = drawn.replace(drawn_with, f"var({variable})")
     drawn = re.sub(r"font:([^;\"]*)'?sans-serif'?", r"font:\1inherit", drawn)
     return Markup(drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
 
@@ -65,8 +65,8 @@ def alone(made: Figure) -> str:
     """The figure as a file of its own."""
     made.patch.set_facecolor(CARD)
     drawn = _drawn(made, "alone")
-    for placeholder, (_, colour) in COLOURS.items():
-        drawn = drawn.replace(placeholder, colour)
+    for drawn_with, (_, colour) in COLOURS.items():
+        drawn = drawn.replace(drawn_with, colour)
     return drawn
 
 

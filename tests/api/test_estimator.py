@@ -16,7 +16,8 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import hillstart
-from hillstart import StartsClassifier, estimator
+from hillstart import StartsClassifier
+from hillstart.api import estimator
 from hillstart.data.preprocessing import Standardisation
 from hillstart.inference.loading import load
 from hillstart.network import Network

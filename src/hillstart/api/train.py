@@ -13,10 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback
 from omegaconf import DictConfig
 
+from hillstart.api.opened import OpenedRun, open_run
 from hillstart.cli.mistakes import one_sentence
 from hillstart.cli.train import TrainingTask, run
-from hillstart.cli.words import known_keys
-from hillstart.opened import OpenedRun, open_run
+from hillstart.config.conf import known_keys
 from hillstart.runs.logs import LogFile
 from hillstart.system.console import silent_libraries
 from hillstart.system.errors import InputError

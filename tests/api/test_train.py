@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import hillstart
-from hillstart.config.options import conf_folder
+from hillstart.config.conf import conf_folder
 from hillstart.system.errors import InputError
 
 SMALL: dict[str, Any] = {"data.train": 60, "data.test": 20, "hidden": [4], "starts": 2, "max_epochs": 2}
