@@ -61,7 +61,7 @@ def test_a_wheel_finds_its_conf_far_from_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "import hillstart.config.options as c; print(c.__file__); print(c.conf_folder())"
+    code = "import hillstart.config.conf as c; print(c.__file__); print(c.conf_folder())"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import hillstart.config.options
+import hillstart.config.conf
 from hillstart.cli import train
 from hillstart.cli.mistakes import explain
 from hillstart.cli.options import resumed_checkpoint, resumed_options, with_resumed_folder
