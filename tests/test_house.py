@@ -66,7 +66,7 @@ def test_a_wheel_finds_its_conf_far_from_the_checkout(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert shown == [str(tmp_path / "site/hillstart/config/options.py"), str(tmp_path / "site/hillstart/conf")]
+    assert shown == [str(tmp_path / "site/hillstart/config/conf.py"), str(tmp_path / "site/hillstart/conf")]
     ours = {path.relative_to(TOP / "conf") for path in (TOP / "conf").rglob("*.yaml")}
     carried = {
         path.relative_to(tmp_path / "site/hillstart/conf")
