@@ -65,7 +65,7 @@ class Prediction(NamedTuple):
 
 
 class Predictions(list[Prediction]):
-    """A list of predictions; a notebook shows it as a table with a row for each picture."""
+    """A list of predictions; a notebook shows it as a table with a line for each."""
 
     def _repr_html_(self) -> str:
         rows = (
@@ -77,7 +77,7 @@ class Predictions(list[Prediction]):
             ]
             for i, p in enumerate(self[:MOST_SHOWN])
         )
-        shown = table(("picture", "label", "probability", "starts"), rows)
+        shown = table(("path", "label", "probability", "starts"), rows)
         return shown + (f"<p>and {len(self) - MOST_SHOWN} more</p>" if len(self) > MOST_SHOWN else "")
 
 
