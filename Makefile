@@ -15,7 +15,7 @@ test: $(READY) ## the fast tests: CPU, offline, no process and no browser (a few
 	$(PYTEST) -m "not slow"
 
 test-all: $(READY) ## all tests: commands, browsers, kills, peers too (a quarter of an hour)
-	$(PYTEST) -n 3
+	$(PYTEST) -n 3 --no-loadscope-reorder
 
 lint: $(READY) ## style, types, and which package may import which
 	$(BIN)/ruff check .
