@@ -16,7 +16,7 @@ from PIL import Image
 
 import hillstart
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parents[2]
 
 
 def test_public_names_are_typed_and_documented() -> None:
