@@ -156,3 +156,11 @@ def test_few_rows_and_a_class_of_one_row_are_trained() -> None:
 def test_the_example_runs() -> None:
     found = doctest.testmod(estimator, optionflags=doctest.ELLIPSIS)
     assert (found.attempted > 3, found.failed) == (True, 0)
+
+
+def test_the_answer_to_a_row_does_not_depend_on_the_others(iris: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = iris
+    model = StartsClassifier(**QUICK).fit(X[::-1], y[::-1])  # torch reads no array backwards
+    together = model.predict_proba(X)
+    np.testing.assert_allclose(np.vstack([model.predict_proba(row[None]) for row in X]), together, rtol=1e-12)
+    np.testing.assert_allclose(model.predict_proba(X[::-1])[::-1], together, rtol=1e-12)

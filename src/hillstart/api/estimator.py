@@ -144,7 +144,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: X or y cannot be used, or an option is out of its range; the message names it.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.uint8])
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.uint8], order="C")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -188,9 +188,11 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
             NotFittedError: neither `fit` nor `load` was called.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32, np.uint8], reset=False)
-        outputs = self.classifier_.outputs(torch.tensor(X))
-        p: np.ndarray = probabilities(vote(outputs).double(), self.classifier_.temperatures.vote).cpu().numpy()
+        X = validate_data(self, X, dtype=[np.float64, np.float32, np.uint8], order="C", reset=False)
+        # In float32 the last digits of a row depend on the rows beside it.
+        exact = replace(self.classifier_, network=self.classifier_.network.map(Tensor.double))
+        outputs = exact.outputs(torch.tensor(X))
+        p: np.ndarray = probabilities(vote(outputs), self.classifier_.temperatures.vote).cpu().numpy()
         return p
 
     def predict(self, X: Any) -> np.ndarray:

@@ -251,7 +251,7 @@ class Classifier:
             kind = "a uint8 tensor" if isinstance(of, Preprocessing) else "a tensor"
             raise InputError(f"x is {described(x)}; give {kind} (B, {', '.join(map(str, one))}).")
         x = (255 - x if self.invert else x).to(self.network.w[0].device)
-        outputs = self.network.forward(self.preprocessing.normalise(x))[-1]
+        outputs = self.network.forward(self.preprocessing.normalise(x).to(self.network.w[0].dtype))[-1]
         if not outputs.isfinite().all():
             raise InputError("an output of the networks is not a finite number; give a model file as a run wrote it.")
         return outputs
