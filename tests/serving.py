@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,12 @@ def raw(port: int, head: str, body: Iterator[bytes], ends: bool = False) -> tupl
             pass  # the server has closed
         if ends:
             connection.shutdown(socket.SHUT_WR)
-        return connection.makefile("rb").read(), sent
+        answer = b""
+        # What the server left unread resets the connection, after its answer.
+        with suppress(ConnectionResetError):
+            while part := connection.recv(65536):
+                answer += part
+        return answer, sent
 
 
 def head(length: int) -> bytes:
