@@ -122,12 +122,16 @@ def raw(port: int, head: str, body: Iterator[bytes], ends: bool = False) -> tupl
             pass  # the server has closed
         if ends:
             connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        # What the server left unread resets the connection, after its answer.
-        with suppress(ConnectionResetError):
-            while part := connection.recv(65536):
-                answer += part
-        return answer, sent
+        return until_closed(connection), sent
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """All that the server sends; what it left unread of a request resets the connection, after its answer."""
+    found = b""
+    with suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            found += part
+    return found
 
 
 def head(length: int) -> bytes:

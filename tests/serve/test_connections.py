@@ -16,7 +16,7 @@ import pytest
 from hillstart.inference.classifier import Classifier
 from hillstart.serve import app, connections
 from hillstart.serve.batching import Service
-from serving import Client, Held, head, once, picture, raw, running, until
+from serving import Client, Held, head, once, picture, raw, running, until, until_closed
 
 
 def connected(port: int) -> socket.socket:
@@ -159,7 +159,7 @@ def test_a_picture_may_come_in_chunks(classifier: Classifier, port: int) -> None
 def test_a_body_whose_end_is_doubtful_is_refused(port: int, request_head: bytes) -> None:
     with closing(connected(port)) as connection:
         connection.sendall(request_head + b"\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        answers = connection.makefile("rb").read()
+        answers = until_closed(connection)
     assert answers.startswith(b"HTTP/1.1 400 ") and answers.count(b"HTTP/1.1 ") == 1
 
 
