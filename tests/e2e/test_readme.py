@@ -258,7 +258,7 @@ def asked_for_a_gpu(done: Done) -> None:
     else:
         assert done.code == 1
         assert (
-            done.err == "hillstart: trainer.accelerator is cuda, but there is no CUDA device here; use auto or cpu.\n"
+            done.err == "hillstart: trainer.accelerator is cuda, but there is no CUDA device here; use cpu.\n"
         )
 
 
