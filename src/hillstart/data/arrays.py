@@ -43,7 +43,7 @@ def check_not_flat(array: np.ndarray | Tensor, preprocessing: Preprocessing) -> 
         colour = preprocessing.channels == 3
         forms = f"(-1, {size}, {size}, 3) or (-1, 3, {size}, {size})" if colour else f"(-1, {size}, {size}, 1)"
         raise InputError(
-            f"the given {kind}: shape {shape} can be one picture, or {shape[0]} rows of {shape[1]} pixels; reshape such "
+            f"the given {kind}: shape {shape} can be one picture, or {shape[0]} rows of {shape[1]} pixels; reshape "
             f"rows to {forms}, and give one picture as a PIL picture, Image.fromarray(x)."
         )
 
