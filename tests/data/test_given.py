@@ -122,7 +122,11 @@ def test_the_same_arrays_have_the_same_identity_and_others_another() -> None:
 
 def test_what_is_given_is_only_given_inside() -> None:
     for name, load in LOADERS.items():
-        with giving((X, Y)), giving(None), pytest.raises(InputError, match=f"^data={name}: .*hillstart.train"):
+        with giving((X, Y)):
+            with giving(None), pytest.raises(InputError, match=f"^data={name}: .*hillstart.train"):
+                load()
+            assert given.load().classes == ("0", "1")
+        with pytest.raises(InputError, match=f"^data={name}: .*hillstart.train"):
             load()
     with giving(blobs()), pytest.raises(InputError, match=r"^data=arrays: .*data=picture_set"):
         given.load()

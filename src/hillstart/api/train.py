@@ -50,7 +50,7 @@ def train(*overrides: str, data: Any = None, callbacks: Sequence[Callback] = (),
         >>> X = numpy.array([[0.1 * k, 2.0] for k in range(60)])
         >>> y = numpy.where(X[:, 0] > 3, "long", "short")
         >>> run = hillstart.train("report=false", data=(X, y), hidden=[4], starts=4)
-        rows: arrays from Python; 39 to train, 9 to validate, 12 to test; classes long, short...
+        rows: arrays from Python; 38 to train, 10 to validate, 12 to test; classes long, short...
         >>> run.classifier.predict(X[-1]).label
         'long'
     """
