@@ -96,17 +96,22 @@ def test_a_wrong_option_is_one_sentence(overrides: tuple[str, ...], options: dic
 
 
 class Stop(pl.Callback):
-    """Interrupts after the first epoch."""
+    """Interrupts after the first epoch, or when the second begins."""
 
-    def on_train_epoch_end(self, *_: object) -> None:
-        raise KeyboardInterrupt
+    def __init__(self, hook: str = "on_train_epoch_end"):
+        setattr(self, hook, self.interrupt)
+
+    def interrupt(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.global_step:
+            raise KeyboardInterrupt
 
 
-def test_an_interrupt_is_one() -> None:
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_epoch_start"])
+def test_a_run_goes_on_after_an_interrupt(hook: str) -> None:
+    whole = hillstart.train("report=false", **SMALL)
     with pytest.raises(KeyboardInterrupt):
-        hillstart.train("report=false", callbacks=[Stop()], **SMALL)
-    (folder,) = Path("outputs").glob("*/*")
-    assert len(hillstart.train(f"resume={folder}").starts) == 2
+        hillstart.train("report=false", "hydra.run.dir=broken", callbacks=[Stop(hook)], **SMALL)
+    assert files(hillstart.train("resume=broken").folder) == files(whole.folder)
 
 
 # ---------------------------------------------------------------- data from Python
