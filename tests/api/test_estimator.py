@@ -139,10 +139,14 @@ def test_columns_of_a_data_frame_keep_their_names_and_their_scale_does_not_matte
         ({"seed": [3, 7]}, "starts is 3, but seed lists 2"),
         ({"val_fraction": 2}, "val_fraction is 2"),
         ({"device": "gpu7"}, "device is 'gpu7'"),
+        ({"device": "cuda"}, "^device is cuda"),
         ({"eta": 1e30}, "every start diverged"),
     ],
 )
-def test_what_cannot_be_used_is_named(options: dict[str, Any], named: str, iris: tuple[np.ndarray, np.ndarray]) -> None:
+def test_what_cannot_be_used_is_named(
+    options: dict[str, Any], named: str, iris: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=named):
         StartsClassifier(**QUICK | options).fit(*iris)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -14,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 import hillstart
 from hillstart.config.conf import conf_folder
 from hillstart.system.errors import InputError
+from made import blobs
 
 SMALL: dict[str, Any] = {"data.train": 60, "data.test": 20, "hidden": [4], "starts": 2, "max_epochs": 2}
 
@@ -92,12 +95,82 @@ def test_a_wrong_option_is_one_sentence(overrides: tuple[str, ...], options: dic
     assert list(Path().rglob("summary.json")) == []
 
 
-def test_an_interrupt_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stop(pl.Callback):
-        def on_train_epoch_end(self, *_: object) -> None:
+class Stop(pl.Callback):
+    """Interrupts after the first epoch, or when the second begins."""
+
+    def __init__(self, hook: str = "on_train_epoch_end"):
+        setattr(self, hook, self.interrupt)
+
+    def interrupt(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.global_step:
             raise KeyboardInterrupt
 
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_epoch_start"])
+def test_a_run_goes_on_after_an_interrupt(hook: str) -> None:
+    whole = hillstart.train("report=false", **SMALL)
     with pytest.raises(KeyboardInterrupt):
-        hillstart.train("report=false", callbacks=[Stop()], **SMALL)
-    (folder,) = Path("outputs").glob("*/*")
-    assert len(hillstart.train(f"resume={folder}").starts) == 2
+        hillstart.train("report=false", "hydra.run.dir=broken", callbacks=[Stop(hook)], **SMALL)
+    assert files(hillstart.train("resume=broken").folder) == files(whole.folder)
+
+
+# ---------------------------------------------------------------- data from Python
+
+X = np.random.default_rng(0).normal(size=(60, 2))
+Y = np.where(X.sum(1) > 0, "above", "below")
+OF_ROWS: dict[str, Any] = {"hidden": [4], "starts": 2, "max_epochs": 3, "batch_size": 8}
+
+
+def test_arrays_are_trained_on_as_the_same_rows_of_a_file() -> None:
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    frame.assign(label=Y).to_csv("rows.csv", index=False)
+    of_file = hillstart.train("report=false", data="table", root="rows.csv", **OF_ROWS)
+    run = hillstart.train("report=false", data=(frame, Y), **OF_ROWS)
+    for name in ("starts.csv", "history.csv"):
+        assert (run.folder / name).read_bytes() == (of_file.folder / name).read_bytes()
+    assert run.summary["vote_test"] == of_file.summary["vote_test"]
+    answers = [str(of.classifier.predict([{"a": 1.0, "b": 2.0}, {"a": -3.0, "b": 0.0}])) for of in (run, of_file)]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("data", [(X, Y), ((X[:40], Y[:40]), (X[40:], Y[40:])), blobs()], ids=["split", "test", "set"])
+def test_a_resumed_run_on_data_of_python_is_the_one_without_a_break(data: Any) -> None:
+    whole = hillstart.train("report=false", data=data, **OF_ROWS)
+    with pytest.raises(KeyboardInterrupt):
+        hillstart.train("report=false", "hydra.run.dir=broken", data=data, callbacks=[Stop()], **OF_ROWS)
+    with pytest.raises(InputError, match=r'^data=\w+: .*"resume=RUN"'):
+        hillstart.train("resume=broken")
+    other = (X + 1, Y) if isinstance(data, tuple) else blobs(104)
+    with pytest.raises(InputError, match=r"^resume: .*train pictures"):
+        hillstart.train("resume=broken", data=other)
+    assert files(hillstart.train("resume=broken", data=data).folder) == files(whole.folder)
+
+
+def test_the_page_of_a_run_on_arrays_needs_them_and_the_rest_does_not() -> None:
+    run = hillstart.train("report=false", "hydra.run.dir=run", data=(X, Y), **OF_ROWS)
+    alone = hillstart.open_run("run")
+    assert alone.initial(0).sizes == [2, 4, 2] and len(alone.starts) == 2
+    assert alone.classifier.predict(X[:3]) == run.classifier.predict(X[:3])
+    with pytest.raises(InputError, match=r"^data=arrays: .*hillstart\.open_run"):
+        alone.report()
+    with pytest.raises(InputError, match=r"^run: was trained on other rows"):
+        hillstart.open_run("run", data=(X + 1, Y)).report()
+    page = run.report().path.read_bytes()
+    Path("run/report.html").unlink()
+    assert b'id="boundary"' in page and hillstart.open_run("run", data=(X, Y)).report().path.read_bytes() == page
+
+
+def test_arrays_of_pictures_are_opened_by_the_page() -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    run = hillstart.train(data=(pictures, Y), augment="light", **OF_ROWS)
+    assert run.options["data"]["augment"] == "light" and run.classifier.network.sizes == [64, 4, 2]
+    assert 'id="network"' in (run.folder / "report.html").read_text()
+
+
+def test_what_is_no_data_is_one_sentence() -> None:
+    for data, named in ((X, "^data is not one of"), ((X, Y[:9]), "^data: y has shape"), ((X, X), "^data: y has shape")):
+        with pytest.raises(InputError, match=named):
+            hillstart.train(data=data)
+    with pytest.raises(InputError, match=r"^data\.val_fraction"):
+        hillstart.train(data=blobs(), val_fraction=0.3)
+    assert list(Path().rglob("*.csv")) == []

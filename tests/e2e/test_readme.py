@@ -257,9 +257,7 @@ def asked_for_a_gpu(done: Done) -> None:
         assert list(new_run(done).glob("tensorboard/version_0/events.*"))
     else:
         assert done.code == 1
-        assert (
-            done.err == "hillstart: trainer.accelerator is cuda, but there is no CUDA device here; use auto or cpu.\n"
-        )
+        assert done.err == "hillstart: trainer.accelerator is cuda, but there is no CUDA device here; use cpu.\n"
 
 
 def compared(done: Done) -> None:

@@ -136,6 +136,7 @@ def test_every_form_of_a_picture_gives_the_same_answer(tmp_path: Path) -> None:
         (np.zeros((3, 8, 4), np.uint8), "the given array"),
         (np.zeros(36, np.uint8), "the given array"),
         (np.zeros((9, 9, 3), np.uint16), "the given array"),
+        (np.zeros((5, SIZE**2), np.uint8), "the given array"),
         (np.full((9, 9), 200.0), "the given array"),
         (torch.zeros(4, 4, dtype=torch.int32), "the given tensor"),
         (torch.full((4, 4), 1.5), "the given tensor"),

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from hillstart.config.build import trainer_maker
 from hillstart.config.options import MOST_STARTS, NetworkOptions, Seeds, TrainerOptions, seeds_of_starts
-from hillstart.data.augment import Augment
-from hillstart.data.dataset import PictureSet, Split, stratified
+from hillstart.data.dataset import Split, assemble, stratified
 from hillstart.data.preprocessing import Standardisation
 from hillstart.engine.starts import COSTS, History, Start, StartResult, ranking_key
 from hillstart.inference import model_file
@@ -154,15 +153,13 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         keep_all = given.keep == "all"
         given.keep = None if keep_all else given.keep
         check("", _Options, {field.name: getattr(given, field.name) for field in fields(_Options)})
+        of_trainer = TrainerOptions(given.epochs, -1, given.device, 1, 1, "highest", enable_progress_bar=False)
         try:
             spec = self._spec(given, torch.tensor(X), torch.tensor(codes))
+            make_trainer = trainer_maker(of_trainer, Path(), checkpoints=False)
         except InputError as error:  # it names a key of conf
-            raise InputError(re.sub(r"^(descent|stop)\.", "", str(error))) from error
-        make_trainer = trainer_maker(
-            TrainerOptions(given.epochs, -1, given.device, 1, 1, "highest", enable_progress_bar=False),
-            Path(),
-            checkpoints=False,
-        )
+            own_name = re.sub(r"^(descent|stop)\.", "", str(error)).replace("trainer.accelerator", "device", 1)
+            raise InputError(own_name) from error
         result, histories = RunResult(len(spec.starts) if keep_all else given.keep), list[History]()
         with silent_libraries():
             device = make_trainer().strategy.root_device
@@ -241,13 +238,20 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         rest = torch.ones(len(codes), dtype=torch.bool).index_fill_(0, held_out, False).nonzero().flatten()
         val, learned = rows.take(held_out), rows.take(rest) if len(rest) else rows
         columns = [str(name) for name in getattr(self, "feature_names_in_", range(X.shape[1]))]
-        standardisation = Standardisation(tuple(columns)).fitted(learned.x)
+        data = assemble(
+            train=learned,
+            val=val,
+            test=val,
+            classes=names,
+            preprocessing=Standardisation(tuple(columns)),
+            source="arrays",
+        )
         of_step = (given.schedule, given.momentum, given.lmbda, given.nesterov, seeds[0])
         descent = SGDConfig(given.eta, min(given.batch_size, len(learned.y)), *of_step)
         return RunSpec(
             partial(Network.start, sizes, activation=given.activation, cost=given.cost, start=given.start),
             sizes,
-            PictureSet(learned, val, val, names, standardisation, Augment(), "arrays"),
+            data,
             descent,
             EarlyStopping(given.patience, given.race),
             [Start(seed, point) for point in descent.grid() for seed in seeds],

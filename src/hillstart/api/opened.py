@@ -9,6 +9,7 @@ import pandas as pd
 
 from hillstart.config.build import starting_points
 from hillstart.config.options import read_stored_options
+from hillstart.data.given import giving
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.loading import find, load, read, sizes
 from hillstart.network import Network
@@ -45,8 +46,8 @@ class OpenedRun:
         torch.Size([1, 784, 30])
     """
 
-    def __init__(self, folder: str | Path, *named: str):
-        self.folder, self._record, self._named = Path(folder), RunRecord(Path(folder)), named
+    def __init__(self, folder: str | Path, *named: str, data: Any = None):
+        self.folder, self._record, self._named, self._data = Path(folder), RunRecord(Path(folder)), named, data
 
     @cached_property
     def starts(self) -> pd.DataFrame:
@@ -112,12 +113,17 @@ class OpenedRun:
         return starting_points(read_stored_options(self.folder, self._named), sizes(self._networks))([seed])
 
     def report(self) -> Page:
-        """The page that opens the box; written if the folder has none."""
+        """The page that opens the box; written if the folder has none.
+
+        Raises:
+            InputError: the data of the run are not there any more, or are others.
+        """
         path = self.folder / "report.html"
         if not path.is_file():
             from hillstart.report.write import write  # imports Matplotlib
 
-            write(self.folder, named=self._named)
+            with giving(self._data):
+                write(self.folder, named=self._named)
         return Page(path)
 
     def __repr__(self) -> str:
@@ -134,12 +140,13 @@ class OpenedRun:
         return f"<p>{html.escape(repr(self))}</p>{self.starts.head(10).to_html(index=False)}"
 
 
-def open_run(path: str | Path, *named: str) -> OpenedRun:
+def open_run(path: str | Path, *named: str, data: Any = None) -> OpenedRun:
     """Open the folder of a run or multirun: `outputs/DATE/TIME`, `multirun/DATE/TIME` or a job in one.
 
     Args:
         named: code of your own that the run used, such as "stop._target_=my.Rule"; `initial` and `report` need it, and
             import none that only the folder names.
+        data: what `train` was given as `data`, if no file holds it; `report` needs it to write a page.
 
     Raises:
         InputError: there is no run.
@@ -148,7 +155,7 @@ def open_run(path: str | Path, *named: str) -> OpenedRun:
         >>> hillstart.open_run("outputs/2026-11-27/10-00-00")
         OpenedRun('outputs/2026-11-27/10-00-00': 4 starts, best seed ... with validation accuracy ..., median ...)
     """
-    run = OpenedRun(as_path(path, "the folder of a run (outputs/DATE/TIME)"), *named)
+    run = OpenedRun(as_path(path, "the folder of a run (outputs/DATE/TIME)"), *named, data=data)
     if not (run.folder / "starts.csv").is_file():
         raise InputError(f"{run.folder}: holds no starts.csv; give the folder of a run (outputs/DATE/TIME).")
     return run

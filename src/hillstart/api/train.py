@@ -17,16 +17,22 @@ from hillstart.api.opened import OpenedRun, open_run
 from hillstart.cli.mistakes import one_sentence
 from hillstart.cli.train import TrainingTask, run
 from hillstart.config.conf import known_keys
+from hillstart.data.given import choice, giving
 from hillstart.runs.logs import LogFile
 from hillstart.system.console import silent_libraries
 from hillstart.system.errors import InputError
 
 
-def train(*overrides: str, callbacks: Sequence[Callback] = (), **options: Any) -> OpenedRun:
+def train(*overrides: str, data: Any = None, callbacks: Sequence[Callback] = (), **options: Any) -> OpenedRun:
     """Train as `scripts/train.py` does, and open the run; the arguments of this process are not read.
 
     Args:
         overrides: what would be typed after `scripts/train.py`, such as "experiment=nielsen_30"; see `--help` there.
+        data: the name of a file of conf/data; (X, y), with a test set of its own ((X, y), (X_test, y_test)); or a
+            `hillstart.data.dataset.PictureSet`. X: rows of numbers (N, D), or pictures (N, H, W), (N, H, W, C) or
+            (N, C, H, W), as a NumPy array, a tensor, a data frame or lists; y: (N,) texts, whole numbers or booleans.
+            Arrays are split by the options data.test_fraction, data.val_fraction and data.seed. They are not stored
+            in the run: "resume=RUN" needs the same again.
         callbacks: of Lightning, beside those that the options name; all packs of starts share them.
         options: values by key, or by the last part of a key that no other key shares: max_epochs=3 is
             "trainer.max_epochs=3", and eta=[0.1, 0.5] is "descent.eta=[0.1,0.5]".
@@ -41,16 +47,27 @@ def train(*overrides: str, callbacks: Sequence[Callback] = (), **options: Any) -
         rank  seed  eta  epochs...
         >>> print(run.starts["val_accuracy"].max() > 0.5)
         True
+        >>> X = numpy.array([[0.1 * k, 2.0] for k in range(60)])
+        >>> y = numpy.where(X[:, 0] > 3, "long", "short")
+        >>> run = hillstart.train("report=false", data=(X, y), hidden=[4], starts=4)
+        rows: arrays from Python; 38 to train, 10 to validate, 12 to test; classes long, short...
+        >>> run.classifier.predict(X[-1]).label
+        'long'
     """
-    keys = known_keys() if options else []
+    keys, given = known_keys() if options else [], None
     words = [*overrides, *(f"{_full(name, keys)}={_typed(value)}" for name, value in options.items())]
+    if isinstance(data, str):
+        words.append(f"data={data}")
+    elif data is not None:
+        words.append(f"data={choice(data)}")
+        given = data
     for word in words:
         if word.startswith("-"):
             raise InputError(f"{word}: options with dashes are for scripts/train.py; give KEY=VALUE.")
         if re.match(r"\+*trainer\.(devices|num_nodes)=(?!1$)", word):
             raise InputError(f"{word}: several processes are for scripts/train.py; from Python a run has one device.")
     task = _Task(callbacks)
-    with _state_of_hydra(), silent_libraries():
+    with _state_of_hydra(), silent_libraries(), giving(given):
         try:
             with one_sentence():
                 run(task, ["hydra/job_logging=none", "hydra/hydra_logging=none", *words])
@@ -63,7 +80,8 @@ def train(*overrides: str, callbacks: Sequence[Callback] = (), **options: Any) -
     if task.mistakes:
         raise InputError(" ".join(task.mistakes))
     assert task.folder
-    return open_run(task.folder, *(word for word in words if re.match(r"(data|network|descent|stop)\._target_=", word)))
+    named = (word for word in words if re.match(r"(data|network|descent|stop)\._target_=", word))
+    return open_run(task.folder, *named, data=given)
 
 
 class _Task(TrainingTask):

@@ -191,7 +191,7 @@ def check_devices(of: TrainerOptions) -> str:
     """
     has_cuda = torch.cuda.is_available()
     if of.accelerator in ("cuda", "gpu") and not has_cuda:
-        raise InputError(f"trainer.accelerator is {of.accelerator}, but there is no CUDA device here; use auto or cpu.")
+        raise InputError(f"trainer.accelerator is {of.accelerator}, but there is no CUDA device here; use cpu.")
     cuda = has_cuda and of.accelerator != "cpu"
     there, what = (torch.cuda.device_count(), "CUDA device") if cuda else (os.cpu_count() or 1, "core")
     if of.devices > there:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 
 CHANNELS = range(1, 5)
@@ -28,12 +29,29 @@ def from_array(array: np.ndarray | Tensor) -> Image.Image:
     """
     name = "the given array"
     if isinstance(array, Tensor):
-        name, array = "the given tensor", array.detach().cpu()
-        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()  # numpy has no bfloat16
+        name, array = "the given tensor", as_numpy(array)
     array = _channels_last(array, name)
     if 0 in array.shape:
         raise InputError(f"{name}: holds no pixels; give a picture of at least 1 x 1.")
     return Image.fromarray(np.ascontiguousarray(_levels(array, name)))
+
+
+def check_not_flat(array: np.ndarray | Tensor, preprocessing: Preprocessing) -> None:
+    """Raise InputError if an array can be one grey picture, or several, each a row of all pixels."""
+    size, shape, kind = preprocessing.size, tuple(array.shape), "tensor" if isinstance(array, Tensor) else "array"
+    if len(shape) == 2 and shape[1] == preprocessing.inputs:
+        colour = preprocessing.channels == 3
+        forms = f"(-1, {size}, {size}, 3) or (-1, 3, {size}, {size})" if colour else f"(-1, {size}, {size}, 1)"
+        raise InputError(
+            f"the given {kind}: shape {shape} can be one picture, or {shape[0]} rows of {shape[1]} pixels; reshape "
+            f"rows to {forms}, and give one picture as a PIL picture, Image.fromarray(x)."
+        )
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """The numbers of a tensor, on any device, as an array."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
 
 
 def _channels_last(array: np.ndarray, name: str) -> np.ndarray:

@@ -45,8 +45,8 @@ class PictureSet:
     """A data set to train on: starts are chosen by `val`; `test` is used once, for the chosen start and the vote.
 
     `classes`: names in the order of the labels. `source`: one line about the origin of the pictures. `files`: names of
-    the files of the training pictures, independent of their location; empty if the pictures were drawn. `balance`: how
-    often each class is shown in training (see `batches.MiniBatches`).
+    the files of the training pictures, independent of their location, or hashes of the arrays that they came from;
+    empty if the pictures were drawn. `balance`: how often each class is shown in training (see `batches.MiniBatches`).
     """
 
     train: Split

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, JpegImagePlugin, TiffImage
 from torch import Tensor
 
 from hillstart.data import heif
-from hillstart.data.arrays import from_array
+from hillstart.data.arrays import check_not_flat, from_array
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
@@ -118,9 +118,13 @@ def is_file(source: Any) -> TypeGuard[BinaryIO]:
     return hasattr(source, "read")
 
 
-def is_one(sources: Any) -> bool:
-    """True if a value is one picture, or nothing that could hold several; False for a collection of pictures."""
+def is_one(sources: Any, preprocessing: Preprocessing) -> bool:
+    """True if a value is one picture, or nothing that could hold several; False for a collection of pictures.
+
+    Raises InputError for an array that can be either.
+    """
     if isinstance(sources, np.ndarray | Tensor):
+        check_not_flat(sources, preprocessing)
         return sources.ndim != 4
     single = isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
     return single or is_file(sources) or not isinstance(sources, Iterable)

@@ -97,6 +97,11 @@ def _classes(path: Path, label: str, labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=in_order))
 
 
+def is_name(label: str) -> bool:
+    """True if a label is fit for the name of a class."""
+    return bool(label) and label.isprintable() and len(label) <= LONGEST_LABEL
+
+
 def in_order(name: str) -> tuple[bool, int, str]:
     """A key that sorts names of classes: numbers first, by their size."""
     return not name.isdecimal(), len(name) if name.isdecimal() else 0, name
@@ -156,7 +161,7 @@ class Table:
         k = self.columns.index(column)
         found = [cells[k] for cells in self.cells]
         for n, name in enumerate(found, 1):
-            if not name or not name.isprintable() or len(name) > LONGEST_LABEL:
+            if not is_name(name):
                 wrong = f"{briefly(name)!r:.60} is no name of a class" if name else "is empty"
                 raise InputError(
                     f"{self.path}: row {n}, column {column}: {wrong}; give the label, or leave the row out."
@@ -278,7 +283,6 @@ def number(cell: Any, where: str, column: str) -> float:
         value = None
     if value is not None and np.isfinite(value):
         return value
-    wrong = (
-        "is empty" if cell in ("", None) else f"{briefly(cell)!r:.40} is not a {'finite ' * (value is not None)}number"
-    )
+    is_empty = cell is None or (isinstance(cell, str) and not cell)  # pandas.NA cannot be compared
+    wrong = "is empty" if is_empty else f"{briefly(cell)!r:.40} is not a {'finite ' * (value is not None)}number"
     raise InputError(f"{where}, column {column}: {wrong}; give a number, or leave out the row or the column.")

@@ -177,7 +177,7 @@ class Classifier:
         else:
             if isinstance(sources, str | os.PathLike) and sources and Path(sources).is_dir():
                 sources = pictures_in(sources)
-            one = is_one(sources)
+            one = is_one(sources, self.preprocessing)
         found = Predictions()
         for answer in self.predict_each([sources] if one else sources, unsure_below):  # type: ignore[list-item, arg-type]
             if isinstance(answer, InputError):

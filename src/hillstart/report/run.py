@@ -154,8 +154,8 @@ def _check_pictures(job: Path, classifier: Classifier, spec: RunSpec) -> None:
             for of, classes in ((there, classifier.classes), (here, spec.data.classes))
         )
         raise InputError(
-            f"{job}: was trained on other pictures ({before}) than are there now ({now}); put the pictures back as "
-            "they were."
+            f"{job}: was trained on other {spec.data.preprocessing.noun}s ({before}) than are there now ({now}); give "
+            "those of the run."
         )
     if not set(classifier.origins) <= set(spec.starts):
         raise InputError(f"{job}: its network.safetensors holds starts that its options do not; it is of another run.")

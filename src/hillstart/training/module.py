@@ -129,6 +129,10 @@ class Training(pl.LightningModule):
         if self.global_step % self.batches.per_epoch:
             interrupts.check_interrupt()
 
+    def on_train_epoch_end(self) -> None:
+        # Lightning counts an epoch before its first chunk; a run resumed from in between would skip it.
+        self.between_chunks = False
+
     def validation_step(self, batch: int, index: int) -> None:
         train_cost, _ = self.pack.evaluate(interrupts.interruptible(self._train.batches()))
         val_cost, val_accuracy = self.pack.evaluate(interrupts.interruptible(self._val.batches()))
