@@ -485,7 +485,3 @@ def test_the_layout_names_every_package() -> None:
     named = {name.rstrip("/") for name in re.findall(r"[\w/]+/(?=\s|$)|\w+\.py", block)}
     assert {path.name for path in package.iterdir() if (path / "__init__.py").is_file()} <= named
     assert all((TOP / name).exists() or (package / name).exists() for name in named)
-
-
-def test_it_is_no_longer_than_170_lines() -> None:
-    assert README.count("\n") <= 170
