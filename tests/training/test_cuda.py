@@ -153,11 +153,11 @@ def test_what_ranks_gather_is_on_the_cpu(tmp_path: Path, cuda: Device | None) ->
 # ---------------------------------------------------------------- precision
 
 
-@pytest.mark.parametrize("precision", ["high", "medium"])
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_only_descent_rounds_products(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: Device | None
 ) -> None:
-    """Starts are measured, chosen and tested in float32, whatever the descent multiplies in."""
+    """Starts are measured, chosen and tested in float32, whatever the descent, or the process, multiplies in."""
     seen: set[tuple[str, str]] = set()
 
     def spied(owner: Any, name: str) -> None:
@@ -169,17 +169,18 @@ def test_only_descent_rounds_products(
 
         monkeypatch.setattr(owner, name, spy)
 
-    for owner, name in ((Tile, "descend"), (Tile, "evaluate"), (results, "_outputs"), (results, "_on_test")):
+    for owner, name in ((Tile, "descend"), (Tile, "evaluate"), (results, "_outputs"), (Network, "evaluate")):
         spied(owner, name)
     data, descent = blobs(), SGDConfig(0.5, 10)
     begin, starts = partial(Network.start, [36, 5, 3]), [Start(s, Hyperparameters(0.5)) for s in range(3)]
     spec = RunSpec(begin, [36, 5, 3], data, descent, EarlyStopping(), starts, True, matmul_precision=precision)
-    experiment.run(spec, lambda _=1: trainer(tmp_path, accelerator="cuda", max_epochs=1), tmp_path)
-    assert seen == {
-        ("descend", precision),
-        *((name, "highest") for name in ("evaluate", "_outputs", "_on_test")),
-    }
-    assert torch.get_float32_matmul_precision() == "highest"
+    torch.set_float32_matmul_precision("medium")
+    try:
+        experiment.run(spec, lambda _=1: trainer(tmp_path, accelerator="cuda", max_epochs=1), tmp_path)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == {("descend", precision), ("evaluate", "highest"), ("_outputs", "highest")}
 
 
 def test_bfloat16_ends_near_float32(tmp_path: Path, cuda: Device | None) -> None:

@@ -115,6 +115,7 @@ class StartEnsemble:
         blocks = list(gather(block, firsts))
         self._map(lambda tile: tile.descend(blocks, self.matmul), self.tiles)
 
+    @multiplied_in(HIGHEST)
     def evaluate(
         self, batches: Iterable[tuple[Tensor, Tensor]]
     ) -> tuple[Float[Tensor, " active"], Float[Tensor, " active"]]:
@@ -122,8 +123,7 @@ class StartEnsemble:
         S = len(self.active)
         cost, right, pictures = torch.zeros(S).double(), torch.zeros(S).double(), 0
         for x, y in batches:
-            with multiplied_in(HIGHEST):
-                sums = self._map(lambda tile, x=x, y=y: tile.evaluate(x, y, self._exact), self.tiles)  # type: ignore[misc]
+            sums = self._map(lambda tile, x=x, y=y: tile.evaluate(x, y, self._exact), self.tiles)  # type: ignore[misc]
             cost += self._join([tile_cost for tile_cost, _ in sums]).cpu()
             right += self._join([tile_right for _, tile_right in sums]).cpu()
             pictures += len(x)
