@@ -223,6 +223,12 @@ def test_alone_and_in_company_stay_together(S: int) -> None:
     torch.testing.assert_close(company.pick([S - 1]).parameters, alone.parameters, rtol=0, atol=5e-4)
 
 
+def test_a_network_on_cuda_is_there_already(cuda: Device | None) -> None:
+    net = Network.start([7, 4, 3], range(3), device="cuda")
+    assert net.to("cuda") is net is net.to("cuda:0")
+    assert net.to("cpu") is not net
+
+
 def test_a_step_on_cuda_is_the_step_on_the_cpu(cuda: Device | None) -> None:
     sizes = [7, 4, 3]
     (x, y), on_cpu = pictures(sizes), network(sizes)

@@ -29,6 +29,7 @@ from hillstart.training.optimizer import SGDConfig
 from hillstart.training.packs import RunSpec
 from hillstart.training.stopping import EarlyStopping
 from made import blobs, trainer
+from pretended import pretended
 
 CPU = torch.device("cpu")
 
@@ -82,6 +83,12 @@ def test_ranks_share_packs_in_which_each_has_starts(monkeypatch: pytest.MonkeyPa
     assert min(made.packs(CPU, ranks=3)) >= 3
     with pytest.raises(InputError, match=r"^starts is 2"):
         run_spec(2).packs(CPU, ranks=3)
+
+
+def test_a_pack_on_cuda_is_no_larger_than_a_grid_of_its_kernels() -> None:
+    with pretended(free=1 << 40, total=1 << 40):
+        sizes = run_spec(200_000).packs(torch.device("cuda", 0))
+    assert sum(sizes) == 200_000 and max(sizes) <= 65_535
 
 
 def test_a_start_takes_the_more_memory_the_more_moves_it() -> None:

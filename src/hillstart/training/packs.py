@@ -29,6 +29,8 @@ CPU_BYTES = 160 << 20
 """Memory budget of one CPU pack; larger packs are no faster."""
 CUDA_SHARE = 0.4
 """Share of the free memory of a CUDA device that a pack may take."""
+CUDA_STARTS = 65_535
+"""Largest pack there: the upper layers are batched products, one for each start, and a grid of CUDA has no more."""
 EVEN = 64
 """Larger packs have a multiple of this many starts, so that tiles come out even."""
 
@@ -122,7 +124,8 @@ class RunSpec:
                 f"{self.start_bytes(device) / 2**30:.0f} GiB, and there are {whole / 2**30:.0f}; give fewer nodes."
             )
         free = CPU_BYTES if on_cpu else int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
-        fit = ranks * max(1, free // self.start_bytes(device))
+        fit = free // self.start_bytes(device)
+        fit = ranks * max(1, fit if on_cpu else min(fit, CUDA_STARTS))
         fit = max(ranks, min(fit, most or fit))
         packs = -(-S // fit)
         even = -(-S // packs)
