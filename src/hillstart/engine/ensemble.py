@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hillstart.engine.blocks import Block, Read, block_at, descend, mini_batches
 from hillstart.engine.cuda import CudaGraphs
-from hillstart.engine.matmul import HIGHEST, MatmulBackend, matmul_backend, multiplied_in
+from hillstart.engine.matmul import HIGHEST, MatmulBackend, matmul_backend, multiplied_in, uncompiled
 from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
 from hillstart.engine.tiling import SMALL_BATCH, Tiling, workers
 from hillstart.network import GradientDescent, Network, PerStart, apart, together
@@ -28,9 +28,13 @@ U = TypeVar("U")
 
 
 @cache
-def _fused() -> Callable[..., None]:
-    """`blocks.descend` with one kernel for everything between two products."""
+def _compiled() -> Callable[..., None]:
     return torch.compile(descend)
+
+
+def _fused(*arguments: Any) -> None:
+    """`blocks.descend`, compiled but for the two wide products."""
+    _compiled()(*arguments[:-1], uncompiled(arguments[-1]))
 
 
 class StartEnsemble:
@@ -269,7 +273,7 @@ class Tile:
         self.eta, self.lmbda = hyperparameters["eta"], hyperparameters["lmbda"]
         self.step = None if optimiser else step(network, **hyperparameters)
         self.optimiser = optimiser(network.parameters, lr=self.eta) if optimiser else None
-        self._descend = _fused() if fuse else descend
+        self._descend: Callable[..., None] = _fused if fuse else descend
         is_captured = network.w[0].device.type == "cuda" and optimiser is None
         self._graphs = CudaGraphs(network.w[0].device) if is_captured else None
 

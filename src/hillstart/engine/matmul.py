@@ -10,7 +10,7 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -59,6 +59,16 @@ BFLOAT16 = MatmulBackend(
     transposed=True,
 )
 """Factors and products in bfloat16 (8 bits), sums within a product and weights in float32, as in torch's autocast."""
+
+
+@cache
+def uncompiled(backend: MatmulBackend) -> MatmulBackend:
+    """The same products, kept out of what torch.compile compiles.
+
+    Inductor would compute w + x^T d as a new tensor and copy it into w: 28 bytes for each weight in place of 12.
+    """
+    hidden = torch.compiler.disable
+    return replace(backend, forward=hidden(backend.forward), add=hidden(backend.add))
 
 
 HIGHEST = "highest"
