@@ -79,6 +79,7 @@ FAST = {"in blocks", "momentum and decay", "grid", "race"}
 
 
 def kinds(names: Iterable[str], fast: Container[str]) -> list[Any]:
+    """Parameters of a test, of which most are slow together."""
     return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
 
 
@@ -95,13 +96,12 @@ def test_every_kind_of_training_ends_as_on_the_cpu(name: str, tmp_path: Path, cu
 
 
 @pytest.mark.parametrize("name", kinds(("plain", "momentum", "adam", "race"), {"momentum"}))
-@pytest.mark.parametrize("way", [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")], ids=" to ".join)
-def test_a_checkpoint_goes_on_on_another_device(
-    name: str, way: tuple[str, str], tmp_path: Path, cuda: Device | None
-) -> None:
+@pytest.mark.parametrize("way", kinds(("cuda to cpu", "cpu to cuda", "cuda to cuda"), {"cpu to cuda"}))
+def test_a_checkpoint_goes_on_on_another_device(name: str, way: str, tmp_path: Path, cuda: Device | None) -> None:
+    before, after = way.split(" to ")
     whole = fit(tmp_path / "whole", "cpu", epochs=4, **KINDS[name])
-    fit(tmp_path / "cut", way[0], epochs=2, **KINDS[name])
-    resumed = fit(tmp_path / "cut", way[1], epochs=4, resume=tmp_path / "cut/checkpoints/last.ckpt", **KINDS[name])
+    fit(tmp_path / "cut", before, epochs=2, **KINDS[name])
+    resumed = fit(tmp_path / "cut", after, epochs=4, resume=tmp_path / "cut/checkpoints/last.ckpt", **KINDS[name])
     figures = resumed.history.figures, whole.history.figures
     torch.testing.assert_close(*figures, rtol=1e-4, atol=1e-4, equal_nan=True)
 
@@ -153,7 +153,7 @@ def test_what_ranks_gather_is_on_the_cpu(tmp_path: Path, cuda: Device | None) ->
 # ---------------------------------------------------------------- precision
 
 
-@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("precision", kinds(("highest", "high", "medium"), {"high"}))
 def test_only_descent_rounds_products(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: Device | None
 ) -> None:
@@ -183,6 +183,7 @@ def test_only_descent_rounds_products(
     assert seen == {("descend", precision), ("evaluate", "highest"), ("_outputs", "highest")}
 
 
+@pytest.mark.slow
 def test_bfloat16_ends_near_float32(tmp_path: Path, cuda: Device | None) -> None:
     exact, rounded = (fit(tmp_path / name, "cuda", matmul_precision=name) for name in ("highest", "medium"))
     assert (exact.pack.matmul.name, rounded.pack.matmul.name) == ("torch", "bfloat16")
