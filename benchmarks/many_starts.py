@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.runs import Run, noise_options, options
-from benchmarks.timing import Part, Row, in_new_process, in_turns, peak_bytes, seconds, spread
+from benchmarks.timing import Part, Row, device_peak, in_new_process, in_turns, peak_bytes, seconds, spread
 from hillstart.engine.ensemble import StartEnsemble
 
 SIZES = [784, 30, 10]
@@ -110,15 +110,17 @@ def straight_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float,
 
 
 def memory(device: torch.device, remembered: Sequence[int], pictures: int = 1000) -> Part:
-    """Peak memory of processes that train so many starts, and the ratio of the last to the first."""
-    peaks = [in_new_process(peak_bytes_of_run, starts, pictures, device) for starts in remembered]
-    rows = [{"starts": starts, "peak_mib": peak / 2**20} for starts, peak in zip(remembered, peaks, strict=True)]
-    return Part("memory against starts", rows, {"pictures": pictures, "ratio": peaks[-1] / peaks[0]})
+    """Peak memory of processes that train so many starts, on CUDA the device's too; the last by the first."""
+    peaks = [in_new_process(peaks_of_run, starts, pictures, device) for starts in remembered]
+    rows = [{"starts": starts} | peak for starts, peak in zip(remembered, peaks, strict=True)]
+    ratio = peaks[-1]["peak_mib"] / peaks[0]["peak_mib"]
+    return Part("memory against starts", rows, {"pictures": pictures, "ratio": ratio})
 
 
-def peak_bytes_of_run(starts: int, pictures: int, device: torch.device) -> int:
-    """Peak memory of this process after training `starts` starts for one epoch."""
+def peaks_of_run(starts: int, pictures: int, device: torch.device) -> Row:
+    """Peak memory of this process, and of its CUDA device, after training `starts` starts for one epoch."""
     chosen = (f"starts={starts}", "trainer.max_epochs=1", "descent.batch_size=32")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    Run(noise_options(device, SIZES, pictures, max(2, pictures // 10), *chosen), device).seconds()
-    return peak_bytes()
+    with device_peak(device) as of_device:
+        Run(noise_options(device, SIZES, pictures, max(2, pictures // 10), *chosen), device).seconds()
+    return {"peak_mib": peak_bytes() / 2**20} | of_device

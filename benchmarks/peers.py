@@ -1,16 +1,18 @@
 """The peers: the same networks, pictures and updates in what people would use instead, each as its users write it.
 
 All take the same starts through the same mini-batches in the same order, by plain gradient descent on the
-cross-entropy; none measures, logs or saves anything on the way.
+cross-entropy; none measures, logs or saves anything on the way. All multiply in float32; on CUDA those that can round
+to TF32, as JAX does by default, have rows of their own in which they do.
 """
 
 import functools
 import itertools
+import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, TensorDataset
 
 from hillstart.data.dataset import PictureSet
+from hillstart.engine.matmul import HIGHEST, multiplied_in
 from hillstart.network import Network
 
 
@@ -52,11 +55,15 @@ class Task:
 
 
 class Contestant(NamedTuple):
-    """`run` takes all starts through all pictures `epochs` times; `network` returns them."""
+    """`run` takes all starts through all pictures `epochs` times; `network` returns them.
+
+    `device_bytes` returns its peak memory on CUDA, if torch does not know it.
+    """
 
     run: Callable[[], object]
     network: Callable[[], Network]
     epochs: int = 1
+    device_bytes: Callable[[], int] | None = None
 
 
 def float64(w: Iterable[Tensor], b: Iterable[Tensor], like: Network) -> Network:
@@ -135,11 +142,16 @@ def fit(module: Ordinary, train: DataLoader[Any], val: DataLoader[Any], device: 
         bare_trainer(device, 1, **options).fit(module, train, val)
 
 
+def loader_of(pictures: TensorDataset, device: torch.device, **options: Any) -> DataLoader[Any]:
+    """A loader of pictures in the memory of the host, pinned for CUDA: of tensors on CUDA it would copy one by one."""
+    return DataLoader(pictures, pin_memory=device.type == "cuda", **options)
+
+
 def lightning(task: Task) -> Contestant:
     """One start, as a LightningModule with autograd."""
     module = Ordinary(task.network.sizes, task.eta)
     module.begin_as(task.network)
-    loader = DataLoader(TensorDataset(task.x, task.y), batch_size=task.batch)
+    loader = loader_of(TensorDataset(task.x.cpu(), task.y.cpu()), task.x.device, batch_size=task.batch)
     run = functools.partial(fit, module, loader, loader, task.x.device)
     return Contestant(run, lambda: module.network(task.network))
 
@@ -181,7 +193,7 @@ def scikit_learn(task: Task) -> Contestant:
     return Contestant(functools.partial(model.partial_fit, x, y), ends)
 
 
-def torch_vmap(task: Task, compiled: bool = False) -> Contestant:
+def torch_vmap(task: Task, compiled: bool = False, precision: str = HIGHEST) -> Contestant:
     """All starts by torch.func: the gradient of one, mapped over stacked parameters."""
     layers = Ordinary(task.network.sizes, task.eta).layers
     tensors = [t for w, b in zip(task.network.w, task.network.b, strict=True) for t in (w.transpose(1, 2), b)]
@@ -199,6 +211,7 @@ def torch_vmap(task: Task, compiled: bool = False) -> Contestant:
 
     fast = torch.compile(step) if compiled else step
 
+    @multiplied_in(precision)
     def run() -> None:
         for x, y in task.batches:
             fast(parameters, x, y)
@@ -210,8 +223,9 @@ def torch_vmap(task: Task, compiled: bool = False) -> Contestant:
     return Contestant(run, ends)
 
 
-def jax_vmap(task: Task) -> Contestant:
+def jax_vmap(task: Task, precision: str = HIGHEST) -> Contestant:
     """All starts by JAX: the step of one, mapped over stacked parameters, scanned over the mini-batches, compiled."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else three quarters of a GPU's memory are its own
     import jax
     import jax.numpy as jnp
 
@@ -235,13 +249,15 @@ def jax_vmap(task: Task) -> Contestant:
         return jax.lax.scan(lambda p, batch: (every(p, *batch), None), of_all, (x, y))[0]
 
     def run() -> None:
-        state["layers"] = jax.block_until_ready(epoch(state["layers"], x, y))
+        with jax.default_matmul_precision(precision):
+            state["layers"] = jax.block_until_ready(epoch(state["layers"], x, y))
 
     def ends() -> Network:
         w, b = zip(*([torch.tensor(jax.device_get(t)) for t in layer] for layer in state["layers"]), strict=True)
         return float64(w, b, task.network)
 
-    return Contestant(run, ends)
+    peak = lambda: (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)  # noqa: E731
+    return Contestant(run, ends, device_bytes=peak)
 
 
 @dataclass(frozen=True)
@@ -250,15 +266,22 @@ class Maker:
 
     Attributes:
         single: it trains one start at a time.
-        cpu_only: it cannot use CUDA.
+        only: the type of device without which it cannot take part; empty for none.
         package, compiler: what it needs beside torch and Lightning.
+        tolerance: allowed relative difference of its costs from those in float64.
     """
 
-    make: Callable[[Task], Contestant]
+    make: Callable[..., Contestant]
     single: bool = False
-    cpu_only: bool = False
+    only: str = ""
     package: str = ""
     compiler: bool = False
+    tolerance: float = 1e-4
+
+    def in_tf32(self, precision: str = "high") -> "Maker":
+        """The same, with products in TF32, which is `precision` to its library and rounds factors to 11 bits."""
+        make = functools.partial(self.make, precision=precision)
+        return replace(self, make=make, only="cuda", tolerance=2e-3)
 
     def missing(self, device: torch.device) -> str:
         """The reason for which it cannot take part here; empty if it can."""
@@ -266,14 +289,19 @@ class Maker:
             return f"needs {self.package}: pip install 'hillstart[bench]'"
         if self.compiler and not any(map(shutil.which, ("g++", "clang++"))):
             return "needs a C++ compiler"
-        return "cannot use CUDA" if self.cpu_only and device.type != "cpu" else ""
+        return f"only on {self.only}" if self.only not in ("", device.type) else ""
 
 
+VMAP, JAX = Maker(torch_vmap), Maker(jax_vmap, package="jax")
+COMPILED = Maker(functools.partial(torch_vmap, compiled=True), compiler=True)
 PEERS = {
     "lightning": Maker(lightning, single=True),
     "torch-autograd": Maker(autograd, single=True),
-    "scikit-learn": Maker(scikit_learn, single=True, cpu_only=True, package="sklearn"),
-    "torch-vmap": Maker(torch_vmap),
-    "torch-vmap-compiled": Maker(functools.partial(torch_vmap, compiled=True), compiler=True),
-    "jax-vmap": Maker(jax_vmap, package="jax"),
+    "scikit-learn": Maker(scikit_learn, single=True, only="cpu", package="sklearn"),
+    "torch-vmap": VMAP,
+    "torch-vmap-tf32": VMAP.in_tf32(),
+    "torch-vmap-compiled": COMPILED,
+    "torch-vmap-compiled-tf32": COMPILED.in_tf32(),
+    "jax-vmap": JAX,
+    "jax-vmap-tf32": JAX.in_tf32("tensorfloat32"),
 }

@@ -13,9 +13,9 @@ from statistics import mean
 
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
-from benchmarks.peers import Ordinary, fit
+from benchmarks.peers import Ordinary, fit, loader_of
 from benchmarks.runs import Run, noise_options, options
 from benchmarks.timing import Part, Row, seconds, spread
 from hillstart.data.batches import one_hot
@@ -106,7 +106,7 @@ def ordinary_seconds(
 
     def run() -> None:
         torch.manual_seed(seed)
-        loaders = DataLoader(train, batch_size=BATCH, shuffle=True), DataLoader(val, batch_size=1000)
+        loaders = loader_of(train, device, batch_size=BATCH, shuffle=True), loader_of(val, device, batch_size=1000)
         fit(Ordinary([n_in, *SIZES[1:-1], n_out], ETA, bare), *loaders, device, steps)
 
     return seconds(run, device)

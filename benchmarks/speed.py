@@ -4,7 +4,7 @@ Net-samples are starts x pictures. Everyone's costs after 20 mini-batches are ch
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from benchmarks.peers import PEERS, Contestant, Maker, Task, bare_trainer, float64
 from benchmarks.runs import noise
-from benchmarks.timing import Part, Row, in_turns, seconds, spread
+from benchmarks.timing import Part, Row, device_peak, in_turns, seconds, spread
 from hillstart.data.batches import MiniBatches
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.ensemble import StartEnsemble
-from hillstart.engine.matmul import TORCH, matmul_backend
+from hillstart.engine.matmul import HIGHEST, TORCH, matmul_backend
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.network import Network
 from hillstart.training.module import Training
@@ -27,24 +27,25 @@ ETA, EPOCHS = 0.1, 3
 SIZES = ([784, 30, 10], [784, 100, 10], [3072, 64, 2])
 STEPS, PICTURES, FEWEST = 800, 20_000, 30
 """Mini-batches in an epoch: `STEPS`, unless they hold more than `PICTURES`; fewer for larger networks."""
-TOLERANCE = 1e-4
-"""Allowed relative difference of a contestant's cost after `CHECKED` mini-batches from that in float64."""
 CHECKED = 20
+"""Mini-batches after which the costs of all contestants are compared with those in float64."""
+STARTS = {"cpu": (32, 128), "cuda": (1024, 4096, 10_000)}
+"""Numbers of starts that are tried, by the type of device."""
 
-QUICK = {"networks": SIZES[:1], "batches": (10, 32, 128), "starts": (64,), "repeats": 3}
+QUICK = {"networks": SIZES[:1], "batches": (10, 32, 128), "starts": {"cpu": (64,), "cuda": (4096,)}, "repeats": 3}
 
 
 def measure(
     device: torch.device,
     networks: Sequence[list[int]] = SIZES,
     batches: Sequence[int] = (10, 32, 128, 512),
-    starts: Sequence[int] = (32, 128),
+    starts: Mapping[str, Sequence[int]] = STARTS,
     repeats: int = 5,
 ) -> Iterator[Part]:
-    """All contestants, each with the number of `starts` at which it is fastest."""
+    """All contestants, each with the number of `starts` for this type of device at which it is fastest."""
     missing = {name: why for name, maker in MAKERS.items() if (why := maker.missing(device))}
     for sizes, batch in itertools.product(networks, batches):
-        rows, peak = Match(sizes, batch, device).rows(starts, repeats)
+        rows, peak = Match(sizes, batch, device).rows(starts[device.type], repeats)
         yield Part(f"{sizes}, batch {batch}", rows, {"repeats": repeats, "peak_gflops": peak / 1e9} | missing)
 
 
@@ -64,15 +65,17 @@ def engine(task: Task) -> Contestant:
     return Contestant(run, pack.network, task.epochs)
 
 
-def full_path(task: Task) -> Contestant:
+def full_path(task: Task, precision: str = HIGHEST) -> Contestant:
     """The training of `scripts/train.py` without validation, which no contestant does."""
     starts = [Start(s, Hyperparameters(task.eta)) for s in range(task.network.starts)]
-    training = Training(task.network.pick, task.data, SGDConfig(task.eta, task.batch), starts)
+    descent = SGDConfig(task.eta, task.batch)
+    training = Training(task.network.pick, task.data, descent, starts, matmul_precision=precision)
     run = lambda: bare_trainer(task.x.device, task.epochs).fit(training)  # noqa: E731
     return Contestant(run, lambda: training.pack.network(), task.epochs)
 
 
-MAKERS = {"hillstart": Maker(full_path), "hillstart-engine": Maker(engine), **PEERS}
+OURS = Maker(full_path)
+MAKERS = {"hillstart": OURS, "hillstart-tf32": OURS.in_tf32(), "hillstart-engine": Maker(engine), **PEERS}
 
 
 # ---------------------------------------------------------------- measuring
@@ -146,8 +149,8 @@ class Match:
         expected, cost = (network.evaluate(x, y)[0].mean(1) for network in (exact, found))
         return float(((cost - expected).abs() / expected).max())
 
-    def best(self, name: str, candidates: Sequence[int]) -> tuple[int, Contestant]:
-        """The number of starts at which a contestant is fastest, and itself with so many, warm."""
+    def best(self, name: str, candidates: Sequence[int]) -> tuple[int, Contestant, Row]:
+        """The number of starts at which a contestant is fastest, itself with so many, warm, and its memory on CUDA."""
         if self.makers[name].single:
             candidates = (1,)
         rates: dict[float, int] = {}
@@ -155,10 +158,14 @@ class Match:
             trial = self.make(name, starts, len(self.data.train.y) // 4 // self.batch * self.batch, epochs=1)
             trial.run()
             rates[starts / seconds(trial.run, self.device)] = starts
+            del trial
         starts = rates[max(rates)] if rates else candidates[0]
-        contestant = self.make(name, starts)
-        contestant.run()
-        return starts, contestant
+        with device_peak(self.device) as peak:
+            contestant = self.make(name, starts)
+            contestant.run()
+        if contestant.device_bytes and peak:
+            peak["device_mib"] = contestant.device_bytes() / 2**20
+        return starts, contestant, peak
 
     def rows(self, candidates: Sequence[int], repeats: int) -> tuple[list[Row], float]:
         """Everyone at their best, in turns with the machine's peak, which comes second.
@@ -168,20 +175,22 @@ class Match:
         """
         for name in self.makers:
             error = self.error(name)
-            assert error < TOLERANCE, f"{name} ends with costs that are off by {error:.1e}: it does something else"
+            assert error < self.makers[name].tolerance, (
+                f"{name} ends with costs that are off by {error:.1e}: it does something else"
+            )
         best = {name: self.best(name, candidates) for name in self.makers}
-        runs = {name: partial(seconds, contestant.run, self.device) for name, (_, contestant) in best.items()}
+        runs = {name: partial(seconds, contestant.run, self.device) for name, (_, contestant, _) in best.items()}
         timed = in_turns({"peak": partial(peak_flops, self.device), **runs}, repeats)
         peak = max(timed.pop("peak"))
         rows: list[Row] = []
         for name, taken in timed.items():
-            starts, contestant = best[name]
+            starts, contestant, memory = best[name]
             samples = starts * len(self.data.train.y) * contestant.epochs
             row = {"contestant": name, "sizes": self.sizes, "batch": self.batch, "starts": starts}
             rates = spread([samples / s for s in taken], "net_samples_per_second")
             rate = rates["net_samples_per_second"]
             share = {"fraction_of_peak": rate * flops(self.sizes) / peak}
-            rows.append(row | rates | share)
+            rows.append(row | rates | share | memory)
         for row in rows:
             row["speedup_of_hillstart"] = rows[0]["net_samples_per_second"] / row["net_samples_per_second"]
         return rows, peak

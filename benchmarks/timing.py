@@ -1,5 +1,6 @@
 """Seconds and memory of contestants, measured in turns; the median, the lowest and the highest of the repeats."""
 
+import gc
 import re
 import resource
 import sys
@@ -74,6 +75,21 @@ def quiet() -> Iterator[None]:
             if end.code:
                 printed.seek(0)
                 raise RuntimeError(f"exit code {end.code}: {printed.read()[-2000:]}") from end
+
+
+@contextmanager
+def device_peak(device: torch.device) -> Iterator[Row]:
+    """Filled at the end with `device_mib`, by how much torch's memory on a CUDA device rose; empty on the CPU."""
+    found: Row = {}
+    if device.type != "cuda":
+        yield found
+        return
+    gc.collect()  # what others have left in cycles
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    yield found
+    torch.cuda.synchronize()
+    found["device_mib"] = (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def peak_bytes() -> int:

@@ -1,4 +1,4 @@
-"""Shapes and types of public functions are checked while tests run; `gpu` tests skip with a reason without CUDA."""
+"""Shapes and types of public functions are checked while tests run; tests of CUDA pretend a device if there is none."""
 
 import logging
 import multiprocessing.process
@@ -15,6 +15,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from pretended import Device, pretended
+
 # The tower: a whole number is a float too, as in eta=3.
 install_import_hook("hillstart", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
@@ -26,8 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+        if "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
     # Files of slow tests come first, so that no worker is left with one when the others have finished.
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
@@ -51,6 +53,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             patch.setattr(subprocess.Popen, "__init__", start_only_git)
             patch.setattr(multiprocessing.process.BaseProcess, "start", start_none)
         return (yield)
+
+
+@pytest.fixture
+def cuda() -> Iterator[Device | None]:
+    """CUDA: this machine's own (None), or a pretended device where it has none."""
+    if torch.cuda.is_available():
+        yield None
+    else:
+        with pretended() as device:
+            yield device
 
 
 @pytest.fixture

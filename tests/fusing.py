@@ -1,13 +1,19 @@
-"""`python tests/fusing.py`: steps by torch.compile beside the plain ones, where no type checks disturb the compiler.
+"""`python tests/fusing.py DEVICE`: compiled steps beside plain ones, where no type checks disturb the compiler.
 
-Prints how far the starts end from each other, for descent in blocks, with momentum and with Nesterov's.
+Prints for descent in blocks, with momentum and with Nesterov's: how far the starts end from each other, how many pieces
+were compiled, and how many of these multiply matrices of all starts. On CUDA the steps are captured and replayed too.
 """
 
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
+from torch._inductor.compile_fx import compile_fx
 
-from hillstart.engine import ensemble
+from hillstart.engine.blocks import block_at
+from hillstart.engine.ensemble import Tile
 from hillstart.engine.matmul import TORCH
 from hillstart.engine.starts import Hyperparameters
 from hillstart.network import GradientDescent, Momentum, Nesterov, Network
@@ -15,33 +21,33 @@ from hillstart.network import GradientDescent, Momentum, Nesterov, Network
 S, SIZES, B, K = 3, [8, 5, 3], 4, 8
 
 
-class Replayed:
-    """In place of a CUDA graph."""
-
-    def __init__(self, steps, x, y, factors, state):  # type: ignore[no-untyped-def]
-        self.steps = steps
-
-    def __call__(self, *inputs: torch.Tensor) -> None:
-        self.steps(*inputs)
-
-
-def ends(fuse: bool, step: type[GradientDescent], cost: str) -> list[torch.Tensor]:
-    network = Network.start(SIZES, range(S), cost=cost, dtype=torch.float64)
+def ends(device: str, fuse: bool, step: type[GradientDescent], cost: str) -> list[torch.Tensor]:
+    network = Network.start(SIZES, range(S), cost=cost, device=device, dtype=torch.float64)
     columns, values = {s: s for s in range(S)}, asdict(Hyperparameters(0.5, 0.9, 0.1))
-    made = ensemble.Tile(network, columns, values, 40, step, fuse=fuse)
-    x, y = (
-        torch.rand(K * B, 8, generator=torch.Generator().manual_seed(0)).double(),
-        torch.eye(3)[torch.arange(K * B) % 3],
-    )
-    made.replay(x, y.double(), [1 - k / 20 for k in range(K)], B, 2 if step is GradientDescent else 1, TORCH)
+    tile, block = Tile(network, columns, values, 40, step, fuse=fuse), 2 if step is GradientDescent else 1
+    x = torch.rand(K * B, 8, generator=torch.Generator().manual_seed(0)).double().to(device)
+    y = torch.eye(3)[torch.arange(K * B) % 3].double().to(device)
+    schedule = [1 - k / 20 for k in range(K)]
+    for _ in range(2):
+        if device == "cuda":
+            tile.replay(x, y, schedule, B, block, 4, TORCH)
+            continue
+        read, factors = lambda rows: (x[rows], y[rows]), torch.tensor(schedule).double()
+        tile.descend([block_at(first, block, read, B, factors, TORCH) for first in range(0, K, block)], TORCH)
     return network.parameters
 
 
 if __name__ == "__main__":
-    compiled = []
-    compiler = torch.compile
-    torch.compile = lambda function: compiled.append(function) or compiler(function)  # type: ignore
-    ensemble.CudaGraph, ensemble.REPLAYED = Replayed, 4  # type: ignore
+    pieces: list[set[str]] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        pieces.append({str(getattr(node.target, "__name__", node.target)) for node in graph.graph.nodes})
+        return compile_fx(graph, inputs)
+
+    compile_with = torch.compile
+    torch.compile = lambda function: compile_with(function, backend=compiler)  # type: ignore
     for step, cost in ((GradientDescent, "quadratic"), (Momentum, "log_likelihood"), (Nesterov, "quadratic")):
-        pairs = zip(ends(False, step, cost), ends(True, step, cost), strict=True)
-        print(max((p - q).abs().max().item() for p, q in pairs), len(compiled))
+        pieces.clear()
+        pairs = zip(ends(sys.argv[1], False, step, cost), ends(sys.argv[1], True, step, cost), strict=True)
+        difference = max((p - q).abs().max().item() for p, q in pairs)
+        print(difference, len(pieces), sum(bool(names & {"addmm", "addmm_", "mm"}) for names in pieces))

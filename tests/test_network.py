@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hillstart.gradient_check import autograd, check
 from hillstart.network import ACTIVATIONS, COSTS, INITIALIZERS, GradientDescent, Momentum, Nesterov, Network
+from pretended import Device
 
 SHAPES = [[5, 3], [7, 4, 3], [6, 5, 4, 3], [4, 3, 5, 4, 2]]
 
@@ -222,13 +223,18 @@ def test_alone_and_in_company_stay_together(S: int) -> None:
     torch.testing.assert_close(company.pick([S - 1]).parameters, alone.parameters, rtol=0, atol=5e-4)
 
 
-@pytest.mark.gpu
-def test_a_step_on_cuda_is_the_step_on_the_cpu() -> None:
+def test_a_network_on_cuda_is_there_already(cuda: Device | None) -> None:
+    net = Network.start([7, 4, 3], range(3), device="cuda")
+    assert net.to("cuda") is net is net.to("cuda:0")
+    assert net.to("cpu") is not net
+
+
+def test_a_step_on_cuda_is_the_step_on_the_cpu(cuda: Device | None) -> None:
     sizes = [7, 4, 3]
-    (x, y), cpu = pictures(sizes), network(sizes)
-    cuda = Network.start(sizes, range(3), device="cuda", dtype=torch.float64)
-    for net in (cpu, cuda):
+    (x, y), on_cpu = pictures(sizes), network(sizes)
+    on_cuda = Network.start(sizes, range(3), device="cuda", dtype=torch.float64)
+    for net in (on_cpu, on_cuda):
         step, device = Nesterov(net, 0.9), net.w[0].device
         for _ in range(20):
             net.descend(x.to(device), y.to(device), 0.3, 0.7, 20, step)
-    torch.testing.assert_close(cuda.to("cpu").parameters, cpu.parameters, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(on_cuda.to("cpu").parameters, on_cpu.parameters, rtol=1e-10, atol=1e-12)

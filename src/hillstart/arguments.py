@@ -73,7 +73,7 @@ def check_step(S: int, n: Any, **given: Any) -> None:
 
 
 def known_device(name: Any) -> torch.device:
-    """The device of this name; raises ValueError if it is neither the CPU nor a GPU of this machine."""
+    """The device of this name, cuda with its number; raises ValueError if this machine has no such CPU or GPU."""
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -82,6 +82,8 @@ def known_device(name: Any) -> torch.device:
         raise ValueError(f"device: {name} is not supported; use cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: {name} is not present on this machine; use cpu.")
+    if device == torch.device("cuda"):
+        return torch.device("cuda", torch.cuda.current_device())  # as tensors have it
     return device
 
 

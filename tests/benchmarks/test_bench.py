@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from benchmarks import command, many_starts, peers, predicting, seeds, serving, 
 from benchmarks.runs import Run
 from benchmarks.timing import Part, in_new_process, in_turns, peak_bytes, quiet, spread
 from hillstart.data.batches import MiniBatches
+from hillstart.engine.ensemble import Tile
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.loading import load
 from hillstart.network import Network
@@ -26,9 +28,10 @@ from hillstart.training.module import Training
 from hillstart.training.optimizer import SGDConfig
 from hillstart.training.packs import RunSpec
 from made import blobs, trainer
+from pretended import Device
 
 CPU = torch.device("cpu")
-SIZE = {"networks": [[36, 5, 3]], "batches": (50,), "starts": (2,), "repeats": 2}
+SIZE = {"networks": [[36, 5, 3]], "batches": (50,), "starts": {"cpu": (2,), "cuda": (2,)}, "repeats": 2}
 
 
 @pytest.fixture
@@ -72,7 +75,8 @@ def test_flops_are_those_of_the_design() -> None:
 def test_every_contestant_does_the_same_work(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the same starts over the same pictures in the same order, all end with the costs of float64."""
     match = speed.Match([36, 5, 3], 50, CPU)
-    assert set(match.makers) == {"hillstart", "hillstart-engine", *peers.PEERS} - {"torch-vmap-compiled"}
+    on_cpu = {name for name, maker in peers.PEERS.items() if maker.only != "cuda"}
+    assert set(match.makers) == {"hillstart", "hillstart-engine", *on_cpu} - {"torch-vmap-compiled"}
     for name in match.makers:
         assert match.error(name) < 1e-6, name
     other_eta = peers.Maker(lambda task: peers.torch_vmap(dataclasses.replace(task, eta=task.eta / 2)))
@@ -101,7 +105,71 @@ def test_single_starts_stay_single_and_others_are_tried_at_every_size(
 def test_a_peer_that_is_not_installed_says_what_brings_it() -> None:
     absent = dataclasses.replace(peers.PEERS["jax-vmap"], package="no_such_package")
     assert "pip install 'hillstart[bench]'" in absent.missing(CPU)
-    assert "CUDA" in peers.PEERS["scikit-learn"].missing(torch.device("cuda", 0))
+    assert peers.PEERS["scikit-learn"].missing(torch.device("cuda", 0)) == "only on cpu"
+    assert peers.PEERS["jax-vmap-tf32"].missing(CPU) == "only on cuda"
+
+
+def watched(seen: set[str | None], function: Callable[..., Any], precision: Callable[[], str | None]) -> Any:
+    def call(*arguments: Any) -> Any:
+        seen.add(precision())
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["hillstart", "torch-vmap", "jax-vmap"])
+def test_products_are_in_float32_unless_the_row_says_tf32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the process, and JAX by its default on a GPU, would multiply in TF32."""
+    import jax
+
+    seen, of_torch = set[str | None](), torch.get_float32_matmul_precision
+    for owner, function, precision in (
+        (Tile, "descend", of_torch),
+        (peers, "functional_call", of_torch),
+        (jax, "block_until_ready", lambda: jax.config.jax_default_matmul_precision),
+    ):
+        monkeypatch.setattr(owner, function, watched(seen, getattr(owner, function), precision))
+    match, in_tf32 = speed.Match([36, 5, 3], 50, CPU), "tensorfloat32" if name == "jax-vmap" else "high"
+    monkeypatch.setattr(match, "makers", speed.MAKERS)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for row, precision in ((name, "highest"), (f"{name}-tf32", in_tf32)):
+            seen.clear()
+            match.make(row, 2, 100, epochs=1).run()
+            assert seen == {precision}
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_jax_leaves_the_memory_of_a_gpu_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    speed.Match([36, 5, 3], 50, CPU).make("jax-vmap", 2, 100)
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+
+
+def test_lightning_loads_from_the_memory_of_the_host(cuda: Device | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned on CUDA, where a loader of tensors on the device would copy pictures one by one."""
+    loaders: list[Any] = []
+    monkeypatch.setattr(peers, "DataLoader", lambda pictures, **options: loaders.append((pictures, options)))
+    speed.Match([36, 5, 3], 50, torch.device("cuda", 0)).make("lightning", 1, 100)
+    ((pictures, options),) = loaders
+    assert {t.device.type for t in pictures.tensors} == {"cpu"} and options["pin_memory"]
+
+
+def test_a_row_of_cuda_has_many_starts_and_the_memory_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, cuda: Device | None
+) -> None:
+    assert speed.STARTS["cuda"][0] == 1024 and speed.STARTS["cuda"][-1] == 10_000
+    if cuda is not None:  # which counts no bytes
+        figures = {"memory_allocated": 3 << 20, "max_memory_allocated": 5 << 20, "reset_peak_memory_stats": None}
+        for name, value in figures.items():
+            monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(speed, "MAKERS", {name: speed.MAKERS[name] for name in ("hillstart", "hillstart-engine")})
+    monkeypatch.setattr(speed, "PICTURES", 1000)
+    monkeypatch.setattr(speed, "peak_flops", lambda _: 1e12)
+    (part,) = speed.measure(torch.device("cuda", 0), **SIZE)
+    assert [row["contestant"] for row in part.rows] == ["hillstart", "hillstart-engine"]
+    assert all(row["device_mib"] == 2 if cuda is not None else row["device_mib"] > 0 for row in part.rows)
 
 
 # ---------------------------------------------------------------- the command
@@ -119,7 +187,8 @@ def test_the_json_holds_machine_versions_peak_and_rows(
     found = json.loads((tmp_path / "bench.json").read_text())
     assert set(found) == {"machine", "versions", "peak_gflops", "rows"}
     assert {"torch", "jax", "scikit-learn"} <= set(found["versions"])
-    assert [row["contestant"] for row in found["rows"]] == list(speed.MAKERS)
+    on_cpu = [name for name, maker in speed.MAKERS.items() if maker.only != "cuda"]
+    assert [row["contestant"] for row in found["rows"]] == on_cpu
     for row in found["rows"]:
         starts = 1 if speed.MAKERS[row["contestant"]].single else 2
         assert (row["sizes"], row["batch"], row["starts"]) == ([36, 5, 3], 50, starts)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from hillstart.cli import check_gradients
 from hillstart.config.options import read_stored_options
+from hillstart.engine.ensemble import Tile
 
 TOP = Path(__file__).parents[2]
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
@@ -137,6 +139,20 @@ def test_a_population_is_stepped_by_an_optimiser_of_torch(train: Any, options: l
     with (folder() / "history.csv").open() as file:
         costs = [float(row["train_cost"]) for row in csv.DictReader(file)]
     assert all(last < 0.8 * first for first, last in zip(costs[:3], costs[-3:], strict=True))
+
+
+def test_starts_descend_in_the_precision_of_the_option(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, descend = set[tuple[str, str]](), Tile.descend
+
+    def spy(tile: Tile, blocks: Any, matmul: Any) -> None:
+        seen.add((matmul.name, torch.get_float32_matmul_precision()))
+        descend(tile, blocks, matmul)
+
+    monkeypatch.setattr(Tile, "descend", spy)
+    train(*SMALL, "trainer.matmul_precision=medium", "hydra.run.dir=first")
+    train(*SMALL, "trainer.matmul_precision=medium", "start_from=first", "hydra.run.dir=second")
+    assert seen == {("bfloat16", "medium")}
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_tensorboard_by_its_name(train: Any) -> None:

@@ -1,9 +1,9 @@
 """Each augmentation, and that each picture is changed by its own row of random numbers."""
 
-import pytest
 import torch
 
 from hillstart.data.augment import PRESETS, Augment
+from pretended import Device
 
 ALL = Augment(flip=True, shift=3, brightness=0.2, contrast=0.3)
 
@@ -69,7 +69,6 @@ def test_presets() -> None:
     assert Augment.preset("photo", 32).shift == 4 and Augment.preset("doodle", 28) == Augment(flip=True, shift=2)
 
 
-@pytest.mark.gpu
-def test_the_same_on_the_gpu() -> None:
+def test_the_same_on_cuda(cuda: Device | None) -> None:
     x, numbers = pictures(), drawn(ALL, 6)
     assert (ALL.apply(x.cuda(), numbers.cuda()).cpu() - ALL.apply(x, numbers)).abs().max() < 1e-4

@@ -135,15 +135,10 @@ def test_torch_is_used_on_a_tie_and_for_types_and_devices_without_one_dnn(measur
     assert matmul_backend(torch.zeros(1, device="meta")).name == "torch"
 
 
-def test_medium_precision_is_bfloat16_but_never_in_evaluation(measured: dict[str, float]) -> None:
-    try:
-        torch.set_float32_matmul_precision("medium")
-        assert matmul_backend(torch.zeros(1)).name == "bfloat16"
-        assert matmul_backend(torch.zeros(1), rounded=False).name == "torch"
-        assert matmul_backend(torch.zeros(1, dtype=torch.float64)).name == "torch"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert matmul_backend(torch.zeros(1)).name == "torch"
+def test_medium_precision_is_bfloat16(measured: dict[str, float]) -> None:
+    assert matmul_backend(torch.zeros(1), "medium").name == "bfloat16"
+    assert matmul_backend(torch.zeros(1, dtype=torch.float64), "medium").name == "torch"
+    assert matmul_backend(torch.zeros(1), "high").name == matmul_backend(torch.zeros(1)).name == "torch"
 
 
 def test_a_cache_that_cannot_be_written_is_ignored(

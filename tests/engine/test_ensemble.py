@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -231,77 +231,19 @@ def test_the_remaining_starts_resume_from_their_state(two_cores: None) -> None:
     assert_equal(one, other)
 
 
-# ---------------------------------------------------------------- replayed
-
-
-class Replayed:
-    """A stand-in for a CUDA graph: stores what was captured, and runs it again."""
-
-    made: ClassVar[list["Replayed"]] = []
-
-    def __init__(self, steps: Any, x: Tensor, y: Tensor, factors: Tensor, state: Any):
-        self.steps, self.shapes, self.state = steps, (x.shape, y.shape, factors.shape), list(state)
-        self.times = 0
-        Replayed.made.append(self)
-
-    def __call__(self, *inputs: Tensor) -> None:
-        assert tuple(t.shape for t in inputs) == self.shapes, "a graph holds one shape"
-        self.steps(*(t.clone() for t in inputs))
-        self.times += 1
-
-
-@pytest.mark.parametrize(("step", "held"), [(GradientDescent, 4), (GradientDescent, 30), (Momentum, 4), (Nesterov, 4)])
-def test_replayed_steps_are_the_steps(step: type[GradientDescent], held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With 10 mini-batches and a smaller one: whole graphs are replayed, and the rest is computed directly."""
-    monkeypatch.setattr(hillstart.engine.ensemble, "CudaGraph", Replayed)
-    monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", held)
-    monkeypatch.setattr(Replayed, "made", [])
-
-    def made() -> StartEnsemble:
-        net = Network.start(SIZES, range(S), dtype=torch.float64)
-        return StartEnsemble(net, [Hyperparameters(0.5, 0.9)] * S, N, B, step)
-
-    x, y = (t[: 10 * B + 1] for t in (torch.cat([c, c]) for c in chunk()))
-    one, other = made(), made()
-    schedule = [1 - k / 20 for k in range(11)]
-    for _ in range(2):
-        one.descend(reader(x, y), schedule)
-        for tile in other.tiles:
-            tile.replay(x, y, schedule, B, 2 if step is GradientDescent else 1, other.matmul)
-    assert_close(one, other)
-    assert [graph.times for graph in Replayed.made] == ([] if held == 30 else [4])
-    changed = [t.data_ptr() for tensors in other.tiles[0].state().values() for t in tensors]
-    assert all([t.data_ptr() for t in graph.state] == changed for graph in Replayed.made), "a graph knows its tensors"
+# ---------------------------------------------------------------- compiled
 
 
 @pytest.mark.slow
-def test_fused_steps_are_the_steps() -> None:
-    """The compiled function that CUDA captures with `fuse`, here compiled for the CPU."""
-    script = Path(__file__).parents[1] / "fusing.py"
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=BOUND)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_fused_steps_are_the_steps(device: str) -> None:
+    """The compiled function that CUDA captures with `fuse`."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine, and none can be pretended to the compiler")
+    command = [sys.executable, str(Path(__file__).parents[1] / "fusing.py"), device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=BOUND)
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [compiled for _, compiled in rows] == ["1", "1", "1"]
-    assert all(float(difference) < 1e-12 for difference, _ in rows)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("fuse", [False, True])
-@pytest.mark.parametrize("step", [GradientDescent, Momentum, Nesterov])
-def test_a_graph_is_really_replayed(step: type[GradientDescent], fuse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once captured, no step is computed from Python any more, and the result is that of the CPU."""
-    monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", 4)
-    points = [Hyperparameters(0.5, 0.9)] * S
-    on_cpu, on_gpu = (
-        StartEnsemble(Network.start(SIZES, range(S), device=device), points, N, B, step, fuse=fuse)
-        for device in ("cpu", "cuda")
-    )
-    x, y = (t.float() for t in chunk())
-    schedule = [1 - k / 20 for k in range(8)]
-    for turn in range(2):
-        on_cpu.descend(reader(x[: 8 * B], y[: 8 * B]), schedule)
-        on_gpu.descend(reader(x[: 8 * B].cuda(), y[: 8 * B].cuda()), schedule)
-        if not turn:
-            for tile in on_gpu.tiles:
-                monkeypatch.setattr(tile, "descend", None)
-    found = on_gpu.network().to("cpu").parameters
-    torch.testing.assert_close(on_cpu.network().parameters, found, rtol=1e-4, atol=1e-5)
+    assert len(rows) == 3
+    for difference, pieces, products in rows:
+        assert float(difference) < 1e-12
+        assert int(pieces) > 0 and int(products) == 0, "Inductor would copy the first layer's weights at each step"

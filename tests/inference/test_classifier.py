@@ -25,6 +25,7 @@ from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.system.errors import InputError
 from made import trainer, training
+from pretended import Device
 
 SIZE = 6
 
@@ -324,12 +325,11 @@ def test_what_is_not_calibrated_says_so(tmp_path: Path, caplog: pytest.LogCaptur
     assert found.calibrated and found.predict(noise(0, SIZE, SIZE)).calibrated and not caplog.text
 
 
-@pytest.mark.gpu
-def test_the_answer_is_the_same_on_a_gpu(tmp_path: Path) -> None:
+def test_the_answer_is_the_same_on_cuda(tmp_path: Path, cuda: Device | None) -> None:
     model_file.save(tmp_path / "network.safetensors", model())
     pictures = [noise(i, 8, 8) for i in range(20)]
-    on_cpu, on_gpu = (hillstart.load(tmp_path, device).predict(pictures) for device in ("cpu", "cuda"))
-    for a, b in zip(on_cpu, on_gpu, strict=True):
+    on_cpu, on_cuda = (hillstart.load(tmp_path, device).predict(pictures) for device in ("cpu", "cuda"))
+    for a, b in zip(on_cpu, on_cuda, strict=True):
         assert a.label == b.label and a.probability == pytest.approx(b.probability, abs=1e-5)
 
 

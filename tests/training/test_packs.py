@@ -18,7 +18,9 @@ from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference.calibration import expected_calibration_error
 from hillstart.network import Network
 from hillstart.runs import experiment
+from hillstart.runs.writer import RunFolder
 from hillstart.system.errors import InputError
+from hillstart.system.files import WritingError
 from hillstart.system.statistics import accuracy_interval
 from hillstart.training import packs
 from hillstart.training.callbacks import Checkpoints, WholeCheckpoints
@@ -27,6 +29,7 @@ from hillstart.training.optimizer import SGDConfig
 from hillstart.training.packs import RunSpec
 from hillstart.training.stopping import EarlyStopping
 from made import blobs, trainer
+from pretended import pretended
 
 CPU = torch.device("cpu")
 
@@ -80,6 +83,12 @@ def test_ranks_share_packs_in_which_each_has_starts(monkeypatch: pytest.MonkeyPa
     assert min(made.packs(CPU, ranks=3)) >= 3
     with pytest.raises(InputError, match=r"^starts is 2"):
         run_spec(2).packs(CPU, ranks=3)
+
+
+def test_a_pack_on_cuda_is_no_larger_than_a_grid_of_its_kernels() -> None:
+    with pretended(free=1 << 40, total=1 << 40):
+        sizes = run_spec(200_000).packs(torch.device("cuda", 0))
+    assert sum(sizes) == 200_000 and max(sizes) <= 65_535
 
 
 def test_a_start_takes_the_more_memory_the_more_moves_it() -> None:
@@ -171,14 +180,14 @@ def test_a_finished_pack_holds_no_memory(tmp_path: Path) -> None:
         def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             assert isinstance(pl_module, Training)
             gc.disable()  # what is freed must be so without the collector
-            seen.append([weakref.ref(t) for t in (*pl_module.best.parameters, *pl_module.pack.tiles[-1].network.w)])
+            seen.append([weakref.ref(t) for t in (*pl_module.best.parameters, *pl_module.pack.tiles[0].network.w)])
 
     try:
         run(tmp_path, run_spec(8), pack=2, more_callbacks=[Watch()])
     finally:
         gc.enable()
     assert len(seen) == 4
-    assert [sum(ref() is not None for ref in refs[:4]) for refs in seen] == [0, 0, 0, 0]
+    assert [sum(ref() is not None for ref in refs) for refs in seen] == [0, 0, 0, 0]
 
 
 def test_a_pack_too_large_for_the_device_is_halved_in_the_middle_of_a_run(
@@ -200,6 +209,73 @@ def test_a_pack_too_large_for_the_device_is_halved_in_the_middle_of_a_run(
     monkeypatch.setattr(Training, "setup", setup)
     run(tmp_path / "wide", run_spec())
     assert [row["seed"] for row in table(tmp_path / "narrow")] == [row["seed"] for row in table(tmp_path / "wide")]
+
+
+class OutOfMemory(pl.Callback):
+    """A device whose memory holds `most` starts, and runs out in the middle of an epoch."""
+
+    def __init__(self, most: int):
+        self.most = most
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        assert isinstance(pl_module, Training)
+        if len(pl_module.history.starts) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_run_whose_packs_were_halved_is_resumed_with_these_packs(tmp_path: Path, saving_often: None) -> None:
+    """Killed in its first half, when its checkpoint holds fewer starts than the pack had at the beginning."""
+    whole = run(tmp_path / "whole", run_spec(), more_callbacks=[OutOfMemory(5)])
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "cut", run_spec(), more_callbacks=[OutOfMemory(5), Interrupt(3)])
+    assert json.loads((tmp_path / "cut/checkpoints/packs.json").read_text())["packs"] == [5, 5]
+    onward = run(tmp_path / "cut", run_spec(), checkpoint=tmp_path / "cut/checkpoints/last.ckpt")
+    assert onward["packs"] == whole["packs"] == 2
+    for name in ("starts.csv", "history.csv", "network.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_plan_that_cannot_be_noted_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a disk that is full just when a pack is halved."""
+    note, notes = RunFolder._note, iter(range(100))
+
+    def full(self: RunFolder) -> None:
+        if next(notes) == 1:  # after that of the beginning
+            raise WritingError("no space")
+        note(self)
+
+    monkeypatch.setattr(RunFolder, "_note", full)
+    assert run(tmp_path, run_spec(), more_callbacks=[OutOfMemory(5)])["packs"] == 2
+    assert "no space" in caplog.text
+
+
+def test_what_a_pack_held_is_free_before_its_half_is_trained(tmp_path: Path) -> None:
+    import gc
+
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    held: list[list[Any]] = []
+    alive: list[int] = []
+
+    class Watch(pl.Callback):
+        def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+            assert isinstance(pl_module, Training)
+            alive.append(sum(not storage.expired() for some in held for storage in some))
+            gc.disable()  # what is freed must be so without the collector
+
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            assert isinstance(pl_module, Training)
+            tensors = (*pl_module.best.parameters, *pl_module.pack.network().parameters)
+            tensors += tuple(p for tile in pl_module.pack.tiles for p in tile.network.parameters)
+            held.append([StorageWeakRef(t.untyped_storage()) for t in tensors])
+
+    try:
+        run(tmp_path, run_spec(4), max_epochs=1, more_callbacks=[Watch(), OutOfMemory(2)])
+    finally:
+        gc.enable()
+    assert len(held) == 3 and alive == [0, 0, 0]
 
 
 def test_a_grid_has_the_medians_of_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,8 +362,6 @@ def test_an_interrupted_run_ends_with_the_table_of_an_uninterrupted_one(
 
 def test_what_was_written_but_not_noted_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop between the rows of a pack and the word that the pack is done."""
-    from hillstart.runs.writer import RunFolder
-
     run(tmp_path / "whole", run_spec(), pack=4, keep=3)
     note, notes = RunFolder._note, iter(range(100))
 

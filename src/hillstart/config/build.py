@@ -89,8 +89,10 @@ def build_run_spec(options: RunOptions) -> RunSpec:
         log.info(f"descent.batch_size is {descent.batch_size}, but {pictures} pictures are to train: so many are used.")
         descent = replace(descent, batch_size=pictures)
     begin = starting_points(options, sizes)
+    precision, test_all = options.trainer.matmul_precision, options.test == "all"
+    spec = RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, test_all, matmul_precision=precision)
     if options.model is None:
-        return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all")
+        return spec
     model = options.model
     _check_fits(options, model, data)
     data = replace(data, preprocessing=model.preprocessing)  # what the networks were trained to see
@@ -98,7 +100,7 @@ def build_run_spec(options: RunOptions) -> RunSpec:
     for parameter in model.network.parameters:
         digest.update(parameter.contiguous().numpy().data)
     origin = {"model": options.start_from, "sha256": digest.hexdigest()}
-    return RunSpec(begin, sizes, data, descent, options.stop, options.all_starts, options.test == "all", origin)
+    return replace(spec, data=data, start_from=origin)
 
 
 def starting_points(options: RunOptions, sizes: Sequence[int]) -> Begin:
@@ -150,7 +152,6 @@ def trainer_maker(
         InputError: a device that is not there.
     """
     began, accelerator = cache(time.monotonic), check_devices(of)
-    torch.set_float32_matmul_precision(of.matmul_precision)
     writes: list[pl.Callback] = [Checkpoints(folder / "checkpoints")] if checkpoints and ranks.size == 1 else []
     bar = of.enable_progress_bar and ranks.is_first
 

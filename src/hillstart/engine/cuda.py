@@ -5,7 +5,7 @@ A graph is fixed when it is captured. Everything that differs between replays (p
 multipliers) is in input tensors of the graph.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,36 +13,42 @@ from torch import Tensor
 Steps = Callable[[Tensor, Tensor, Tensor], None]
 """Descends through pictures x with wanted outputs y and a learning-rate multiplier for each mini-batch."""
 
-WARM_UP = 3
-"""Runs before a capture, so that libraries initialise outside of it, as torch's manual asks for."""
 
+class CudaGraphs:
+    """The same steps for inputs of several shapes, each captured when it comes for the second time.
 
-class CudaGraph:
-    """`steps` captured for inputs of one shape.
+    The first time, the steps run from Python. This initialises libraries outside of a capture, as torch's manual asks
+    for, and a shape that comes only once is not captured at all.
 
-    Args:
-        steps: must not depend on the values of tensors, nor wait for the device.
-        x, y, factors: inputs of that shape, on the device.
-        state: the tensors that `steps` changes in place; their values are restored after the capture.
+    The graphs have a stream of their own. cuBLAS has a workspace for each stream, which torch allocates in the pool of
+    the first graph that is captured on it, and frees when Lightning clears the memory of the device. On torch's default
+    stream for captures, the end of one ensemble would free the workspace of another one's graphs. They share a pool of
+    memory, because they run one after the other and leave no result in it.
     """
 
-    def __init__(self, steps: Steps, x: Tensor, y: Tensor, factors: Tensor, state: Sequence[Tensor]):
-        self._inputs = [t.clone() for t in (x, y, factors)]
-        before = [t.clone() for t in state]
-        warm_up = torch.cuda.Stream(x.device)
-        warm_up.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(warm_up):
-            for _ in range(WARM_UP):
-                steps(*self._inputs)
-        torch.cuda.current_stream(x.device).wait_stream(warm_up)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            steps(*self._inputs)
-        for t, was in zip(state, before, strict=True):
-            t.copy_(was)
+    def __init__(self, device: torch.device):
+        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        self._inputs: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
 
-    def __call__(self, x: Tensor, y: Tensor, factors: Tensor) -> None:
-        """Replay the captured steps on these inputs."""
-        for target, source in zip(self._inputs, (x, y, factors), strict=True):
+    def run(self, steps: Steps, x: Tensor, y: Tensor, factors: Tensor) -> None:
+        """Run the steps for these inputs, on the device.
+
+        Args:
+            steps: the same at each call, and not stored here, so that whoever owns both is freed without a garbage
+                collection. They must change only tensors that stay where they are, in place; they must not depend on
+                the values of tensors, nor wait for the device.
+        """
+        shape = len(x), len(factors)
+        if shape not in self._inputs:
+            # Copies, as for a replay: a kernel may depend on the alignment of its inputs, and bits on the kernel.
+            self._inputs[shape] = x.clone(), y.clone(), factors.clone()
+            steps(*self._inputs[shape])
+            return
+        for target, source in zip(self._inputs[shape], (x, y, factors), strict=True):
             target.copy_(source)
-        self._graph.replay()
+        if shape not in self._graphs:
+            self._graphs[shape] = graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, self._pool, self._stream):
+                steps(*self._inputs[shape])
+        self._graphs[shape].replay()

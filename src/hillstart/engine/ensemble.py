@@ -3,15 +3,15 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hillstart.engine.blocks import Block, Read, block_at, descend, mini_batches
-from hillstart.engine.cuda import CudaGraph
-from hillstart.engine.matmul import MatmulBackend, matmul_backend
+from hillstart.engine.cuda import CudaGraphs
+from hillstart.engine.matmul import HIGHEST, MatmulBackend, matmul_backend, multiplied_in, uncompiled
 from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
 from hillstart.engine.tiling import SMALL_BATCH, Tiling, workers
 from hillstart.network import GradientDescent, Network, PerStart, apart, together
@@ -28,9 +28,13 @@ U = TypeVar("U")
 
 
 @cache
-def _fused() -> Callable[..., None]:
-    """`blocks.descend` with one kernel for everything between two products."""
+def _compiled() -> Callable[..., None]:
     return torch.compile(descend)
+
+
+def _fused(*arguments: Any) -> None:
+    """`blocks.descend`, compiled but for the two wide products."""
+    _compiled()(*arguments[:-1], uncompiled(arguments[-1]))
 
 
 class StartEnsemble:
@@ -50,6 +54,7 @@ class StartEnsemble:
         optimiser: makes an optimiser of torch.optim that works element by element, from parameters and lr; it replaces
             `step`.
         fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
+        precision: of float32 products in descent, `highest`, `high` or `medium`; evaluation always has the highest.
     """
 
     def __init__(
@@ -61,12 +66,14 @@ class StartEnsemble:
         step: type[GradientDescent] = GradientDescent,
         optimiser: Optimiser | None = None,
         fuse: bool = False,
+        precision: str = HIGHEST,
     ):
         self.device, self.sizes, self.batch_size = network.w[0].device, network.sizes, batch_size
         self.cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         self._hyperparameters, self._n, self._step, self._optimiser = hyperparameters, n, step, optimiser
         self._fuse = fuse and self.device.type == "cuda"
-        self.matmul, self._exact = matmul_backend(network.w[0]), matmul_backend(network.w[0], rounded=False)
+        self._precision = precision
+        self.matmul, self._exact = matmul_backend(network.w[0], precision), matmul_backend(network.w[0])
         self._tiling = Tiling(
             self.sizes,
             hyperparameters,
@@ -87,14 +94,23 @@ class StartEnsemble:
         # In a CUDA graph the factor that shrinks w would be a tensor, and comparing it would wait for the device.
         return mini_batches(self.batch_size) if decay <= (0.0 if self.device.type == "cuda" else MAX_DECAY) else 1
 
+    @property
+    def captured(self) -> int:
+        """Mini-batches in a CUDA graph where a chunk holds as many, in whole blocks."""
+        return max(1, REPLAYED // self.block) * self.block
+
     # ------------------------------------------------------------ training
 
     def descend(self, read: Read, schedule: Sequence[float]) -> None:
         """Descend all starts through a chunk of len(schedule) mini-batches; `schedule` multiplies eta."""
+        with multiplied_in(self._precision):
+            self._descend(read, schedule)
+
+    def _descend(self, read: Read, schedule: Sequence[float]) -> None:
         if self.device.type == "cuda" and self._optimiser is None:
             x, y = read(slice(0, len(schedule) * self.batch_size))
             for tile in self.tiles:
-                tile.replay(x, y, schedule, self.batch_size, self.block, self.matmul)
+                tile.replay(x, y, schedule, self.batch_size, self.block, self.captured, self.matmul)
             return
         firsts = range(0, len(schedule), self.block)
         # Blocks of small batches are many short operations of Python, for which threads would wait in turn.
@@ -103,6 +119,7 @@ class StartEnsemble:
         blocks = list(gather(block, firsts))
         self._map(lambda tile: tile.descend(blocks, self.matmul), self.tiles)
 
+    @multiplied_in(HIGHEST)
     def evaluate(
         self, batches: Iterable[tuple[Tensor, Tensor]]
     ) -> tuple[Float[Tensor, " active"], Float[Tensor, " active"]]:
@@ -256,8 +273,9 @@ class Tile:
         self.eta, self.lmbda = hyperparameters["eta"], hyperparameters["lmbda"]
         self.step = None if optimiser else step(network, **hyperparameters)
         self.optimiser = optimiser(network.parameters, lr=self.eta) if optimiser else None
-        self._descend = _fused() if fuse else descend
-        self._graph: CudaGraph | None = None
+        self._descend: Callable[..., None] = _fused if fuse else descend
+        is_captured = network.w[0].device.type == "cuda" and optimiser is None
+        self._graphs = CudaGraphs(network.w[0].device) if is_captured else None
 
     def descend(self, blocks: Sequence[Block], matmul: MatmulBackend) -> None:
         """Take one step for each mini-batch."""
@@ -276,34 +294,37 @@ class Tile:
                 self.optimiser.step()
 
     def replay(
-        self, x: Tensor, y: Tensor, schedule: Sequence[float], batch_size: int, block: int, matmul: MatmulBackend
+        self,
+        x: Tensor,
+        y: Tensor,
+        schedule: Sequence[float],
+        batch_size: int,
+        block: int,
+        captured: int,
+        matmul: MatmulBackend,
     ) -> None:
-        """Do what `descend` does on CUDA: replay a graph of several blocks at a time, and take the rest as it comes.
+        """Do what `descend` does on CUDA, by graphs.
 
         Args:
             x, y, schedule: a chunk of mini-batches.
             block: mini-batches in a block.
+            captured: mini-batches in a graph at most.
         """
         factors = torch.tensor(schedule, dtype=x.dtype).to(x.device)
-        captured = max(1, REPLAYED // block) * block
+        assert self._graphs is not None
 
         def steps(x: Tensor, y: Tensor, factors: Tensor) -> None:
             read = lambda rows: (x[rows], y[rows])  # noqa: E731
             firsts = range(0, len(factors), block)
             self.descend([block_at(first, block, read, batch_size, factors, matmul) for first in firsts], matmul)
 
-        first = 0
-        while first + captured <= len(schedule):
-            rows = slice(first * batch_size, (first + captured) * batch_size)
-            if rows.stop > len(x):  # the last mini-batch of an epoch is smaller
-                break
-            inputs = (x[rows], y[rows], factors[first : first + captured])
-            if self._graph is None:
-                self._graph = CudaGraph(steps, *inputs, [t for tensors in self.state().values() for t in tensors])
-            self._graph(*inputs)
-            first += captured
-        if first < len(schedule):
-            steps(x[first * batch_size :], y[first * batch_size :], factors[first:])
+        first, whole = 0, len(x) // batch_size
+        while first < len(schedule):
+            # The last mini-batch of an epoch may be smaller, and is then a graph of its own.
+            count = min(captured, whole - first) or 1
+            rows = slice(first * batch_size, (first + count) * batch_size)
+            self._graphs.run(steps, x[rows], y[rows], factors[first : first + count])
+            first += count
 
     def evaluate(self, x: Tensor, y: Tensor, matmul: MatmulBackend) -> tuple[Tensor, Tensor]:
         """Sum over the pictures of each start's costs, and the number it gets right, in float64."""

@@ -8,9 +8,9 @@ machine keeps giving the same bits.
 
 import ctypes
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -61,13 +61,34 @@ BFLOAT16 = MatmulBackend(
 """Factors and products in bfloat16 (8 bits), sums within a product and weights in float32, as in torch's autocast."""
 
 
-def matmul_backend(like: Tensor, rounded: bool = True) -> MatmulBackend:
-    """The backend for tensors like this one.
+@cache
+def uncompiled(backend: MatmulBackend) -> MatmulBackend:
+    """The same products, kept out of what torch.compile compiles.
 
-    Args:
-        rounded: allow bfloat16 if torch's precision of float32 products is `medium`.
+    Inductor would compute w + x^T d as a new tensor and copy it into w: 28 bytes for each weight in place of 12.
     """
-    if rounded and like.dtype == torch.float32 and torch.get_float32_matmul_precision() == "medium":
+    hidden = torch.compiler.disable
+    return replace(backend, forward=hidden(backend.forward), add=hidden(backend.add))
+
+
+HIGHEST = "highest"
+"""The precision of float32 products in which nothing is rounded to fewer bits, as torch calls it."""
+
+
+@contextmanager
+def multiplied_in(precision: str) -> Iterator[None]:
+    """Let torch multiply float32 matrices in this precision, which holds for the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def matmul_backend(like: Tensor, precision: str = HIGHEST) -> MatmulBackend:
+    """The backend for tensors like this one, in this precision of float32 products; `medium` is bfloat16."""
+    if precision == "medium" and like.dtype == torch.float32:
         return BFLOAT16
     if like.device.type != "cpu" or like.dtype != torch.float32 or not _is_there() or _fastest() == TORCH.name:
         return TORCH

@@ -80,7 +80,7 @@ def run(
     ranks.from_first((run_folder.packs, run_folder.done))
     with interrupts.deferred():
         where = (run_folder.packs, run_folder.done, onward, run_folder.run, run_folder.seconds)
-        fits = train(spec, make_trainer, *where, ranks)
+        fits = train(spec, make_trainer, *where, ranks, run_folder.halved)
         for trained in with_test_figures(fits, spec, device):
             if trained.whole:
                 run_folder.add(trained if ranks.size == 1 else trained.gathered(ranks, most) or trained)

@@ -12,6 +12,7 @@ from torch import Tensor
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet, Split
 from hillstart.data.preprocessing import Preprocessing
+from hillstart.engine.matmul import HIGHEST, multiplied_in
 from hillstart.engine.starts import VOTERS, StartResult, ranking_key
 from hillstart.inference import model_file
 from hillstart.inference.calibration import before_and_after, calibrate
@@ -158,6 +159,7 @@ def with_test_figures(fits: Iterator[FitResult], spec: RunSpec, device: torch.de
         yield trained
 
 
+@multiplied_in(HIGHEST)
 def _on_test(network: Network, sample: Sample) -> Float[Tensor, "S 2"]:
     """Cost and accuracy of each start."""
     sums = torch.zeros(network.starts, 2, dtype=torch.float64)
@@ -168,6 +170,7 @@ def _on_test(network: Network, sample: Sample) -> Float[Tensor, "S 2"]:
     return sums / sample.pictures
 
 
+@multiplied_in(HIGHEST)
 def evaluate(outcomes: Sequence[RunResult], data: PictureSet, device: torch.device) -> list[dict[str, Any]]:
     """Fit the temperatures of each result on the validation pictures, and evaluate it once on the test pictures.
 

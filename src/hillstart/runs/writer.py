@@ -125,6 +125,13 @@ class RunFolder:
             if self.done < len(self.packs):
                 log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
 
+    def halved(self) -> None:
+        """A pack was halved in `packs`: note it before there is a checkpoint of a half, which fits no other plan."""
+        try:
+            self._note()
+        except WritingError as error:
+            log.warning(f"that a pack was halved is held in memory, to be written when a pack is done: {error}")
+
     def leave(self, trained: FitResult) -> None:
         """A signal met this pack: write down how its starts stand, for whoever looks; to go on needs none of it."""
         if self._was_finished:

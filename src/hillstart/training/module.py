@@ -14,6 +14,7 @@ from torch import Tensor
 from hillstart.data.batches import MiniBatches, Sample
 from hillstart.data.dataset import PictureSet
 from hillstart.engine.ensemble import StartEnsemble
+from hillstart.engine.matmul import HIGHEST
 from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, History, Hyperparameters, Start, progress
 from hillstart.network import Network
 from hillstart.system import interrupts
@@ -52,6 +53,7 @@ class Training(pl.LightningModule):
         number, packs: the number of this pack in the run, from 1 to `packs`.
         run: the id of the run, which is stored in its checkpoints.
         seconds: duration of the training so far, unless the checkpoint that is resumed has a larger one.
+        matmul_precision: of float32 products in descent, as `StartEnsemble` takes it.
     """
 
     best: Network
@@ -69,10 +71,11 @@ class Training(pl.LightningModule):
         packs: int = 1,
         run: str | None = None,
         seconds: float = 0.0,
+        matmul_precision: str = HIGHEST,
     ):
         super().__init__()
         self.automatic_optimization = False
-        self.begin, self.data, self.descent = begin, data, descent
+        self.begin, self.data, self.descent, self.matmul_precision = begin, data, descent, matmul_precision
         self.stopping, self.number, self.packs = stopping or EarlyStopping(), number, packs
         self.run, self._seconds_before, self._began = run, seconds, time.perf_counter()
         self.history = History(starts)
@@ -99,12 +102,13 @@ class Training(pl.LightningModule):
             descent.step(start.hyperparameters for start in starts),
             descent.optimiser,
             descent.fuse,
+            self.matmul_precision,
         )
         self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
         self._val = Sample(data.val, classes, data.preprocessing, device)
 
     def configure_optimizers(self) -> ChunkOptimizer:
-        return ChunkOptimizer(self.pack.tiles[0].network.parameters, self._largest_eta)
+        return ChunkOptimizer(self._largest_eta)
 
     def train_dataloader(self) -> Chunks:
         return Chunks(self._rest_of_epoch)
@@ -177,11 +181,17 @@ class Training(pl.LightningModule):
 
     @property
     def chunk_steps(self) -> int:
-        """Mini-batches in a chunk of about `CHUNK_SECONDS` and at most `CHUNK_BYTES` of pictures, in whole blocks."""
+        """Mini-batches in a chunk of about `CHUNK_SECONDS` and at most `CHUNK_BYTES` of pictures.
+
+        In whole blocks; on CUDA in whole graphs, unless a graph holds more, because each other length of what is left
+        of a chunk would be a graph of its own.
+        """
         rate = FLOPS_PER_SECOND.get(self.pack.device.type, FLOPS_PER_SECOND["cuda"]) * self.pack.cores
         by_time = CHUNK_SECONDS / max(SECONDS_PER_STEP, self.pack.step_flops / rate)
         steps = int(min(by_time, CHUNK_BYTES / (4 * self.batches.batch_size * self.pack.sizes[0])))
-        return max(1, steps // self.pack.block) * self.pack.block
+        is_graph = self.pack.device.type == "cuda" and steps >= self.pack.captured
+        unit = self.pack.captured if is_graph else self.pack.block
+        return max(1, steps // unit) * unit
 
     def _retain_active(self) -> None:
         """Keep only the active starts in the pack; end the fit if there are none, or if all epochs are done."""

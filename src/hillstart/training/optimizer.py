@@ -194,8 +194,9 @@ class ChunkOptimizer(torch.optim.Optimizer):
     `Training`, start by start, so that a checkpoint does not depend on the tiling; here only eta is left to save.
     """
 
-    def __init__(self, parameters: list[Tensor], eta: float):
-        super().__init__(parameters, {"lr": eta})
+    def __init__(self, eta: float):
+        # torch asks for a tensor. One of the pack's would live as long as the trainer, which outlives the pack.
+        super().__init__([torch.zeros(1)], {"lr": eta})
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Run `closure`, which descends the chunk."""

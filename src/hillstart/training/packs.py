@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 
 from hillstart.data.dataset import PictureSet
+from hillstart.engine.matmul import HIGHEST
 from hillstart.engine.starts import HYPERPARAMETERS, History, Start, StartResult
 from hillstart.network import Network
 from hillstart.system import interrupts
@@ -28,6 +29,8 @@ CPU_BYTES = 160 << 20
 """Memory budget of one CPU pack; larger packs are no faster."""
 CUDA_SHARE = 0.4
 """Share of the free memory of a CUDA device that a pack may take."""
+CUDA_STARTS = 65_535
+"""Largest pack there: the upper layers are batched products, one for each start, and a grid of CUDA has no more."""
 EVEN = 64
 """Larger packs have a multiple of this many starts, so that tiles come out even."""
 
@@ -42,6 +45,7 @@ class RunSpec:
         test_all: evaluate every start on the test pictures when its pack is trained, not the chosen one alone.
         start_from: the model whose networks are the starting points, and the SHA-256 of their weights; None if these
             are drawn.
+        matmul_precision: of float32 products in descent, as `StartEnsemble` takes it.
     """
 
     begin: Begin
@@ -52,6 +56,7 @@ class RunSpec:
     starts: Sequence[Start]
     test_all: bool = False
     start_from: Mapping[str, Any] | None = None
+    matmul_precision: str = HIGHEST
 
     def described(self) -> dict[str, Any]:
         """The properties that a resumed run must share with the run it continues, as plain data.
@@ -119,7 +124,8 @@ class RunSpec:
                 f"{self.start_bytes(device) / 2**30:.0f} GiB, and there are {whole / 2**30:.0f}; give fewer nodes."
             )
         free = CPU_BYTES if on_cpu else int(CUDA_SHARE * torch.cuda.mem_get_info(device)[0])
-        fit = ranks * max(1, free // self.start_bytes(device))
+        fit = free // self.start_bytes(device)
+        fit = ranks * max(1, fit if on_cpu else min(fit, CUDA_STARTS))
         fit = max(ranks, min(fit, most or fit))
         packs = -(-S // fit)
         even = -(-S // packs)
@@ -189,6 +195,7 @@ def train(
     run: str | None = None,
     seconds: float = 0.0,
     ranks: Ranks = Ranks(),  # noqa: B008 - it cannot be changed
+    halved: Callable[[], object] = lambda: None,
 ) -> Iterator[FitResult]:
     """Fit this rank's share of pack after pack.
 
@@ -200,6 +207,7 @@ def train(
         run: the id of the run, for its checkpoints.
         seconds: duration of the training of the pack in `checkpoint`, at least.
         ranks: of this process.
+        halved: called when a pack has been halved in `packs`, before the first half is trained.
 
     Raises:
         InputError: `checkpoint` is not one of such a training.
@@ -223,28 +231,31 @@ def train(
             packs=len(packs),
             run=run,
             seconds=seconds,
+            matmul_precision=spec.matmul_precision,
         )
-        trainer = make_trainer(len(packs) - done)
+        trainer, fits = make_trainer(len(packs) - done), True
         try:
             _fit(training, trainer, checkpoint)
         except torch.OutOfMemoryError:
             if len(starts) == 1 or ranks.size > 1:
                 raise
-            half = len(starts) // 2
-            packs[done : done + 1] = [len(starts) - half, half]
-            log.info(f"{len(starts)} starts are too many for the memory of the device; going on with {half} at once.")
-            training.release()
-            torch.cuda.empty_cache()
-            continue
+            fits = False
         except interrupts.Interrupted:
             if training.history.figures.numel():
                 yield FitResult.of(training, whole=False)
             raise
         finally:
             checkpoint, seconds = None, 0.0
-        yield FitResult.of(training)
-        done += 1
+        if fits:
+            yield FitResult.of(training)
+            done += 1
         training.release()
+        if not fits:  # here, where the error with its frames, and so their tensors, are gone
+            half = len(starts) // 2
+            packs[done : done + 1] = [len(starts) - half, half]
+            log.info(f"{len(starts)} starts are too many for the memory of the device; going on with {half} at once.")
+            halved()
+            torch.cuda.empty_cache()
 
 
 def _fit(training: Training, trainer: pl.Trainer, checkpoint: Path | None) -> None:
