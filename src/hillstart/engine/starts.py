@@ -121,11 +121,11 @@ class History:
             figures: training cost, validation cost, validation accuracy of each active start.
         """
         before = self.lowest()
-        epoch = torch.full((1, len(self.starts), 3), math.nan, dtype=torch.float64)
-        epoch[0, self.active] = figures.double()
-        self.figures = torch.cat([self.figures, epoch])
+        epoch = torch.full((len(self.starts), 3), math.nan, dtype=torch.float64)
+        epoch[self.active] = figures.double()
+        self.figures = torch.cat([self.figures, epoch.unsqueeze(0)])
         self.epochs += self.active
-        return self.lowest() < before
+        return epoch[:, VAL_COST] < before
 
     def end(self, these: Bool[Tensor, " S"], status: int) -> None:
         """End the starts marked in `these` with this status."""
