@@ -21,7 +21,7 @@ BACKENDS = [TORCH] + [ONE_DNN] * hillstart.engine.matmul._is_there()
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name, autouse=True)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MatmulBackend:
-    monkeypatch.setattr(hillstart.engine.ensemble, "matmul_backend", lambda like, rounded=True: request.param)
+    monkeypatch.setattr(hillstart.engine.ensemble, "matmul_backend", lambda *_, **__: request.param)
     return request.param
 
 
@@ -85,7 +85,7 @@ COMPANIES = [range(4), range(16), range(2, 42), [5, 9, MINE, 100, 7]]
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("sizes", [(36, 30, 10), (36, 7, 5, 3), (5, 3, 1)], ids=str)
+@pytest.mark.parametrize("sizes", [(36, 30, 10), (36, 7, 5, 3), (5, 2, 1)], ids=str)
 def test_a_start_has_the_same_bits_in_any_company(
     sizes: tuple[int, ...], step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,18 +103,11 @@ def test_with_an_optimiser_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lmbda", [0.0, 1.0, 2000.0])
 @pytest.mark.parametrize("batch", [1, 3, 10, 32, 128])
-@pytest.mark.parametrize(
-    "sizes",
-    [(784, 30, 10), (784, 30, 2), (784, 64, 16, 10), (3072, 64, 2), (2, 3, 1), (4, 5, 3), (13, 1), (64, 17, 9, 5, 7)],
-    ids=str,
-)
-def test_in_all_sizes(sizes: tuple[int, ...], batch: int, lmbda: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    for step in STEPS:
-        check(Setting(sizes, batch, step, lmbda), monkeypatch, COMPANIES)
-    for cost in COSTS:
-        check(Setting(sizes, batch, cost=cost, lmbda=lmbda, activation="tanh"), monkeypatch, COMPANIES[1:])
+@pytest.mark.parametrize("sizes", [(784, 30, 2), (784, 64, 16, 10), (2, 3, 1), (13, 1), (64, 17, 9, 5, 7)], ids=str)
+def test_in_all_sizes(sizes: tuple[int, ...], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step, lmbda, cost in zip(STEPS, (2000.0, 1.0, 0.0), COSTS, strict=True):
+        check(Setting(sizes, batch, step, lmbda, cost=cost), monkeypatch, COMPANIES[2:])
 
 
 @pytest.mark.parametrize("step", STEPS)
