@@ -512,8 +512,9 @@ def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> 
 
 def add_scaled(target: Tensor, other: Tensor, factor: PerStart) -> Tensor:
     """target + factor other, in place."""
+    factor = per_start(factor, other)
     if isinstance(factor, Tensor):
-        return target.addcmul_(other, per_start(factor, other))
+        return target.addcmul_(other, factor)
     return target.add_(other, alpha=factor) if factor else target
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import hillstart.engine.ensemble
 import hillstart.engine.tiling
@@ -140,7 +139,7 @@ def test_after_neighbours_have_ended_and_when_resumed(step: str, monkeypatch: py
     for _ in range(3):
         setting.descend(alone)
     expected = setting.found(alone)
-    for staying in ([MINE], [1, MINE, 17, 38], range(0, 40)):
+    for staying in ([MINE], [1, MINE, 17, 38], range(40)):
         pack = setting.pack(range(40))
         setting.descend(pack)
         pack.retain(staying)

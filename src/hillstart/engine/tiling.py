@@ -17,10 +17,10 @@ other's Python, and wider tiles take half as many steps."""
 TILE_FLOPS = 15e6
 """A step with less work than this is over before handing it to another core has paid."""
 
-# Where a start may be in a tile without a change of its bits, measured with MKL 2024.2 and oneDNN on AMD EPYCs with and
-# without AVX-512, for networks from [2,3,1] to [3072,64,2] and batches from 1 to 1,000, on one thread. MKL's products of
-# the upper layers, one for each start, depend on alignment to 16 bytes, so a start keeps its column modulo `period`;
-# its wide product is computed in another way for fewer than NARROWEST columns, or for a number not divisible by LANES.
+# Where a start may be in a tile without a change of its bits, measured with MKL 2024.2 and oneDNN on AMD EPYCs, for
+# networks from [2,3,1] to [3072,64,2] and batches from 1 to 1,000, on one thread. MKL's products of the upper layers,
+# one for each start, depend on alignment to 16 bytes, so a start keeps its column modulo `Tiling.period`. Its wide
+# product is computed in another way for fewer than NARROWEST columns, or for a number that LANES does not divide.
 LANES = 4
 NARROWEST = 16
 COLUMNS = 32
