@@ -76,7 +76,8 @@ def test_every_contestant_does_the_same_work(small: None, monkeypatch: pytest.Mo
     """From the same starts over the same pictures in the same order, all end with the costs of float64."""
     match = speed.Match([36, 5, 3], 50, CPU)
     on_cpu = {name for name, maker in peers.PEERS.items() if maker.only != "cuda"}
-    assert set(match.makers) == {"hillstart", "hillstart-engine", *on_cpu} - {"torch-vmap-compiled"}
+    ours = {"hillstart", "hillstart-momentum", "hillstart-engine"}
+    assert set(match.makers) == {*ours, *on_cpu} - {"torch-vmap-compiled"}
     for name in match.makers:
         assert match.error(name) < 1e-6, name
     other_eta = peers.Maker(lambda task: peers.torch_vmap(dataclasses.replace(task, eta=task.eta / 2)))
