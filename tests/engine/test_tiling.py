@@ -7,13 +7,21 @@ import pytest
 from hillstart.engine.tiling import Tiling
 
 
-def tiling(sizes: list[int], seeds: Sequence[int], batch_size: int, cores: int, ways: Sequence[str] = "") -> Tiling:
-    return Tiling(sizes, seeds, [(0.1, 0.0)] * len(seeds), ways or ["plain"] * len(seeds), batch_size, cores)
+def tiling(
+    sizes: list[int], seeds: Sequence[int], batch_size: int, cores: int, ways: Sequence[str] = "", blocks: bool = True
+) -> Tiling:
+    starts = len(seeds)
+    return Tiling(sizes, seeds, [(0.1, 0.0)] * starts, ways or ["plain"] * starts, blocks, batch_size, cores)
 
 
-@pytest.mark.parametrize(("batch_size", "cores", "width"), [(32, 2, 32), (10, 2, 64), (32, 3, 32)])
-def test_tiles_are_cache_sized_and_twice_as_wide_at_small_batches(batch_size: int, cores: int, width: int) -> None:
-    made = tiling([784, 30, 10], range(256), batch_size, cores)
+@pytest.mark.parametrize(
+    ("batch_size", "blocks", "cores", "width"),
+    [(32, True, 2, 32), (10, True, 2, 64), (10, False, 2, 32), (32, True, 3, 32)],
+)
+def test_tiles_are_cache_sized_and_twice_as_wide_for_small_batches_in_blocks(
+    batch_size: int, blocks: bool, cores: int, width: int
+) -> None:
+    made = tiling([784, 30, 10], range(256), batch_size, cores, blocks=blocks)
     assert made.width == width or (cores == 3 and made.width <= width)
     assert {len(tile) for tile in made.cut(range(256))} == {made.width}
 

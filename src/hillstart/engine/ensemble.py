@@ -93,11 +93,13 @@ class StartEnsemble:
         self._fuse = fuse and self.device.type == "cuda"
         self._precision = precision
         self.matmul, self._exact = matmul_backend(network.w[0], precision), matmul_backend(network.w[0])
+        ways = [self._way(point) for point in hyperparameters]
         self._tiling = Tiling(
             self.sizes,
             range(network.starts) if seeds is None else seeds,
             hyperparameters,
-            [point if optimiser else self._way(point) for point in hyperparameters],
+            hyperparameters if optimiser else ways,
+            any(way.block > 1 for way in ways),
             batch_size,
             self.cores if self.device.type == "cpu" else 0,
             network.w[0].element_size(),
