@@ -14,7 +14,7 @@ from hillstart.engine.cuda import CudaGraphs
 from hillstart.engine.matmul import HIGHEST, MatmulBackend, matmul_backend, multiplied_in, uncompiled
 from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
 from hillstart.engine.tiling import SMALL_BATCH, Tiling, workers
-from hillstart.network import GradientDescent, Momentum, Network, PerStart, apart, together
+from hillstart.network import GradientDescent, Momentum, Nesterov, Network, PerStart, apart, together
 
 REPLAYED = 64
 """Mini-batches in a CUDA graph, rounded down to whole blocks."""
@@ -109,7 +109,7 @@ class StartEnsemble:
 
     def _way(self, point: Hyperparameters) -> Way:
         """How a start with these hyperparameters descends, in any company."""
-        needs_no_velocity = issubclass(self._step, Momentum) and not point.momentum
+        needs_no_velocity = self._step in (Momentum, Nesterov) and not point.momentum
         step = GradientDescent if needs_no_velocity else self._step
         # In a CUDA graph the factor that shrinks w would be a tensor, and comparing it would wait for the device.
         limit = 0.0 if self.device.type == "cuda" else MAX_DECAY
