@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import many_starts, predicting, scikit, seeds, serving, speed, sweep
+from benchmarks import first, many_starts, predicting, scikit, seeds, serving, speed, sweep
 from benchmarks.timing import Part
 from hillstart.system.console import end, silence_libraries
 from hillstart.system.errors import InputError
@@ -21,6 +21,7 @@ from hillstart.system.machine import processor
 
 SECTIONS: dict[str, Any] = {
     "speed": speed,
+    "first": first,
     "starts": many_starts,
     "sweep": sweep,
     "seeds": seeds,
@@ -37,11 +38,12 @@ PACKAGES = {
     "jax": "jax",
 }
 
-ABOUT = """How fast, each number beside a peer of the same run. speed: the engine, the path through Lightning and six
-peers, as shares of the machine's matrix-product peak. starts: what a run adds to the engine, and how time and memory
-grow with the starts. sweep: Hydra's share of a multirun, by our sweeper and by its own. seeds: 1,024 starts together
-against one ordinary Lightning run for each. sklearn: seconds and scores of 16 starts against 16 fits of its
-MLPClassifier. predict: one picture and 10,000. serve: 64 clients at once."""
+ABOUT = """How fast, each number beside a peer of the same run. speed: the engine, the path through Lightning, plain and
+with momentum, and six peers, as shares of the machine's matrix-product peak. first: from the prompt to a trained epoch,
+import by import. starts: what a run adds to the engine, and how time and memory grow with the starts. sweep: Hydra's
+share of a multirun, by our sweeper and by its own. seeds: 1,024 starts together against one ordinary Lightning run for
+each. sklearn: seconds and scores of 16 starts against 16 fits of its MLPClassifier. predict: one picture and 10,000.
+serve: 64 clients at once."""
 
 
 def main() -> None:

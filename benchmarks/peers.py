@@ -39,6 +39,7 @@ class Task:
         x, y: inputs and wanted outputs, in the order in which they are seen.
         batch: pictures in a mini-batch, which divides their number.
         epochs: for contestants that take several at once.
+        momentum: 0 is plain gradient descent.
     """
 
     network: Network
@@ -48,6 +49,7 @@ class Task:
     batch: int
     eta: float
     epochs: int = 1
+    momentum: float = 0.0
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -269,6 +271,7 @@ class Maker:
         only: the type of device without which it cannot take part; empty for none.
         package, compiler: what it needs beside torch and Lightning.
         tolerance: allowed relative difference of its costs from those in float64.
+        momentum: with which it descends; the others descend plainly.
     """
 
     make: Callable[..., Contestant]
@@ -277,6 +280,7 @@ class Maker:
     package: str = ""
     compiler: bool = False
     tolerance: float = 1e-4
+    momentum: float = 0.0
 
     def in_tf32(self, precision: str = "high") -> "Maker":
         """The same, with products in TF32, which is `precision` to its library and rounds factors to 11 bits."""

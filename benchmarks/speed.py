@@ -19,7 +19,7 @@ from hillstart.data.dataset import PictureSet
 from hillstart.engine.ensemble import StartEnsemble
 from hillstart.engine.matmul import HIGHEST, TORCH, matmul_backend
 from hillstart.engine.starts import Hyperparameters, Start
-from hillstart.network import Network
+from hillstart.network import Momentum, Network
 from hillstart.training.module import Training
 from hillstart.training.optimizer import SGDConfig
 
@@ -67,15 +67,21 @@ def engine(task: Task) -> Contestant:
 
 def full_path(task: Task, precision: str = HIGHEST) -> Contestant:
     """The training of `scripts/train.py` without validation, which no contestant does."""
-    starts = [Start(s, Hyperparameters(task.eta)) for s in range(task.network.starts)]
-    descent = SGDConfig(task.eta, task.batch)
+    descent = SGDConfig(task.eta, task.batch, momentum=task.momentum)
+    starts = [Start(s, point) for point in descent.grid() for s in range(task.network.starts)]
     training = Training(task.network.pick, task.data, descent, starts, matmul_precision=precision)
     run = lambda: bare_trainer(task.x.device, task.epochs).fit(training)  # noqa: E731
     return Contestant(run, lambda: training.pack.network(), task.epochs)
 
 
 OURS = Maker(full_path)
-MAKERS = {"hillstart": OURS, "hillstart-tf32": OURS.in_tf32(), "hillstart-engine": Maker(engine), **PEERS}
+MAKERS = {
+    "hillstart": OURS,
+    "hillstart-tf32": OURS.in_tf32(),
+    "hillstart-momentum": Maker(full_path, momentum=0.9),
+    "hillstart-engine": Maker(engine),
+    **PEERS,
+}
 
 
 # ---------------------------------------------------------------- measuring
@@ -123,7 +129,7 @@ class Match:
         maker = self.makers[name]
         data, x, y = self._pictures(pictures)
         network = self._network(1 if maker.single else starts).to(self.device)
-        return maker.make(Task(network, data, x, y, self.batch, ETA, epochs))
+        return maker.make(Task(network, data, x, y, self.batch, ETA, epochs, maker.momentum))
 
     def _pictures(self, pictures: int | None) -> tuple[PictureSet, Tensor, Tensor]:
         data = self.data
@@ -144,8 +150,9 @@ class Match:
         found = float64(network.w, network.b, network)
         exact, (_, x, y) = self._network(found.starts, torch.float64), self._pictures(pictures)
         x, y = x.cpu().double(), y.cpu().double()
+        step = Momentum(exact, self.makers[name].momentum)
         for xb, yb in zip(x.split(self.batch), y.split(self.batch), strict=True):
-            exact.descend(xb, yb, ETA)
+            exact.descend(xb, yb, ETA, step=step)
         expected, cost = (network.evaluate(x, y)[0].mean(1) for network in (exact, found))
         return float(((cost - expected).abs() / expected).max())
 

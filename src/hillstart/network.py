@@ -32,7 +32,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from hillstart.arguments import (
     check_alike,
@@ -57,6 +56,32 @@ Biases = Float[Tensor, "S n_out"]
 PerStart = float | Float[Tensor, " S"] | Float[Tensor, ""]
 
 
+VECTORS = 32
+"""The numbers that torch computes together on the CPU: 4 vectors of AVX2 or 2 of AVX-512."""
+
+
+def in_whole_vectors(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """An element-wise function whose result for a number does not depend on the number's place in the tensor.
+
+    Torch's own rounds the rest of a tensor, behind the last whole vector, in another way on the CPU; so that a start
+    has the same bits in any company, the tensor is filled up.
+    """
+
+    def filled_up(z: Tensor) -> Tensor:
+        rest = -z.numel() % VECTORS
+        if not rest or z.device.type != "cpu" or torch.compiler.is_compiling():
+            return function(z)
+        strides = torch.empty_like(z).stride()  # those of z, unless it has gaps
+        flat = z.new_zeros(z.numel() + rest)
+        flat.as_strided(z.shape, strides).copy_(z)
+        return function(flat).as_strided(z.shape, strides)
+
+    return filled_up
+
+
+sigmoid, softplus = in_whole_vectors(torch.sigmoid), in_whole_vectors(torch.nn.functional.softplus)
+
+
 @dataclass(frozen=True)
 class Activation:
     """sigma and its derivative, which is a function of the stored activation: derivative(sigma(z)) = sigma'(z).
@@ -70,7 +95,7 @@ class Activation:
 
 
 ACTIVATIONS = {
-    "sigmoid": Activation(torch.sigmoid, lambda a: a * (1 - a), aten.sigmoid_backward),  # Nielsen ch. 1, eq. 3
+    "sigmoid": Activation(sigmoid, lambda a: a * (1 - a), aten.sigmoid_backward),  # Nielsen ch. 1, eq. 3
     "tanh": Activation(torch.tanh, lambda a: 1 - a * a, aten.tanh_backward),  # ch. 3, eq. 109
     "relu": Activation(  # ch. 3, eq. 112
         torch.relu, lambda a: (a > 0).to(a.dtype), lambda e, a: aten.threshold_backward(e, a, 0)
@@ -102,12 +127,12 @@ def softmax(z: Tensor) -> Tensor:
 
 COSTS = {
     "quadratic": Cost(  # 1/2 |a - y|^2: Nielsen ch. 1, eq. 6; ch. 2, eq. 30
-        output=torch.sigmoid,
-        value=lambda z, y: 0.5 * (torch.sigmoid(z) - y).square().sum(-1),
+        output=sigmoid,
+        value=lambda z, y: 0.5 * (sigmoid(z) - y).square().sum(-1),
         delta=lambda a, y: (a - y) * a * (1 - a),
     ),
     "cross_entropy": Cost(  # -sum(y ln a + (1 - y) ln(1 - a)): ch. 3, eq. 63 and 66
-        output=torch.sigmoid,
+        output=sigmoid,
         value=lambda z, y: (softplus(z) - y * z).sum(-1),
         delta=lambda a, y: a - y,
     ),
@@ -295,7 +320,7 @@ class Network:
             scale: 1/B for the gradient of the mean cost, eta/B for a step of descent.
         """
         delta = self._cost.delta(a[-1], y)  # BP1
-        delta = delta.mul_(per_start(scale, 3))
+        delta = delta.mul_(per_start(scale, delta))
         for l in reversed(range(len(self.w))):
             back = torch.bmm(delta, self.w[l].transpose(1, 2)) if l else None
             yield l, delta
@@ -476,7 +501,7 @@ def apart(wide: Float[Tensor, "k wide"], S: int) -> Float[Tensor, "S k n_out"]:
 def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> Weights:
     """keep target + a^T step, in place and without a temporary of the target's size."""
     if isinstance(keep, Tensor):  # the factor beta of the product is one number for all starts
-        target *= per_start(keep, 3)
+        target *= per_start(keep, target)
         keep = 1.0
     if a.dim() == 3:
         return target.baddbmm_(a.transpose(1, 2), step, beta=keep)
@@ -487,16 +512,17 @@ def _add_product(target: Weights, a: X | Before, step: Here, keep: PerStart) -> 
 
 def add_scaled(target: Tensor, other: Tensor, factor: PerStart) -> Tensor:
     """target + factor other, in place."""
+    factor = per_start(factor, other)
     if isinstance(factor, Tensor):
-        return target.addcmul_(other, factor.view(-1, *[1] * (other.dim() - 1)))
+        return target.addcmul_(other, factor)
     return target.add_(other, alpha=factor) if factor else target
 
 
 def scale(target: Tensor, factor: PerStart) -> Tensor:
     """factor target, in place."""
-    return target if not isinstance(factor, Tensor) and factor == 1 else target.mul_(per_start(factor, target.dim()))
+    return target if not isinstance(factor, Tensor) and factor == 1 else target.mul_(per_start(factor, target))
 
 
-def per_start(value: PerStart, dims: int) -> PerStart | Tensor:
-    """A value for each start, shaped to be multiplied with a tensor of `dims` dimensions whose first is S."""
-    return value.view(-1, *[1] * (dims - 1)) if isinstance(value, Tensor) else value
+def per_start(value: PerStart, like: Tensor) -> PerStart | Tensor:
+    """A value for each start, shaped and rounded to be multiplied with a tensor whose first axis is S."""
+    return value.to(like.dtype).view(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) else value

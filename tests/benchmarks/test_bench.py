@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import command, many_starts, peers, predicting, seeds, serving, speed, sweep
+from benchmarks import command, first, many_starts, peers, predicting, seeds, serving, speed, sweep
 from benchmarks.runs import Run
 from benchmarks.timing import Part, in_new_process, in_turns, peak_bytes, quiet, spread
 from hillstart.data.batches import MiniBatches
@@ -76,7 +77,8 @@ def test_every_contestant_does_the_same_work(small: None, monkeypatch: pytest.Mo
     """From the same starts over the same pictures in the same order, all end with the costs of float64."""
     match = speed.Match([36, 5, 3], 50, CPU)
     on_cpu = {name for name, maker in peers.PEERS.items() if maker.only != "cuda"}
-    assert set(match.makers) == {"hillstart", "hillstart-engine", *on_cpu} - {"torch-vmap-compiled"}
+    ours = {"hillstart", "hillstart-momentum", "hillstart-engine"}
+    assert set(match.makers) == {*ours, *on_cpu} - {"torch-vmap-compiled"}
     for name in match.makers:
         assert match.error(name) < 1e-6, name
     other_eta = peers.Maker(lambda task: peers.torch_vmap(dataclasses.replace(task, eta=task.eta / 2)))
@@ -380,6 +382,15 @@ def test_both_contestants_read_all_pictures(
     (tmp_path / "pictures/bad.jpg").write_bytes(b"no picture")
     with pytest.raises((RuntimeError, OSError), match=error):
         predict(tmp_path / "pictures", model)
+
+
+def test_a_first_run_is_measured_import_by_import() -> None:
+    (part,) = first.measure(CPU, 1, ("data.train=120", "data.test=40", "starts=2"))
+    assert [row["what"] for row in part.rows] == ["python", *first.IMPORTS, "scripts/train.py, one epoch"]
+    assert all(row["seconds"] > 0 for row in part.rows)
+    assert part.figures["imports_share"] == part.rows[-2]["seconds"] / part.rows[-1]["seconds"]
+    with pytest.raises(subprocess.CalledProcessError):
+        next(first.measure(CPU, 1, ("descent.etta=1",)))
 
 
 def test_what_a_server_loses_or_gets_wrong_is_counted(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def copied(made: StartEnsemble) -> dict[str, list[Tensor]]:
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of two starts."""
+    """Tiles of four starts."""
     monkeypatch.setattr(hillstart.engine.tiling, "TILE_FLOPS", 0)
-    monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (2, False))
+    monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: 4)
 
 
 @pytest.mark.parametrize(("optimiser", "step"), [(None, Momentum), (None, Nesterov), (torch.optim.Adam, Momentum)])
@@ -64,7 +64,7 @@ def test_tiles_do_not_matter(optimiser: Any, step: type[GradientDescent], reques
     whole = pack(optimiser, step=step)
     request.getfixturevalue("small_tiles")
     tiled = pack(optimiser, step=step)
-    assert len(tiled.tiles) == 3
+    assert len(tiled.tiles) == 2
     x, y = chunk()
     for made in (whole, tiled):
         made.descend(reader(x, y), [1.0, 0.5] * 5)
@@ -172,14 +172,13 @@ def wide_chunk() -> tuple[Tensor, Tensor]:
 )
 def test_other_starts_may_end_without_a_change_of_bits(two_cores: None, options: dict[str, Any]) -> None:
     everyone, fewer, (x, y) = wide_pack(128, **options), wide_pack(128, **options), wide_chunk()
-    width, tiles = fewer.tiles[0].network.starts, len(fewer.tiles)
+    tiles = len(fewer.tiles)
     staying = [s for s in range(128) if s % 3 == 0 or s > 120]
     for made in (everyone, fewer):
         made.descend(reader(x, y), [1.0, 0.5, 0.5, 0.5])
     fewer.retain(staying)
     assert fewer.active == staying
     assert len(fewer.tiles) < tiles
-    assert {tile.network.starts for tile in fewer.tiles} == {width}
     for made in (everyone, fewer):
         made.descend(reader(x, y), [0.5, 0.4, 0.3, 0.2])
     before, after = ((*made.network().parameters, *made.evaluate([(x, y)])) for made in (everyone, fewer))
@@ -202,10 +201,11 @@ def test_a_start_that_is_not_a_number_disturbs_no_neighbour(two_cores: None) -> 
     assert cost[good].isfinite().all()
 
 
-def test_empty_tiles_are_dropped_where_starts_are_not_repacked(small_tiles: None) -> None:
+def test_starts_are_repacked_into_fewer_tiles_until_none_is_active(small_tiles: None) -> None:
     made, (x, y) = pack(), chunk()
+    made.retain([2, 3, 4, 5])
+    assert [{*tile.columns} for tile in made.tiles] == [{2, 3, 4, 5}]
     made.retain([2, 4, 5])
-    assert [[*tile.columns] for tile in made.tiles] == [[2], [4, 5]]
     made.descend(reader(x, y), [1.0] * 10)
     alone = pack()
     alone.descend(reader(x, y), [1.0] * 10)

@@ -132,7 +132,7 @@ def test_five_epochs_and_five_more_are_ten(tmp_path: Path, name: str, stopping: 
 def test_a_pack_is_tiled_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiling depends on the order in which starts ended, and on CUDA the rounding depends on the tiling."""
     monkeypatch.setattr(hillstart.engine.tiling, "TILE_FLOPS", 0)
-    monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: (4, True))
+    monkeypatch.setattr(Tiling, "_cache_sized", lambda self, S, cores, room: 4)
     of = {"starts": 24, "stopping": EarlyStopping(race=1)}
     whole = fit(tmp_path / "whole", epochs=4, **of)
     interrupted(tmp_path / "cut", 3 * PER_EPOCH + BLOCK, epochs=4, **of)

@@ -90,44 +90,50 @@ def descend(
     """Do what `Network.descend` does, for each mini-batch of the block in turn.
 
     Args:
-        eta, lmbda, n, step: as `Network.descend` takes them. The block must be of one mini-batch unless the step is
-            plain gradient descent with one eta and one lmbda for all starts.
+        eta, lmbda, n, step: as `Network.descend` takes them; either each lmbda is 0, or none. The block must be of one
+            mini-batch unless the step is plain gradient descent.
     """
-    S = network.starts
-    b = network.b[0].flatten()
+    S, b = network.starts, network.b[0]
     alone = len(block.parts) == 1
-    decayed = isinstance(lmbda, Tensor) or lmbda != 0
-    decays: list[Any] = [eta * factor * lmbda / n if decayed else 0.0 for factor in block.factors]
+    decays = isinstance(lmbda, Tensor) or lmbda != 0
+    decay: list[Any] = [eta * factor * lmbda / n if decays else 0.0 for factor in block.factors]
     # The factor by which the decay has shrunk w_0 before each mini-batch, and after the last; numbers, or (S,) each.
-    shrunk = list(accumulate(decays, lambda before, decay: before * (1 - decay), initial=1.0))
-    unscale = block.x.new_ones(len(block.x))  # the factor of each picture that undoes the scale of the stored steps
-    if not alone and shrunk[-1] != 1:
-        sizes = torch.tensor([part.stop - part.start for part in block.parts])
-        factors = torch.tensor([f / shrunk[-1] for f in shrunk[1:]], dtype=block.x.dtype)
-        unscale = factors.repeat_interleave(sizes).to(block.x)
-    Z = matmul.forward(b, block.x, together(network.w[0]))
+    shrunk = list(accumulate(decay, lambda before, now: before * (1 - now), initial=1.0))
+    shrinks = decays and not alone
+    Z = matmul.forward((torch.zeros_like(b) if shrinks else b).flatten(), block.x, together(network.w[0]))
     steps = Z if alone else torch.empty_like(Z)
     Z_by_start, steps_by_start = apart(Z, S), apart(steps, S)
     for k, (rows, factor) in enumerate(zip(block.parts, block.factors, strict=True)):
+        # w_k = shrunk_k (w_0 + sum_(j<k) x_j^T step_j / shrunk_(j+1)), and b does not decay. Where w shrinks, steps are
+        # stored with that factor, and b is moved at each mini-batch; otherwise the gram's 1 moves it too.
+        z = Z_by_start[:, rows]
         if k:
-            # w_k = shrunk_k w_0 + sum_(j<k) shrunk_k / shrunk_(j+1) x_j^T step_j, and b does not decay. Steps are
-            # stored times shrunk_K / shrunk_(j+1), as w_K needs them.
-            z, moved = Z[rows], block.gram[rows, : rows.start]
-            if shrunk[-1] != 1:
-                z.mul_(shrunk[k]).add_(b, alpha=1 - shrunk[k])
-                moved = (moved - 1) * (shrunk[k] / shrunk[-1]) + unscale[: rows.start]
-            z.addmm_(moved, steps[: rows.start])
-        a = network.forward(block.x[rows], Z_by_start[:, rows])
+            moved = block.gram[rows, : rows.start]
+            Z[rows].addmm_(moved - 1 if shrinks else moved, steps[: rows.start])
+        if shrinks:
+            scale(z, shrunk[k]).add_(b.unsqueeze(1))
+        a = network.forward(block.x[rows], z)
         for l, delta in network.errors(a, block.y[rows], -eta * factor / (rows.stop - rows.start)):
             if l:
-                weights = DownhillOfWeights(network.w[l], a[l], delta, decays[k])
+                weights = DownhillOfWeights(network.w[l], a[l], delta, decay[k])
                 step.move_layer(l, weights, DownhillOfBiases(delta))
             elif alone:
                 steps = together(delta)
             else:
-                torch.mul(delta, shrunk[-1] / shrunk[k + 1], out=steps_by_start[:, rows])
-    first_weights = _FirstWeights(network.w[0], block.xt, steps, decays[0], shrunk[-1], matmul)
-    step.move_layer(0, first_weights, _FirstBiases(network.b[0], steps, unscale))
+                steps_by_start[:, rows] = delta
+                if shrinks:
+                    _add_sum(b, steps[rows])
+                    scale(steps_by_start[:, rows], 1 / shrunk[k + 1])
+    if shrinks:
+        scale(steps_by_start, shrunk[-1])
+    first_weights = _FirstWeights(network.w[0], block.xt, steps, decay[0], shrunk[-1], matmul)
+    step.move_layer(0, first_weights, _Moved() if shrinks else _FirstBiases(steps))
+
+
+def _add_sum(b: Float[Tensor, "S n_1"], steps: Float[Tensor, "R wide"]) -> Tensor:
+    """Add the sum of the rows. As a product, for a column's bits in torch's own sum depend on the column's place."""
+    b.view(-1).addmv_(steps.t(), steps.new_ones(len(steps)))
+    return b
 
 
 @dataclass(frozen=True)
@@ -157,16 +163,16 @@ class _FirstWeights(Downhill):
 
 @dataclass(frozen=True)
 class _FirstBiases(Downhill):
-    """-eta nabla C of the first layer's biases over a block; `unscale` undoes the scale of the steps."""
+    """-eta nabla C of the first layer's biases over a block."""
 
-    b: Tensor
     steps: Float[Tensor, "R wide"]
-    unscale: Float[Tensor, " R"]
 
     def add_to(self, target: Tensor, keep: PerStart = 1.0) -> Tensor:
-        wide = scale(target, keep).view(-1)
-        if target is self.b:
-            wide.addmv_(self.steps.t(), self.unscale)
-        else:
-            wide.add_(self.steps.sum(0))
+        return _add_sum(scale(target, keep), self.steps)
+
+
+class _Moved(Downhill):
+    """Nothing: the biases were moved at each mini-batch."""
+
+    def add_to(self, target: Tensor, keep: PerStart = 1.0) -> Tensor:
         return target

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from hillstart.engine.cuda import CudaGraphs
 from hillstart.engine.matmul import HIGHEST, MatmulBackend, matmul_backend, multiplied_in, uncompiled
 from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
 from hillstart.engine.tiling import SMALL_BATCH, Tiling, workers
-from hillstart.network import GradientDescent, Network, PerStart, apart, together
+from hillstart.network import GradientDescent, Momentum, Nesterov, Network, PerStart, apart, together
 
 REPLAYED = 64
 """Mini-batches in a CUDA graph, rounded down to whole blocks."""
@@ -25,6 +25,20 @@ MAX_DECAY = 0.1
 Optimiser = Callable[..., torch.optim.Optimizer]
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+class Way(NamedTuple):
+    """How a start descends; starts that share a tile share it.
+
+    Attributes:
+        step: what moves it.
+        block: mini-batches in a block: one unless it descends plainly.
+        decays: it has an L2 term.
+    """
+
+    step: type[GradientDescent]
+    block: int
+    decays: bool
 
 
 @cache
@@ -40,10 +54,13 @@ def _fused(*arguments: Any) -> None:
 class StartEnsemble:
     """S starts on one device, of which fewer and fewer may remain active.
 
+    On the CPU the bits of a start depend on its seed, its starting point, its hyperparameters and the mini-batches
+    alone: not on the other starts, nor on their number, the tiles or the cores.
+
     Attributes:
         active: indices of the active starts, ascending; all results per start use this order.
-        block: mini-batches that are descended together. Chunks of whole blocks give the same bits however long they
-            are.
+        block: mini-batches that are descended together, at most. Chunks of whole blocks give the same bits however long
+            they are.
 
     Args:
         network: the starts at their starting points.
@@ -55,6 +72,7 @@ class StartEnsemble:
             `step`.
         fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
         precision: of float32 products in descent, `highest`, `high` or `medium`; evaluation always has the highest.
+        seeds: those of the starts; None: 0, 1, 2 ...
     """
 
     def __init__(
@@ -67,6 +85,7 @@ class StartEnsemble:
         optimiser: Optimiser | None = None,
         fuse: bool = False,
         precision: str = HIGHEST,
+        seeds: Sequence[int] | None = None,
     ):
         self.device, self.sizes, self.batch_size = network.w[0].device, network.sizes, batch_size
         self.cores = torch.get_num_threads() if self.device.type == "cpu" else 1
@@ -74,25 +93,28 @@ class StartEnsemble:
         self._fuse = fuse and self.device.type == "cuda"
         self._precision = precision
         self.matmul, self._exact = matmul_backend(network.w[0], precision), matmul_backend(network.w[0])
+        ways = [self._way(point) for point in hyperparameters]
         self._tiling = Tiling(
             self.sizes,
+            range(network.starts) if seeds is None else seeds,
             hyperparameters,
-            optimiser is None,
+            hyperparameters if optimiser else ways,
+            any(way.block > 1 for way in ways),
             batch_size,
             self.cores if self.device.type == "cpu" else 0,
             network.w[0].element_size(),
         )
         self._make_tiles(network, range(network.starts))
-        self.block = self._block()
+        self.block = max(tile.block for tile in self.tiles)
 
-    def _block(self) -> int:
-        """Mini-batches in a block: one unless all tiles descend plainly, each with one eta and one lmbda."""
-        differ = any(isinstance(tile.eta, Tensor) or isinstance(tile.lmbda, Tensor) for tile in self.tiles)
-        if self._step is not GradientDescent or self._optimiser is not None or differ:
-            return 1
-        decay = max(point.eta * point.lmbda / self._n for point in self._hyperparameters)
+    def _way(self, point: Hyperparameters) -> Way:
+        """How a start with these hyperparameters descends, in any company."""
+        needs_no_velocity = self._step in (Momentum, Nesterov) and not point.momentum
+        step = GradientDescent if needs_no_velocity else self._step
         # In a CUDA graph the factor that shrinks w would be a tensor, and comparing it would wait for the device.
-        return mini_batches(self.batch_size) if decay <= (0.0 if self.device.type == "cuda" else MAX_DECAY) else 1
+        limit = 0.0 if self.device.type == "cuda" else MAX_DECAY
+        plain = step is GradientDescent and self._optimiser is None and point.eta * point.lmbda / self._n <= limit
+        return Way(step, mini_batches(self.batch_size) if plain else 1, point.lmbda > 0)
 
     @property
     def captured(self) -> int:
@@ -110,14 +132,18 @@ class StartEnsemble:
         if self.device.type == "cuda" and self._optimiser is None:
             x, y = read(slice(0, len(schedule) * self.batch_size))
             for tile in self.tiles:
-                tile.replay(x, y, schedule, self.batch_size, self.block, self.captured, self.matmul)
+                tile.replay(x, y, schedule, self.batch_size, tile.block, self.captured, self.matmul)
             return
-        firsts = range(0, len(schedule), self.block)
-        # Blocks of small batches are many short operations of Python, for which threads would wait in turn.
-        gather = map if self.batch_size < SMALL_BATCH else self._map
-        block = lambda first: block_at(first, self.block, read, self.batch_size, schedule, self.matmul)  # noqa: E731
-        blocks = list(gather(block, firsts))
-        self._map(lambda tile: tile.descend(blocks, self.matmul), self.tiles)
+
+        def gathered(most: int) -> list[Block]:
+            firsts = range(0, len(schedule), most)
+            block = lambda first: block_at(first, most, read, self.batch_size, schedule, self.matmul)  # noqa: E731
+            # Blocks of small batches are many short operations of Python, for which threads would wait in turn.
+            small = self.batch_size < SMALL_BATCH
+            return self._map(lambda _: [*map(block, firsts)], [0])[0] if small else self._map(block, firsts)
+
+        blocks = {most: gathered(most) for most in {tile.block for tile in self.tiles}}
+        self._map(lambda tile: tile.descend(blocks[tile.block], self.matmul), self.tiles)
 
     @multiplied_in(HIGHEST)
     def evaluate(
@@ -134,8 +160,8 @@ class StartEnsemble:
         return cost / pictures, right / pictures
 
     def _map(self, work: Callable[[T], U], items: Iterable[T]) -> list[U]:
-        """Apply `work` to each item, on one core each unless there is a lone tile that uses all of them."""
-        if self.device.type != "cpu" or self._tiling.spread:
+        """Apply `work` to each item, on one core each: the bits of a product depend on the number of its threads."""
+        if self.device.type != "cpu":
             return [work(item) for item in items]
         return list(workers(self.cores).map(work, items))
 
@@ -155,18 +181,18 @@ class StartEnsemble:
             columns = {index: column for column, index in enumerate(cut) if index is not None}
             filled = [next(iter(columns)) if index is None else index for index in cut]
             starts = network.pick([position[index] for index in filled])
-            values = {name: self._values(name, filled, starts.w[0]) for name in HYPERPARAMETERS}
-            self.tiles.append(Tile(starts, columns, values, self._n, self._step, self._optimiser, self._fuse))
+            values = {name: self._values(name, filled) for name in HYPERPARAMETERS}
+            way = self._way(self._hyperparameters[filled[0]])
+            tile = Tile(starts, columns, values, self._n, way.step, self._optimiser, self._fuse, way.block)
+            if tile.step:  # a checkpoint has the same tensors for every start
+                tile.step.state = {name: starts.map(torch.zeros_like) for name in self._step.states}
+            self.tiles.append(tile)
         self._set_order()
 
-    def _values(self, name: str, indices: Sequence[int], like: Tensor) -> PerStart:
-        """A hyperparameter of these starts: a float if they agree, else a tensor (S,).
-
-        In steady mixed tilings it is always a tensor, so that repacking keeps the same code path and bits.
-        """
+    def _values(self, name: str, indices: Sequence[int]) -> PerStart:
+        """A hyperparameter of these starts: a float if they agree, else a tensor (S,) in float64, as a float is."""
         values = [getattr(self._hyperparameters[index], name) for index in indices]
-        differ = self._tiling.mixed if self._tiling.steady else len(set(values)) > 1
-        return torch.tensor(values, dtype=torch.float64).to(like) if differ else values[0]
+        return torch.tensor(values, dtype=torch.float64, device=self.device) if len(set(values)) > 1 else values[0]
 
     def _set_order(self) -> None:
         """Set `active` and the permutation that brings results of tiles into its order."""
@@ -183,7 +209,7 @@ class StartEnsemble:
     def retain(self, indices: Sequence[int]) -> None:
         """Keep only these starts active; tiles that are not needed any more cost nothing from here on.
 
-        On the CPU the others keep their results bit for bit; on CUDA rounding changes when the products get narrower.
+        On CUDA rounding changes when the products get narrower.
 
         Args:
             indices: those of active starts, ascending.
@@ -192,7 +218,7 @@ class StartEnsemble:
         kept = [k for k, index in enumerate(self.active) if index in stay]
         if len(kept) == len(self.active):
             return
-        repack = self._tiling.steady and len(self._tiling.cut(indices)) < len(self.tiles)
+        repack = self.device.type == "cpu" and len(self._tiling.cut(indices)) < len(self.tiles)
         if self.device.type != "cpu" and 2 * len(kept) <= sum(tile.network.starts for tile in self.tiles):
             repack, self._tiling.width = True, len(kept)
         if repack and kept:
@@ -259,6 +285,7 @@ class Tile:
     Args:
         hyperparameters: those of all columns, by name.
         n, step, optimiser, fuse: as in `StartEnsemble`.
+        block: mini-batches in a block.
     """
 
     def __init__(
@@ -270,8 +297,9 @@ class Tile:
         step: type[GradientDescent],
         optimiser: Optimiser | None = None,
         fuse: bool = False,
+        block: int = 1,
     ):
-        self.network, self.columns, self.n = network, columns, n
+        self.network, self.columns, self.n, self.block = network, columns, n, block
         self.eta, self.lmbda = hyperparameters["eta"], hyperparameters["lmbda"]
         self.step = None if optimiser else step(network, **hyperparameters)
         self.optimiser = optimiser(network.parameters, lr=self.eta) if optimiser else None

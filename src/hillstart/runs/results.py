@@ -12,6 +12,7 @@ from torch import Tensor
 from hillstart.data.batches import Sample
 from hillstart.data.dataset import PictureSet, Split
 from hillstart.data.preprocessing import Preprocessing
+from hillstart.engine.ensemble import StartEnsemble
 from hillstart.engine.matmul import HIGHEST, multiplied_in
 from hillstart.engine.starts import VOTERS, StartResult, ranking_key
 from hillstart.inference import model_file
@@ -149,25 +150,22 @@ def with_test_figures(fits: Iterator[FitResult], spec: RunSpec, device: torch.de
     data = spec.data
     sample = Sample(data.test, len(data.classes), data.preprocessing, device)
     size = max(1, OUTPUT_BYTES // (4 * 1000 * sum(spec.sizes[1:])))
+
+    def on_test(trained: FitResult, indices: list[int]) -> Float[Tensor, "S 2"]:
+        """Cost and accuracy of these starts."""
+        starts = [trained.history.starts[index] for index in indices]
+        points, seeds = [start.hyperparameters for start in starts], [start.seed for start in starts]
+        pack = StartEnsemble(trained.best_of(indices).to(device), points, len(data.train.y), 1, seeds=seeds)
+        return torch.stack(pack.evaluate(sample.batches()), 1)
+
     for trained in fits:
         if trained.whole and trained.rows:
             indices = torch.arange(len(trained.rows)).split(size)
-            found = torch.cat([_on_test(trained.best_of(some.tolist()).to(device), sample) for some in indices])
+            found = torch.cat([on_test(trained, some.tolist()) for some in indices])
             found[[row.best_epoch == 0 for row in trained.rows]] = torch.nan
             trained.history.test = found
             trained = replace(trained, rows=trained.history.rows())
         yield trained
-
-
-@multiplied_in(HIGHEST)
-def _on_test(network: Network, sample: Sample) -> Float[Tensor, "S 2"]:
-    """Cost and accuracy of each start."""
-    sums = torch.zeros(network.starts, 2, dtype=torch.float64)
-    for x, y in sample.batches():
-        cost, outputs = network.evaluate(x, y)
-        right = outputs.argmax(-1) == y.argmax(-1)
-        sums += torch.stack([cost.double().sum(1), right.double().sum(1)], 1).cpu()
-    return sums / sample.pictures
 
 
 @multiplied_in(HIGHEST)

@@ -103,6 +103,7 @@ class Training(pl.LightningModule):
             descent.optimiser,
             descent.fuse,
             self.matmul_precision,
+            [start.seed for start in starts],
         )
         self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
         self._val = Sample(data.val, classes, data.preprocessing, device)
@@ -239,7 +240,7 @@ class Training(pl.LightningModule):
             state[part] = [state_dict[f"{part}.{name}"] for name in self._names()]
         for target, source in zip(self.best.parameters, state.pop("best"), strict=True):
             target.copy_(source)
-        # End starts epoch by epoch as they ended before: the tiling, and so the bits, depends on that order.
+        # End starts epoch by epoch as they ended before: on CUDA the tiling, and so the bits, depends on that order.
         for epoch in range(1, len(self.history.figures) + 1):
             stay = self.history.active | (self.history.epochs > epoch)
             self.pack.retain(stay.nonzero().flatten().tolist())
