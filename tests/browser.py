@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pypdfium2 import PdfDocument
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
@@ -56,6 +57,12 @@ def opened(browser: WebDriver, path: Path, width: int = 1400, height: int = 900,
 def console(browser: WebDriver) -> list[str]:
     """What the page has written to the console, or was refused, since this was last asked."""
     return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def on_paper(browser: WebDriver) -> PdfDocument:
+    """The page as printed on A4."""
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+    return PdfDocument(base64.b64decode(printed["data"]))
 
 
 def photograph(browser: WebDriver, path: Path, of: str = "html") -> None:

@@ -46,7 +46,7 @@ hillstart.section("hill", (root, data) => {
     for (const w of ticks(of.low, of.high, W < 400 ? 5 : 7)) axis.push(svg("text", { x: x(w), y: H - bottom + 17, "text-anchor": "middle" }, number(w)));
     axis.push(svg("text", { x: (left + W - right) / 2, y: H - 6, "text-anchor": "middle" }, "its value"));
     axis.push(svg("text", { transform: `translate(11 ${(H - bottom + top) / 2}) rotate(-90)`, "text-anchor": "middle" }, "cost"));
-    line.replaceChildren(svg("svg", { width: W, height: H, role: "img", "aria-label": `The cost along one weight: ${of.name}` },
+    line.replaceChildren(svg("svg", { viewBox: `0 0 ${W} ${H}`, width: W, height: H, role: "img", "aria-label": `The cost along one weight: ${of.name}` },
       clip, svg("g", { "clip-path": "url(#hill-inside)" }, ground), axis, svg("g", { "clip-path": "url(#hill-inside)" }, end, curve), trail, dots, ball));
     moveLine = () => {
       const p = points(frame);
@@ -70,7 +70,7 @@ hillstart.section("hill", (root, data) => {
     const of = data.views[view], n = of.n, W = plane.clientWidth;
     const left = 24, bottom = 72, size = W - left, H = size + bottom;
     const scale = scaleOf(of);
-    const canvas = html("canvas", { style: `left:${left}px;top:0;width:${size}px;height:${size}px`, "aria-hidden": "true" });
+    const canvas = html("canvas", { style: `left:${(100 * left) / W}%;top:0;width:${(100 * size) / W}%`, "aria-hidden": "true" });
     paint(canvas, of, size, scale);
     const x = (v) => left + ((v - of.low[0]) / of.side) * size;
     const y = (v) => size - ((v - of.low[1]) / of.side) * size;
@@ -87,7 +87,7 @@ hillstart.section("hill", (root, data) => {
     const bar = tenth(of.side / 4);
     const ends = [svg("text", { x: left + size / 2, y: size + 17, "text-anchor": "middle" }, `${of.axes[0]} →`),
       svg("text", { transform: `translate(14 ${size / 2}) rotate(-90)`, "text-anchor": "middle" }, `${of.axes[1]} →`)];
-    plane.replaceChildren(canvas, svg("svg", { width: W, height: H, role: "img", "aria-label": `The cost in a plane: ${of.name}` },
+    plane.replaceChildren(canvas, svg("svg", { viewBox: `0 0 ${W} ${H}`, width: W, height: H, role: "img", "aria-label": `The cost in a plane: ${of.name}` },
       ends, legend(left, size + 34, size, scale, bar, of.side),
       last > 0 && balls.map((b) => [b.casing, b.way, b.steps]), kept, balls.map((b) => b.mark), balls.map((b) => b.name)));
     table.tBodies[0].replaceChildren(...balls.map((b, s) => html("tr", {}, html("th", { scope: "row" }, data.names[s]),
