@@ -21,7 +21,7 @@ from hillstart.system.errors import InputError
 
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "logger=none"]
 HOSTILE = '"><img src=x onerror="window.run=1">'
-SECTIONS = ["network", "node", "gradient", "hill", "valleys", "learning", "quality", "run"]
+SECTIONS = ["network", "node", "gradient", "hill", "live", "valleys", "learning", "quality", "run"]
 
 
 def train(folder: Path, *options: str) -> None:

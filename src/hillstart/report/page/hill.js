@@ -1,4 +1,4 @@
-const { svg, html, number, floats } = hillstart;
+const { svg, html, number, tenth, ticks, decades, floats } = hillstart;
 
 // From deep to high, ever lighter, so that the order can be seen without telling hues apart.
 const RAMP = [[13, 42, 62], [17, 82, 104], [36, 124, 124], [98, 165, 132], [172, 202, 148], [229, 228, 184], [250, 246, 228]];
@@ -201,25 +201,6 @@ hillstart.section("hill", (root, data) => {
 function place(circle, [cx, cy]) {
   circle.setAttribute("cx", cx);
   circle.setAttribute("cy", cy);
-}
-
-function tenth(x) {
-  const power = 10 ** Math.floor(Math.log10(x));
-  return power * (x / power >= 5 ? 5 : x / power >= 2 ? 2 : 1);
-}
-
-function ticks(low, high, about) {
-  const step = tenth(((high - low) / about) * 1.5);
-  const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(Number((k * step).toPrecision(6)));
-  return found;
-}
-
-function decades(low, high) {
-  const found = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) found.push(...[1, 2, 5].map((k) => k * 10 ** power));
-  const inside = found.filter((c) => c >= low && c <= high);
-  return inside.length > 7 ? inside.filter((c) => Math.abs(Math.log10(c) % 1) < 1e-9) : inside;
 }
 
 // Colours follow the logarithm of the cost, from the lowest to the highest cost of a map.
