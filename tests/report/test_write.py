@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 from pypdfium2 import PdfTextPage
 from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
 
-from browser import console, on_paper, opened
+from browser import barriers, console, on_paper, opened
 from hillstart.cli import report as command
 from hillstart.cli import train as commands
 from hillstart.report import learning, run
 from hillstart.system.errors import InputError
+from launching import BOUND
 
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "logger=none"]
 HOSTILE = '"><img src=x onerror="window.run=1">'
@@ -68,6 +70,22 @@ def test_the_page_opens_without_a_word(browser: WebDriver, runs: Path, name: str
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert page.stat().st_size < 3_000_000
     assert console(browser) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["doodles", "shots", "sweep"])
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (390, False), (390, True)])
+def test_nobody_is_shut_out(browser: WebDriver, runs: Path, name: str, width: int, dark: bool) -> None:
+    opened(browser, runs / name / "report.html", width, dark=dark)
+    assert barriers(browser) == []
+    browser.execute_script("document.querySelectorAll('details').forEach((of) => (of.open = true))")
+    for button in ("#draw", "#live-epoch", "#live-table button"):
+        browser.execute_script("document.querySelector(arguments[0]).click()", button)
+    learned = (
+        "return !document.querySelector('#network .opened').hidden && !document.querySelector('#live-epoch').disabled"
+    )
+    WebDriverWait(browser, BOUND).until(lambda _: browser.execute_script(learned))
+    assert barriers(browser) == []
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ section("live", (root, data) => {
   const hidden = [...root.querySelectorAll(".live-hidden")];
   const shows = [...root.querySelectorAll("[data-show]")];
   let seeds = [...data.seeds];
-  let [worker, told, tiles, asked, count, sent] = [null, null, [], 0, 0, 0];
+  let [worker, told, tiles, asked, count, sent, going] = [null, null, [], 0, 0, 0, 0];
   let [shown, node, change, playing] = [0, 0, true, false];
   let paths = [];
 
@@ -160,12 +160,18 @@ section("live", (root, data) => {
   function play(epoch) {
     if (!settle()) return;
     setPlaying(true);
+    go(epoch);
+  }
+
+  // What is told before the worker has heard of this says nothing about whether it goes on.
+  function go(epoch) {
     order("to", { epoch });
+    going = sent;
   }
 
   at("play").addEventListener("click", () => {
     if (!playing) return play((Math.floor((told?.epoch ?? 0) / TOGETHER) + 1) * TOGETHER);
-    order("to", { epoch: NEVER });
+    go(NEVER);
   });
   at("epoch").addEventListener("click", () => play(Math.floor(told?.epoch ?? 0) + 1));
   at("step").addEventListener("click", () => settle() && order("step"));
@@ -241,7 +247,7 @@ section("live", (root, data) => {
       if (path.at(-1)?.epoch !== found.epoch) path.push({ epoch: found.epoch, cost, unseenCost });
       if (s === found.shown) Object.assign(path.at(-1), { i: found.line.i, w: found.line.w });
     });
-    if (playing && !found.rolls && found.last === sent) {
+    if (playing && !found.rolls && found.last >= going) {
       setPlaying(false);
       at("said").textContent = `Stopped at ${words()}. ${found.found.map(({ cost }, s) => `Seed ${seeds[s]}: cost ${number(cost, 3)}`).join(". ")}.`;
     }
