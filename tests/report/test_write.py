@@ -95,6 +95,11 @@ def test_on_paper_no_text_is_cut_off_or_printed_across_another(
     browser: WebDriver, runs: Path, name: str, width: int
 ) -> None:
     opened(browser, runs / name / "report.html", width)
+    assert "Let it learn" not in " ".join(page.get_textpage().get_text_bounded() for page in on_paper(browser))
+    browser.execute_script("document.querySelector('#live-epoch').click()")
+    WebDriverWait(browser, BOUND).until(
+        lambda _: browser.execute_script("return document.querySelector('#live.learned #live-epoch:enabled')")
+    )
     classes = browser.execute_script("return hillstart.box().classes")
     pages = [page.get_textpage() for page in on_paper(browser)]
     words = [" ".join(page.get_text_bounded().split()) for page in pages]

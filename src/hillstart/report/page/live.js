@@ -261,6 +261,7 @@ section("live", (root, data) => {
     asked = 0;
     if (!told) return;
     at("now").textContent = words();
+    root.classList.toggle("learned", told.epoch > 0); // before that there is nothing to print
     [...at("table").tBodies[0].rows].forEach((row, s) => {
       const { cost, right, unseen } = told.found[s];
       const cells = { cost: number(cost, 3), right: percent(right), unseen: percent(unseen) };
