@@ -54,7 +54,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@npm install --silent --no-save --no-audit --no-fund --prefix .venv axe-core@4.14.1 \
-	  || echo "Without npm and axe-core the test of the page for screen readers is skipped."
+	  || echo "axe-core is missing: the accessibility test of the page will be skipped."
 	@touch $(READY)
 
 .PHONY: help train test test-all lint report check-gradients compare bench docs results soak clean
