@@ -225,6 +225,7 @@ def test_other_nodes_starts_and_seeds_begin_anew(page: WebDriver) -> None:
     is_at(page, "0")
     click(page, "#live-step")
     until(page, "document.querySelector('#live-now').textContent !== 'epoch 0'")
+    page.execute_script("document.querySelector('#live-costs').style.width = '300px'")  # drawn anew before it is told
     put(page, ".live-hidden", 5)
     is_at(page, "0")
     assert page.execute_script("return document.querySelectorAll('#live-tiles button').length") == 5

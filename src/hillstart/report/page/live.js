@@ -140,6 +140,7 @@ section("live", (root, data) => {
 
   function begin() {
     if (!settle()) return;
+    told = null; // of other networks
     paths = seeds.map(() => []);
     shown = Math.min(shown, seeds.length - 1);
     node = Math.min(node, box.live.sizes[1] - 1);
