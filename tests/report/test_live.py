@@ -57,6 +57,11 @@ def test_pictures_of_both_splits_are_there_up_to_a_size(monkeypatch: pytest.Monk
     assert [len(of["y"]) for of in section.data["pictures"]] == [40, 20]
     monkeypatch.setattr(live, "BYTES", 29 * 36)
     assert live.sections(spec(), spec().starts) == [], "fewer than 20 training pictures"
+    monkeypatch.undo()
+    monkeypatch.setattr(live, "ROOM", 4 * 17 * 39 + 60 * 36)
+    (section,) = live.sections(spec(), spec().starts)
+    assert [len(of["y"]) for of in section.data["pictures"]] == [40, 20]
+    assert live.sections(spec(sizes=[36, 170, 3]), spec().starts) == [], "a network that leaves no room"
 
 
 def test_large_networks_begin_with_fewer_hidden_nodes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from hillstart.training.packs import RunSpec
 
 TRAIN, VAL = 400, 200
 """The largest numbers of training and validation pictures in the page."""
-BYTES = 600_000
-"""The largest size of these pictures together."""
+BYTES, ROOM = 600_000, 1_500_000
+"""The largest size of these pictures, and of them with the weights of the chosen start, which the page holds too."""
 FEWEST = 20
 """With fewer training pictures there is no section."""
 WEIGHTS = 300_000
@@ -25,13 +25,14 @@ ETA = 0.1
 
 
 def sections(spec: RunSpec, kept: Sequence[Start]) -> list[Section]:
-    """The section `live`; none if the pictures are so large that too few of them fit into a page.
+    """The section `live`; none if pictures or network are so large that too few pictures fit into the page.
 
     Args:
         kept: starts of the run, the best first: the seeds and the hyperparameters to begin with.
     """
     data = spec.data
-    share = min(1.0, BYTES / data.train.x[0].numel() / (TRAIN + VAL))
+    room = min(BYTES, ROOM - 4 * weights(spec.sizes)) / data.train.x[0].numel()
+    share = max(0.0, min(1.0, room / (TRAIN + VAL)))
     train, val = (_some(of, int(share * most)) for of, most in ((data.train, TRAIN), (data.val, VAL)))
     if len(train.y) < FEWEST or not len(val.y):
         return []
