@@ -53,6 +53,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv with the versions of constraints.txt: a few minutes and several GB, once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@npm install --silent --no-save --no-audit --no-fund --prefix .venv axe-core@4.14.1 \
+	  || echo "axe-core is missing: the accessibility test of the page will be skipped."
 	@touch $(READY)
 
 .PHONY: help train test test-all lint report check-gradients compare bench docs results soak clean

@@ -2,15 +2,20 @@
 
 import base64
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pypdfium2 import PdfDocument
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
+from launching import BOUND
+
+AXE = Path(sys.prefix, "node_modules/axe-core/axe.min.js")
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 
 
@@ -56,6 +61,24 @@ def opened(browser: WebDriver, path: Path, width: int = 1400, height: int = 900,
 def console(browser: WebDriver) -> list[str]:
     """What the page has written to the console, or was refused, since this was last asked."""
     return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def on_paper(browser: WebDriver) -> PdfDocument:
+    """The page as printed on A4."""
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+    return PdfDocument(base64.b64decode(printed["data"]))
+
+
+def barriers(browser: WebDriver) -> list[tuple[str, list[str]]]:
+    """The rules of axe-core that the page breaks now, each with the elements; skips where there is no axe-core."""
+    if not AXE.is_file():
+        pytest.skip("no axe-core (npm install --no-save --prefix .venv axe-core)")
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    browser.set_script_timeout(BOUND)
+    return browser.execute_async_script(
+        "const [done] = arguments;"
+        "axe.run().then(({ violations }) => done(violations.map(({ id, nodes }) => [id, nodes.map((of) => of.html)])))"
+    )
 
 
 def photograph(browser: WebDriver, path: Path, of: str = "html") -> None:

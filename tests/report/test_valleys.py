@@ -234,7 +234,10 @@ def test_another_start_can_be_chosen_by_mouse_and_keyboard(show: Show, nine: Any
         return [float(point.split()[1]) for point in drawn[1:].split("L")]
 
     rows = find("#valley-list tbody tr")
-    assert len(rows) == 9 and said().startswith("seed 7 itself, shuffled: as it is, a hill of ")
+    assert len(rows) == 9 and find("tr.shown") == [rows[1]], "another start, not the control"
+    assert find("tr.control") == [rows[0]]
+    click(page, rows[0])
+    assert said().startswith("seed 7 itself, shuffled: as it is, a hill of ")
     assert "renumbered, no hill (0)." in said()
     assert np.ptp(curve(1)) < 0.5, "the shuffled copy, renumbered: level ground"
     before = curve(0)
@@ -276,6 +279,18 @@ def test_it_fits_a_phone(show: Show, nine: Any, width: int) -> None:
     page = show(nine, width=width, dark=width == 390)
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     assert 200 < page.find_element("css selector", "#valley-chart svg").size["width"] < width
+
+
+@pytest.mark.slow
+def test_rows_fade_at_the_lower_edge_while_there_are_more_below(show: Show) -> None:
+    page = show(section_of(classifier(24, steps=1)))
+    place = (
+        "const list = document.querySelector('#valley-list'), last = list.querySelector('tbody tr:last-child');"
+        "const fade = parseFloat(getComputedStyle(list, '::after').height), { bottom } = list.getBoundingClientRect();"
+        "list.scrollTo(0, arguments[0]); return last.getBoundingClientRect().bottom - (bottom - fade)"
+    )
+    assert page.execute_script(place, 0) > 100, "rows below the fade"
+    assert page.execute_script(place, 1e6) <= 1, "the last row is above it"
 
 
 @pytest.mark.slow

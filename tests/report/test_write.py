@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pypdfium2 import PdfTextPage
 from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
 
-from browser import console, opened
+from browser import barriers, console, on_paper, opened
 from hillstart.cli import report as command
 from hillstart.cli import train as commands
 from hillstart.report import learning, run
 from hillstart.system.errors import InputError
+from launching import BOUND
 
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "logger=none"]
 HOSTILE = '"><img src=x onerror="window.run=1">'
-SECTIONS = ["network", "node", "gradient", "hill", "valleys", "learning", "quality", "run"]
+SECTIONS = ["network", "node", "gradient", "hill", "live", "valleys", "learning", "quality", "run"]
 
 
 def train(folder: Path, *options: str) -> None:
@@ -67,6 +70,66 @@ def test_the_page_opens_without_a_word(browser: WebDriver, runs: Path, name: str
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert page.stat().st_size < 3_000_000
     assert console(browser) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["doodles", "shots", "sweep"])
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (390, False), (390, True)])
+def test_nobody_is_shut_out(browser: WebDriver, runs: Path, name: str, width: int, dark: bool) -> None:
+    opened(browser, runs / name / "report.html", width, dark=dark)
+    assert barriers(browser) == []
+    browser.execute_script("document.querySelectorAll('details').forEach((of) => (of.open = true))")
+    for button in ("#draw", "#live-epoch", "#live-table button"):
+        browser.execute_script("document.querySelector(arguments[0]).click()", button)
+    learned = (
+        "return !document.querySelector('#network .opened').hidden && !document.querySelector('#live-epoch').disabled"
+    )
+    WebDriverWait(browser, BOUND).until(lambda _: browser.execute_script(learned))
+    assert barriers(browser) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("name", ["doodles", "shots", "sweep"])
+def test_on_paper_no_text_is_cut_off_or_printed_across_another(
+    browser: WebDriver, runs: Path, name: str, width: int
+) -> None:
+    opened(browser, runs / name / "report.html", width)
+    assert "Let it learn" not in " ".join(page.get_textpage().get_text_bounded() for page in on_paper(browser))
+    browser.execute_script("document.querySelector('#live-epoch').click()")
+    WebDriverWait(browser, BOUND).until(
+        lambda _: browser.execute_script("return document.querySelector('#live.learned #live-epoch:enabled')")
+    )
+    classes = browser.execute_script("return hillstart.box().classes")
+    pages = [page.get_textpage() for page in on_paper(browser)]
+    words = [" ".join(page.get_text_bounded().split()) for page in pages]
+    assert all(words), "an empty page"
+    assert all(title in " ".join(words) for title in browser.execute_script(TITLES))
+    assert all(name[:3] in words[0].rsplit("output", 1)[1] for name in classes), "the output column is cut off"
+    for page in pages:
+        letters, boxes = letters_of(page)
+        assert boxes[:, 0].min() > PAPER[0] and boxes[:, 2].max() < PAPER[1]
+        assert covering(letters, boxes) == []
+
+
+TITLES = "return [...document.querySelectorAll('h2')].map((title) => title.textContent)"
+PAPER = (25, 570)  # between the margins of A4, in points
+
+
+def letters_of(page: PdfTextPage) -> tuple[str, np.ndarray]:
+    """The letters on a printed page, and the left, bottom, right and top of each in points."""
+    letters = page.get_text_range(errors="replace")
+    kept = [k for k, letter in enumerate(letters) if letter.strip()]
+    return "".join(letters[k] for k in kept), np.array([page.get_charbox(k) for k in kept])
+
+
+def covering(letters: str, boxes: np.ndarray) -> list[str]:
+    """Pairs of letters that are printed across each other; of an outlined text, which is drawn twice, none."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    area = (high - low).prod(1)
+    shared = sides.clip(0).prod(2) > 0.4 * np.minimum(area[:, None], area)
+    return [letters[i] + letters[j] for i, j in np.argwhere(np.triu(shared, 1)) if letters[i] != letters[j]]
 
 
 @pytest.mark.slow

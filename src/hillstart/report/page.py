@@ -2,7 +2,7 @@
 
 Names that users gave, of classes and files, reach the page as text alone: the templates escape them, the data of the
 scripts is JSON in which no tag can begin, and the page's policy lets no other script run than the one whose hash it
-names.
+names, and workers that this script makes of its own functions.
 """
 
 import base64
@@ -20,8 +20,10 @@ from torch import Tensor
 
 PARTS = Path(__file__).parent / "page"
 THEME = Path(__file__).parent.parent / "theme.css"
-SHARED = ("arithmetic", "forward", "picture", "box", "diagram")
-"""Scripts that more than one section uses, in the order they are to run in."""
+MATHEMATICS = ("forward", "descent")
+"""Scripts that compute, in the page and in its workers alike, in the order they are to run in."""
+SHARED = ("arithmetic", "picture", "box", "diagram")
+"""Other scripts that more than one section uses, in their order."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,13 @@ def render(sections: Sequence[Section], title: str, about: str = "", noun: str =
     )
     templates.globals["noun"] = noun
     names = [section.name for section in sections]
-    scripts = [_part("page.js"), *(_isolated(_part(f"{name}.js")) for name in (*SHARED, *names)), "hillstart.begin();"]
+    mathematics = "\n".join(_isolated(_part(f"{name}.js")) for name in MATHEMATICS)
+    scripts = [
+        _part("page.js"),
+        f"hillstart.mathematics = (hillstart) => {{\n{mathematics}\n}};\nhillstart.mathematics(hillstart);",
+        *(_isolated(_part(f"{name}.js")) for name in (*SHARED, *names)),
+        "hillstart.begin();",
+    ]
     styles = [THEME.read_text(encoding="utf-8"), _part("page.css"), *(_part(f"{name}.css") for name in names)]
     script = "\n".join(scripts)
     return templates.get_template("page.html").render(

@@ -106,6 +106,7 @@ def section(
     curves = torch.stack([found.as_is, found.renumbered], 1)[order, :, 1:-1]  # the rows hold the costs at the ends
     data_of_script = {name: _rounded(value) for name, value in scale.items()} | {
         "points": found.as_is.shape[1],
+        "control": control,
         "verdicts": VERDICTS,
         "starts": [[names[s], *map(_rounded, (costs[s], before[s], after[s])), verdicts[s]] for s in order],
         "curves": floats(curves),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
-from hillstart.report import boundary, box, hill, learning, quality, run, valleys
+from hillstart.report import boundary, box, hill, learning, live, quality, run, valleys
 from hillstart.report.page import render
 from hillstart.system.files import check_links, replacing
 from hillstart.training.packs import RunSpec
@@ -46,6 +46,7 @@ def write(
     sections = [
         *(box.sections(of.classifier, data, own) if is_pictures else boundary.sections(of.classifier, data)),
         hill.section(of, patience),
+        *(live.sections(of.spec, of.classifier.origins) if is_pictures else []),
         valleys.section(
             of.compared,
             [row.result.val_cost for row in of.sound],

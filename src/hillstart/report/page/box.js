@@ -7,6 +7,7 @@ function open() {
   const { maths, arithmetic, picture } = hillstart;
   const net = { ...data.network, w: data.network.w.map(hillstart.floats), b: data.network.b.map(hillstart.floats) };
   const { size, channels } = data.preprocessing;
+  const chosen = { ...net };
   const all = hillstart.bytes(data.pictures);
   const area = channels * size * size;
   const last = net.w.length - 1;
@@ -31,6 +32,19 @@ function open() {
       return { colour, row: Math.floor(within / size) + 1, column: (within % size) + 1 };
     },
     weight: ({ l, i, j }) => net.w[l][i * net.sizes[l + 1] + j],
+    // Another network of as many layers in place of the chosen start, and `opened`, which one it is; null: the chosen one.
+    put(network, opened) {
+      Object.assign(net, network ?? chosen);
+      box.opened = opened;
+      box.temperature = opened ? 1 : data.temperature;
+      box.shown_pictures = data.shown_pictures.map((shown, k) => {
+        const outputs = maths.forward(net, picture.normalised(box.pixels(k), data.preprocessing)).a.at(-1);
+        return { ...shown, answer: outputs.indexOf(Math.max(...outputs)) };
+      });
+      look(box.seen, box.shown);
+      settle();
+      tell();
+    },
     percent(p) {
       if (p < 0.001) return "under 0.1 %";
       return p > 0.999 ? "over 99.9 %" : `${(100 * p).toFixed(1)} %`;
@@ -41,17 +55,11 @@ function open() {
     },
     // `shown` is { name, label, place }: the class it belongs to, if that is known, and its place in the data.
     show(pixels, shown) {
-      Object.assign(box, { shown, seen: pixels, run: maths.forward(net, picture.normalised(pixels, data.preprocessing)) });
-      const outputs = Array.from(box.run.a.at(-1));
-      box.probabilities = maths.probabilities(outputs, data.temperature);
-      box.answer = outputs.indexOf(Math.max(...outputs));
-      box.digits = digits();
-      box.want(shown.label ?? box.answer);
+      look(pixels, shown);
+      tell();
     },
     want(k) {
-      box.wanted = k;
-      box.y = data.classes.map((_, j) => (j === k ? 1 : 0));
-      box.delta = maths.errors(net, box.run, box.y);
+      wish(k);
       tell();
     },
     chooseNode(l, j) {
@@ -63,6 +71,30 @@ function open() {
       tell();
     },
   };
+
+  function look(pixels, shown) {
+    Object.assign(box, { shown, seen: pixels, run: maths.forward(net, picture.normalised(pixels, data.preprocessing)) });
+    const outputs = Array.from(box.run.a.at(-1));
+    box.probabilities = maths.probabilities(outputs, box.temperature);
+    box.answer = outputs.indexOf(Math.max(...outputs));
+    box.digits = digits();
+    wish(shown.label ?? box.answer);
+  }
+
+  function wish(k) {
+    box.wanted = k;
+    box.y = data.classes.map((_, j) => (j === k ? 1 : 0));
+    box.delta = maths.errors(net, box.run, box.y);
+  }
+
+  // To begin with: a first node that is active but not saturated, and the weight that matters most to the wanted output.
+  function settle() {
+    const { derivative } = maths.ACTIVATIONS[last ? net.activation : "sigmoid"];
+    const first = Array.from(box.run.a[1], (a) => Math.abs(a) * derivative(a));
+    box.node = { l: 0, j: first.indexOf(Math.max(...first)) };
+    const moved = Array.from(box.run.a[last], (a) => Math.abs(a * box.delta[last][box.wanted]));
+    box.edge = { l: last, i: moved.indexOf(Math.max(...moved)), j: box.wanted };
+  }
 
   // In thousandths, as arithmetic shows them: z of each layer, and a of each from the picture on.
   function digits() {
@@ -79,14 +111,8 @@ function open() {
     listeners.forEach((listener) => listener());
   }
 
-  box.node = { l: 0, j: 0 };
-  box.show(box.pixels(0), { ...data.shown_pictures[0], place: 0 });
-  // To begin with: a first node that is active but not saturated, and the weight that matters most to the wanted output.
-  const { derivative } = maths.ACTIVATIONS[last ? net.activation : "sigmoid"];
-  const first = Array.from(box.run.a[1], (a) => Math.abs(a) * derivative(a));
-  box.node = { l: 0, j: first.indexOf(Math.max(...first)) };
-  const moved = Array.from(box.run.a[last], (a) => Math.abs(a * box.delta[last][box.wanted]));
-  box.edge = { l: last, i: moved.indexOf(Math.max(...moved)), j: box.wanted };
+  look(box.pixels(0), { ...data.shown_pictures[0], place: 0 });
+  settle();
   return box;
 }
 

@@ -26,10 +26,10 @@ hillstart.diagram = (holder, box, open) => {
   const { text } = hillstart.arithmetic;
   const { size } = box.preprocessing;
   // A hidden node matters by the weights that lead on from it, an output by what it says.
-  const matters = net.w.slice(1).map((w, l) => {
+  const matters = (l, j) => {
     const n = net.sizes[l + 2];
-    return Array.from({ length: net.sizes[l + 1] }, (_, j) => w.subarray(j * n, (j + 1) * n).reduce((all, v) => all + Math.abs(v), 0));
-  });
+    return net.w[l + 1].subarray(j * n, (j + 1) * n).reduce((all, v) => all + Math.abs(v), 0);
+  };
   const [edges, hits, nodes, still] = ["edges", "hits", "nodes", "still"].map((name) => svg("g", { class: name }));
   const drawing = svg("svg", { class: "network", role: "group", "aria-label": "The network; arrow keys go from circle to circle, Enter opens one" }, still, edges, hits, nodes);
   holder.append(drawing);
@@ -42,7 +42,7 @@ hillstart.diagram = (holder, box, open) => {
     const [whole, part] = wide ? [30, 16] : [10, 8];
     const every = Array.from({ length: n }, (_, j) => j);
     if (n <= whole) return every;
-    const weight = l === last ? box.run.a.at(-1) : matters[l];
+    const weight = l === last ? box.run.a.at(-1) : every.map((j) => matters(l, j));
     const must = new Set([box.node.l === l && box.node.j, box.edge?.l === l && box.edge.j, box.edge?.l === l + 1 && box.edge.i, l === last && box.wanted]);
     every.sort((j, k) => must.has(k) - must.has(j) || weight[k] - weight[j]);
     return every.slice(0, part).sort((j, k) => j - k);

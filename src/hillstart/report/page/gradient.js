@@ -13,7 +13,7 @@ section("gradient", (root) => {
   const exact = (a) => number(a, Math.min(15, 6 + Math.max(0, Math.ceil(-Math.log10(Math.abs(1 - Math.abs(a)) || 1e-9)))));
   const factor = (x) => (x < 0 ? `(${number(x, 6)})` : number(x, 6));
   const nodes = (l) => (l === last ? box.classes : Array.from({ length: net.sizes[l + 1] }, (_, k) => box.nodeName(l, k)));
-  let listed = -1;
+  let listed = null;
   let estimates = [];
 
   at("wanted").append(...options(box.classes));
@@ -88,8 +88,9 @@ section("gradient", (root) => {
 
   function showEdge() {
     const { l, i, j } = box.edge;
-    if (listed !== l) at("edge-to").replaceChildren(...options(nodes(l)));
-    listed = l;
+    const list = `${l} of ${net.sizes}`;
+    if (listed !== list) at("edge-to").replaceChildren(...options(nodes(l)));
+    listed = list;
     at("edge-layer").value = l;
     at("edge-to").value = j;
     at("edge-from").max = net.sizes[l];

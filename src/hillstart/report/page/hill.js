@@ -1,4 +1,4 @@
-const { svg, html, number, floats } = hillstart;
+const { svg, html, number, tenth, ticks, decades, floats } = hillstart;
 
 // From deep to high, ever lighter, so that the order can be seen without telling hues apart.
 const RAMP = [[13, 42, 62], [17, 82, 104], [36, 124, 124], [98, 165, 132], [172, 202, 148], [229, 228, 184], [250, 246, 228]];
@@ -46,7 +46,7 @@ hillstart.section("hill", (root, data) => {
     for (const w of ticks(of.low, of.high, W < 400 ? 5 : 7)) axis.push(svg("text", { x: x(w), y: H - bottom + 17, "text-anchor": "middle" }, number(w)));
     axis.push(svg("text", { x: (left + W - right) / 2, y: H - 6, "text-anchor": "middle" }, "its value"));
     axis.push(svg("text", { transform: `translate(11 ${(H - bottom + top) / 2}) rotate(-90)`, "text-anchor": "middle" }, "cost"));
-    line.replaceChildren(svg("svg", { width: W, height: H, role: "img", "aria-label": `The cost along one weight: ${of.name}` },
+    line.replaceChildren(svg("svg", { viewBox: `0 0 ${W} ${H}`, width: W, height: H, role: "img", "aria-label": `The cost along one weight: ${of.name}` },
       clip, svg("g", { "clip-path": "url(#hill-inside)" }, ground), axis, svg("g", { "clip-path": "url(#hill-inside)" }, end, curve), trail, dots, ball));
     moveLine = () => {
       const p = points(frame);
@@ -70,7 +70,7 @@ hillstart.section("hill", (root, data) => {
     const of = data.views[view], n = of.n, W = plane.clientWidth;
     const left = 24, bottom = 72, size = W - left, H = size + bottom;
     const scale = scaleOf(of);
-    const canvas = html("canvas", { style: `left:${left}px;top:0;width:${size}px;height:${size}px`, "aria-hidden": "true" });
+    const canvas = html("canvas", { style: `left:${(100 * left) / W}%;top:0;width:${(100 * size) / W}%`, "aria-hidden": "true" });
     paint(canvas, of, size, scale);
     const x = (v) => left + ((v - of.low[0]) / of.side) * size;
     const y = (v) => size - ((v - of.low[1]) / of.side) * size;
@@ -87,7 +87,7 @@ hillstart.section("hill", (root, data) => {
     const bar = tenth(of.side / 4);
     const ends = [svg("text", { x: left + size / 2, y: size + 17, "text-anchor": "middle" }, `${of.axes[0]} →`),
       svg("text", { transform: `translate(14 ${size / 2}) rotate(-90)`, "text-anchor": "middle" }, `${of.axes[1]} →`)];
-    plane.replaceChildren(canvas, svg("svg", { width: W, height: H, role: "img", "aria-label": `The cost in a plane: ${of.name}` },
+    plane.replaceChildren(canvas, svg("svg", { viewBox: `0 0 ${W} ${H}`, width: W, height: H, role: "img", "aria-label": `The cost in a plane: ${of.name}` },
       ends, legend(left, size + 34, size, scale, bar, of.side),
       last > 0 && balls.map((b) => [b.casing, b.way, b.steps]), kept, balls.map((b) => b.mark), balls.map((b) => b.name)));
     table.tBodies[0].replaceChildren(...balls.map((b, s) => html("tr", {}, html("th", { scope: "row" }, data.names[s]),
@@ -201,25 +201,6 @@ hillstart.section("hill", (root, data) => {
 function place(circle, [cx, cy]) {
   circle.setAttribute("cx", cx);
   circle.setAttribute("cy", cy);
-}
-
-function tenth(x) {
-  const power = 10 ** Math.floor(Math.log10(x));
-  return power * (x / power >= 5 ? 5 : x / power >= 2 ? 2 : 1);
-}
-
-function ticks(low, high, about) {
-  const step = tenth(((high - low) / about) * 1.5);
-  const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(Number((k * step).toPrecision(6)));
-  return found;
-}
-
-function decades(low, high) {
-  const found = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) found.push(...[1, 2, 5].map((k) => k * 10 ** power));
-  const inside = found.filter((c) => c >= low && c <= high);
-  return inside.length > 7 ? inside.filter((c) => Math.abs(Math.log10(c) % 1) < 1e-9) : inside;
 }
 
 // Colours follow the logarithm of the cost, from the lowest to the highest cost of a map.

@@ -10,16 +10,33 @@ section("network", (root) => {
 
   // ---------------------------------------------------------------- the given pictures
 
-  const thumbs = box.shown_pictures.map((shown, k) => {
-    const name = shown.label === null ? shown.name : `${shown.name}: ${box.classes[shown.label]}`;
-    const wrong = shown.label !== null && shown.answer !== shown.label;
-    return html(
-      "button",
-      { type: "button", class: wrong ? "thumb wrong" : "thumb", tabindex: -1, title: wrong ? `${name}, taken for ${box.classes[shown.answer]}` : name, "aria-label": wrong ? `${name}, taken for ${box.classes[shown.answer]}` : name, onclick: () => choose(k) },
-      hillstart.picture.canvas(box.pixels(k), box.preprocessing.size),
-    );
-  });
+  const thumbs = box.shown_pictures.map((_, k) =>
+    html("button", { type: "button", tabindex: -1, onclick: () => choose(k) }, hillstart.picture.canvas(box.pixels(k), box.preprocessing.size)),
+  );
   strip.append(...thumbs);
+  let marked = null;
+
+  function mark() {
+    if (marked === box.shown_pictures) return;
+    marked = box.shown_pictures;
+    marked.forEach(({ name, label, answer }, k) => {
+      const known = label === null ? name : `${name}: ${box.classes[label]}`;
+      const wrong = label !== null && answer !== label;
+      const title = wrong ? `${known}, taken for ${box.classes[answer]}` : known;
+      thumbs[k].className = wrong ? "thumb wrong" : "thumb";
+      thumbs[k].title = title;
+      thumbs[k].setAttribute("aria-label", title);
+    });
+    // What the page says of the chosen start is not true of another network.
+    document.querySelectorAll(".of-chosen").forEach((said) => (said.hidden = Boolean(box.opened)));
+    document.querySelectorAll(".opened").forEach((said) => {
+      said.hidden = !box.opened;
+      said.replaceChildren(
+        html("span", {}, `Opened here: ${box.opened}. `),
+        html("button", { type: "button", class: "button small", onclick: () => box.put(null, null) }, "Back to the chosen start"),
+      );
+    });
+  }
 
   function choose(k) {
     complain("");
@@ -157,6 +174,7 @@ section("network", (root) => {
       : `${box.nodeName(l, j)}: weighted sum and bias z = ${text(box.digits.z[l][j])}, activation a = ${text(box.digits.a[l + 1][j])}`;
   }
 
+  box.listen(mark);
   box.listen(showAnswer);
   box.listen(showChosen);
 });

@@ -7,9 +7,10 @@ section("node", (root) => {
   const { net, last } = box;
   const { text, order, product, sumLines, activationLine, softmaxLines } = hillstart.arithmetic;
   const { size, channels } = box.preprocessing;
+  const { diverging, paint } = hillstart.picture;
   const at = (id) => root.querySelector(`#${id}`);
   const options = (names) => names.map((name, k) => html("option", { value: k, dir: "auto" }, name));
-  const listed = { layer: -1, node: "", first: 0 };
+  const listed = { list: "", node: "", first: 0 };
 
   at("node-layer").append(...options(net.w.map((_, l) => box.layerName(l))));
   at("node-layer").addEventListener("change", () => box.chooseNode(Number(at("node-layer").value), 0));
@@ -103,37 +104,15 @@ section("node", (root) => {
     for (const name of ["terms-before", "terms-after"]) at(name).hidden = pages === 1;
   }
 
-  // Orange for what is above zero, blue for what is below, as strong as it is far from it.
-  function diverging(canvas, values) {
-    const [area, style] = [size * size, getComputedStyle(root)];
-    const [plus, minus, none] = ["--plus", "--minus", "--card"].map((name) => style.getPropertyValue(name).trim().match(/\w\w/g).map((pair) => parseInt(pair, 16)));
-    const sums = Array.from({ length: area }, (_, p) => {
-      let all = 0;
-      for (let c = 0; c < channels; c++) all += values[c * area + p];
-      return all;
-    });
-    const most = Math.max(...sums.map(Math.abs)) || 1;
-    const pixels = new Uint8Array(3 * area);
-    sums.forEach((value, p) => {
-      const share = Math.sqrt(Math.abs(value) / most);
-      for (let c = 0; c < 3; c++) pixels[c * area + p] = none[c] + share * ((value < 0 ? minus : plus)[c] - none[c]);
-    });
-    paint(canvas, pixels);
-  }
-
-  function paint(canvas, pixels) {
-    Object.assign(canvas, { width: size, height: size });
-    canvas.getContext("2d").drawImage(hillstart.picture.canvas(pixels, size), 0, 0);
-  }
 
   function showPictures() {
     at("node-pictures").hidden = box.node.l !== 0;
     if (box.node.l !== 0) return;
     const weights = weightsInto(box.node);
     const x = box.run.a[0];
-    paint(at("seen-input"), box.seen);
-    diverging(at("seen-weights"), weights);
-    diverging(at("seen-product"), weights.map((w, i) => w * x[i]));
+    paint(at("seen-input"), box.seen, size);
+    paint(at("seen-weights"), diverging(weights, size), size);
+    paint(at("seen-product"), diverging(weights.map((w, i) => w * x[i]), size), size);
     at("seen-input").setAttribute("aria-label", box.shown.name);
     const { mean, std } = box.preprocessing;
     const standard = mean.some((m) => m !== 0) || std.some((s) => s !== 1);
@@ -179,13 +158,13 @@ section("node", (root) => {
 
   function show() {
     const { l, j } = box.node;
-    if (listed.layer !== l) {
+    const list = `${l} of ${net.sizes}`;
+    if (listed.list !== list) {
       const names = l === last ? box.classes : Array.from({ length: net.sizes[l + 1] }, (_, k) => String(k + 1));
       at("node-number").replaceChildren(...options(names));
-      listed.layer = l;
     }
     if (listed.node !== `${l}.${j}`) listed.first = 0;
-    listed.node = `${l}.${j}`;
+    Object.assign(listed, { list, node: `${l}.${j}` });
     at("node-layer").value = l;
     at("node-number").value = j;
     showLines();

@@ -36,6 +36,28 @@ const hillstart = (() => {
     return text.replaceAll("-", "−");
   }
 
+  // The largest of 1, 2, 5, 10 ... that is not above x.
+  function tenth(x) {
+    const power = 10 ** Math.floor(Math.log10(x));
+    return power * (x / power >= 5 ? 5 : x / power >= 2 ? 2 : 1);
+  }
+
+  // About so many round numbers from low to high.
+  function ticks(low, high, about) {
+    const step = tenth(((high - low) / about) * 1.5);
+    const found = [];
+    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(Number((k * step).toPrecision(6)));
+    return found;
+  }
+
+  // 1, 2, 5, 10 ... from low to high, for a logarithmic scale; only powers of ten where that would be many.
+  function decades(low, high) {
+    const found = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) found.push(...[1, 2, 5].map((k) => k * 10 ** power));
+    const inside = found.filter((c) => c >= low && c <= high);
+    return inside.length > 7 ? inside.filter((c) => Math.abs(Math.log10(c) % 1) < 1e-9) : inside;
+  }
+
   function data(name) {
     if (!parsed.has(name)) {
       const found = document.getElementById(`data-${name}`);
@@ -92,6 +114,9 @@ const hillstart = (() => {
     bytes,
     floats,
     number,
+    tenth,
+    ticks,
+    decades,
     data,
     open,
     begin,

@@ -88,10 +88,10 @@ async function decoded(file) {
   return pen.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-// Pixels from 0 to 255, channel after channel, on a canvas of their size.
-function canvas(pixels, size) {
-  const made = Object.assign(document.createElement("canvas"), { width: size, height: size });
-  const pen = made.getContext("2d");
+// Pixels from 0 to 255, channel after channel, on a canvas, which gets their size.
+function paint(canvas, pixels, size) {
+  if (canvas.width !== size || canvas.height !== size) Object.assign(canvas, { width: size, height: size });
+  const pen = canvas.getContext("2d");
   const image = pen.createImageData(size, size);
   const area = size * size;
   for (let p = 0; p < area; p++) {
@@ -99,7 +99,25 @@ function canvas(pixels, size) {
     image.data[4 * p + 3] = 255;
   }
   pen.putImageData(image, 0, 0);
-  return made;
+  return canvas;
 }
 
-hillstart.picture = { seen, normalised, decoded, canvas };
+const canvas = (pixels, size) => paint(document.createElement("canvas"), pixels, size);
+
+// Numbers for each pixel as colours: orange above zero, blue below, as strong as they are far from it. Those of the three
+// colours of a pixel are added up.
+function diverging(values, size) {
+  const [area, style] = [size * size, getComputedStyle(document.body)];
+  const [plus, minus, none] = ["--plus", "--minus", "--card"].map((name) => style.getPropertyValue(name).trim().match(/\w\w/g).map((pair) => parseInt(pair, 16)));
+  const sums = new Float64Array(area);
+  values.forEach((value, i) => (sums[i % area] += value));
+  const most = sums.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0) || 1;
+  const pixels = new Uint8Array(3 * area);
+  sums.forEach((value, p) => {
+    const share = Math.sqrt(Math.abs(value) / most);
+    for (let c = 0; c < 3; c++) pixels[c * area + p] = none[c] + share * ((value < 0 ? minus : plus)[c] - none[c]);
+  });
+  return pixels;
+}
+
+hillstart.picture = { seen, normalised, decoded, canvas, paint, diverging };

@@ -54,7 +54,10 @@ section("valleys", (root, data) => {
       ]),
       data.guess < most && [
         svg("path", { class: "guess", d: `M${left} ${y(data.guess)}H${width - right}` }),
-        svg("text", { class: "tick", x: left + 4, y: y(data.guess) - 5 }, "guessing"),
+        // On the side where no barrier is written.
+        peak(ways[0]) < (data.points - 1) / 2
+          ? svg("text", { class: "tick", x: width - right - 4, y: y(data.guess) - 5, "text-anchor": "end" }, "guessing")
+          : svg("text", { class: "tick", x: left + 4, y: y(data.guess) - 5 }, "guessing"),
       ],
       band && svg("path", { class: "band", d: band }),
       svg("g", { "clip-path": "url(#valley-clip)" },
@@ -133,7 +136,7 @@ section("valleys", (root, data) => {
     key(1, "to the other renumbered"),
     html("span", { class: "valley-key" }, html("span", { class: "valley-band" }), "no hill"),
   );
-  select(0);
+  select(data.control < starts.length ? data.control : 0);
   place.addEventListener("input", draw);
   let width = figure.clientWidth;
   new ResizeObserver(() => figure.clientWidth !== width && ((width = figure.clientWidth), draw())).observe(figure);
