@@ -68,8 +68,8 @@ def in_whole_vectors(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor],
     """
 
     def filled_up(z: Tensor) -> Tensor:
-        rest = -z.numel() % VECTORS
-        if not rest or z.device.type != "cpu" or torch.compiler.is_compiling():
+        # Asked first, because an exported program takes any number of pictures.
+        if torch.compiler.is_compiling() or z.device.type != "cpu" or not (rest := -z.numel() % VECTORS):
             return function(z)
         strides = torch.empty_like(z).stride()  # those of z, unless it has gaps
         flat = z.new_zeros(z.numel() + rest)
