@@ -84,7 +84,11 @@ COMPANIES = [range(4), range(16), range(2, 42), [5, 9, MINE, 100, 7]]
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("sizes", [(36, 30, 10), (36, 7, 5, 3), (5, 2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [(36, 7, 5, 3), *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in ((36, 30, 10), (5, 2, 1)))],
+    ids=str,
+)
 def test_a_start_has_the_same_bits_in_any_company(
     sizes: tuple[int, ...], step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def fit(
     return training
 
 
-FAST = {"in blocks", "momentum and decay", "grid", "race"}
+FAST = {"in blocks", "momentum and decay", "race"}
 
 
 def kinds(names: Iterable[str], fast: Container[str]) -> list[Any]:

@@ -142,7 +142,9 @@ DESCENTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", DESCENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "momentum" else pytest.mark.slow) for name in DESCENTS]
+)
 def test_a_start_has_the_same_row_and_weights_in_any_company(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
