@@ -228,7 +228,7 @@ def trained(done: Done) -> None:
     assert len(starts) == summary["starts"] == number
     assert min(int(row["seed"]) for row in starts) == int(options.get("seed", 0))
     if "network.hidden" in options:
-        assert f", {options['network.hidden'].strip('[]').replace(',', ', ')}, 2]: {number} starts" in done.out
+        assert f", {options['network.hidden'].strip('[]').replace(',', ', ')}, 2]: {number} start" in done.out
     if "stop.patience" in options:
         assert 0 < summary["stopped"] < number
     if "stop.race" in options:
