@@ -1,4 +1,4 @@
-"""What a first run costs: from the prompt to a trained epoch, import by import, each in a new process.
+"""Time of a first run, from the prompt to a trained epoch, import by import, each in a new process.
 
 Each row does what the one before does, and more.
 """

@@ -25,13 +25,14 @@ S, SIZES, B, K = 3, [8, 5, 3], 4, 8
 def ends(device: str, fuse: bool, step: type[GradientDescent], cost: str) -> list[torch.Tensor]:
     network = Network.start(SIZES, range(S), cost=cost, device=device, dtype=torch.float64)
     columns, values = {s: s for s in range(S)}, asdict(Hyperparameters(0.5, 0.9, 0.1))
-    tile, block = Tile(network, columns, values, 40, step, fuse=fuse), 2 if step is GradientDescent else 1
+    block = 2 if step is GradientDescent else 1
+    tile = Tile(network, columns, values, 40, step, fuse=fuse, block=block)
     x = torch.rand(K * B, 8, generator=torch.Generator().manual_seed(0)).double().to(device)
     y = torch.eye(3)[torch.arange(K * B) % 3].double().to(device)
     schedule = [1 - k / 20 for k in range(K)]
     for _ in range(2):
         if device == "cuda":
-            tile.replay(x, y, schedule, B, block, 4, TORCH)
+            tile.replay(x, y, schedule, B, 4, TORCH)
             continue
         read, factors = lambda rows: (x[rows], y[rows]), torch.tensor(schedule).double()
         tile.descend([block_at(first, block, read, B, factors, TORCH) for first in range(0, K, block)], TORCH)

@@ -43,15 +43,18 @@ def blobs(train: int = 103, size: int = 6, augment: str = "none") -> PictureSet:
 def training(
     starts: int = 3,
     data: PictureSet | None = None,
-    hidden: int = 5,
+    hidden: tuple[int, ...] = (5,),
     stopping: EarlyStopping | None = None,
     cost: str = "quadratic",
+    activation: str = "sigmoid",
+    matmul_precision: str = "highest",
     **descent: Any,
 ) -> Training:
     data = data or blobs()
     made = SGDConfig(**({"eta": 0.5, "batch_size": 10} | descent))
-    begin = partial(Network.start, [data.train.x[0].numel(), hidden, 3], cost=cost)
-    return Training(begin, data, made, [Start(s, p) for p in made.grid() for s in range(starts)], stopping)
+    begin = partial(Network.start, [data.train.x[0].numel(), *hidden, 3], cost=cost, activation=activation)
+    all_starts = [Start(s, point) for point in made.grid() for s in range(starts)]
+    return Training(begin, data, made, all_starts, stopping, matmul_precision=matmul_precision)
 
 
 def trainer(folder: Path, **options: Any) -> pl.Trainer:

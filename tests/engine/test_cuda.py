@@ -107,7 +107,7 @@ def test_steps_are_not_stored() -> None:
 
 
 def fault(monkeypatch: pytest.MonkeyPatch, plant: Callable[[StartEnsemble], None]) -> float:
-    """How far descent with a fault ends from the right place."""
+    """The distance between the ends of descent with a fault and without it."""
     right = descend(ensemble("cpu"))
     with pretended():
         made = ensemble("cuda")

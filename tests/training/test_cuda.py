@@ -19,7 +19,7 @@ from hillstart.training.module import Training
 from hillstart.training.optimizer import SGDConfig
 from hillstart.training.packs import RunSpec
 from hillstart.training.stopping import EarlyStopping
-from made import blobs, trainer
+from made import blobs, trainer, training
 from pretended import Device
 
 CAPTURED = 4
@@ -51,28 +51,10 @@ def short_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Training, "chunk_steps", property(lambda self: 2 * CAPTURED))
 
 
-def fit(
-    folder: Path,
-    accelerator: str,
-    *,
-    starts: int = 4,
-    hidden: tuple[int, ...] = (5,),
-    cost: str = "cross_entropy",
-    activation: str = "sigmoid",
-    data: Any = None,
-    stopping: EarlyStopping | None = None,
-    epochs: int = 3,
-    resume: Path | None = None,
-    matmul_precision: str = "highest",
-    **descent: Any,
-) -> Training:
-    data = data or blobs()
-    made = SGDConfig(**({"eta": 0.5, "batch_size": 10} | descent))
-    begin = partial(Network.start, [36, *hidden, 3], cost=cost, activation=activation)
-    all_starts = [Start(s, point) for point in made.grid() for s in range(starts)]
-    training = Training(begin, data, made, all_starts, stopping, matmul_precision=matmul_precision)
-    trainer(folder, accelerator=accelerator, max_epochs=epochs).fit(training, ckpt_path=resume, weights_only=True)
-    return training
+def fit(folder: Path, accelerator: str, epochs: int = 3, resume: Path | None = None, **options: Any) -> Training:
+    made = training(**{"starts": 4, "cost": "cross_entropy"} | options)
+    trainer(folder, accelerator=accelerator, max_epochs=epochs).fit(made, ckpt_path=resume, weights_only=True)
+    return made
 
 
 FAST = {"in blocks", "momentum and decay", "race"}
@@ -118,7 +100,7 @@ def without_collector() -> Iterator[None]:
 
 
 def storages(training: Training) -> list[StorageWeakRef]:
-    """Of all that changes in training."""
+    """The memory of all tensors that change in training."""
     tensors = [t for tile in training.pack.tiles for of in tile.state().values() for t in of]
     return [StorageWeakRef(t.untyped_storage()) for t in tensors]
 

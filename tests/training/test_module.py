@@ -274,7 +274,7 @@ def test_resumed_in_mid_epoch_equals_uninterrupted(tmp_path: Path, monkeypatch: 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     fit(tmp_path, max_epochs=1)
     with pytest.raises(InputError, match=r"network sizes \[36, 5, 3\]"):
-        trainer(tmp_path).fit(training(hidden=7), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True)
+        trainer(tmp_path).fit(training(hidden=(7,)), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_what_is_no_number_of_epochs_is_refused(key: str, bad: Any) -> None:
 
 def fit(folder: Path, starts: int, stopping: EarlyStopping | None = None, **options: Any) -> Training:
     descent = {key: options.pop(key) for key in ("eta", "momentum") if key in options}
-    made = training(starts, stopping=stopping, hidden=8, **descent)
+    made = training(starts, stopping=stopping, hidden=(8,), **descent)
     trainer(folder, **options).fit(made)
     return made
 
@@ -103,9 +103,9 @@ def test_when_all_have_ended_the_fit_ends(tmp_path: Path) -> None:
 
 
 def test_a_start_that_explodes_leaves_its_neighbours_alone(tmp_path: Path) -> None:
-    made = training(2, eta=[0.5, 1e30], hidden=8, cost="cross_entropy")
+    made = training(2, eta=[0.5, 1e30], hidden=(8,), cost="cross_entropy")
     trainer(tmp_path, max_epochs=3).fit(made)
-    alone = training(2, eta=0.5, hidden=8, cost="cross_entropy")
+    alone = training(2, eta=0.5, hidden=(8,), cost="cross_entropy")
     trainer(tmp_path / "alone", max_epochs=3).fit(alone)
     assert [row.status for row in made.history.rows()] == ["finished", "finished", "diverged", "diverged"]
     torch.testing.assert_close(made.history.figures[:, :2], alone.history.figures, rtol=1e-5, atol=1e-6)
@@ -126,7 +126,7 @@ def test_resumed_equals_uninterrupted_where_starts_have_ended(tmp_path: Path, st
     stored = torch.load(tmp_path / "half.ckpt", weights_only=True)
     assert 0 < (stored["hillstart"]["status"] == 0).sum() < 16
     assert len(stored["state_dict"]["weights.w1"]) == (stored["hillstart"]["status"] == 0).sum()
-    again = training(16, stopping=stopping, hidden=8, eta=3.0, momentum=0.9)
+    again = training(16, stopping=stopping, hidden=(8,), eta=3.0, momentum=0.9)
     trainer(tmp_path / "rest", max_epochs=8).fit(again, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert torch.equal(again.history.figures.nan_to_num(-1), whole.history.figures.nan_to_num(-1))
     assert torch.equal(again.history.status, whole.history.status)

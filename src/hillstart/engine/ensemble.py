@@ -28,7 +28,7 @@ U = TypeVar("U")
 
 
 class Way(NamedTuple):
-    """How a start descends; starts that share a tile share it.
+    """The kind of descent of a start; starts that share a tile have the same.
 
     Attributes:
         step: what moves it.
@@ -108,7 +108,7 @@ class StartEnsemble:
         self.block = max(tile.block for tile in self.tiles)
 
     def _way(self, point: Hyperparameters) -> Way:
-        """How a start with these hyperparameters descends, in any company."""
+        """The kind of descent that these hyperparameters ask for, in any company."""
         needs_no_velocity = self._step in (Momentum, Nesterov) and not point.momentum
         step = GradientDescent if needs_no_velocity else self._step
         # In a CUDA graph the factor that shrinks w would be a tensor, and comparing it would wait for the device.
@@ -132,7 +132,7 @@ class StartEnsemble:
         if self.device.type == "cuda" and self._optimiser is None:
             x, y = read(slice(0, len(schedule) * self.batch_size))
             for tile in self.tiles:
-                tile.replay(x, y, schedule, self.batch_size, tile.block, self.captured, self.matmul)
+                tile.replay(x, y, schedule, self.batch_size, self.captured, self.matmul)
             return
 
         def gathered(most: int) -> list[Block]:
@@ -329,7 +329,6 @@ class Tile:
         y: Tensor,
         schedule: Sequence[float],
         batch_size: int,
-        block: int,
         captured: int,
         matmul: MatmulBackend,
     ) -> None:
@@ -337,7 +336,6 @@ class Tile:
 
         Args:
             x, y, schedule: a chunk of mini-batches.
-            block: mini-batches in a block.
             captured: mini-batches in a graph at most.
         """
         factors = torch.tensor(schedule, dtype=x.dtype).to(x.device)
@@ -345,8 +343,8 @@ class Tile:
 
         def steps(x: Tensor, y: Tensor, factors: Tensor) -> None:
             read = lambda rows: (x[rows], y[rows])  # noqa: E731
-            firsts = range(0, len(factors), block)
-            self.descend([block_at(first, block, read, batch_size, factors, matmul) for first in firsts], matmul)
+            firsts = range(0, len(factors), self.block)
+            self.descend([block_at(first, self.block, read, batch_size, factors, matmul) for first in firsts], matmul)
 
         first, whole = 0, len(x) // batch_size
         while first < len(schedule):
