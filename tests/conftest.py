@@ -11,14 +11,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
 from pretended import Device, pretended
 
 # The tower: a whole number is a float too, as in eta=3.
-install_import_hook("hillstart", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+jaxtyping.install_import_hook("hillstart", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _recorded_unchecked() -> Iterator[None]:
+    """While a descent is recorded, torch gives sizes as tensors, which are not the annotated `int`."""
+    from hillstart.engine import traced
+
+    def recorded(*arguments: Any) -> Any:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return original(*arguments)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    original = traced.recorded
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(traced, "recorded", recorded)
+        yield
 
 
 SLOW_FOLDERS = ("e2e", "benchmarks")

@@ -150,7 +150,6 @@ def wide_pack(
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(hillstart.engine.tiling, "SMALL_BATCH", 0)  # tiles of 3 MiB for batches of 10
 
 
 def wide_chunk() -> tuple[Tensor, Tensor]:

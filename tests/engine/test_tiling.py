@@ -7,22 +7,15 @@ import pytest
 from hillstart.engine.tiling import Tiling
 
 
-def tiling(
-    sizes: list[int], seeds: Sequence[int], batch_size: int, cores: int, ways: Sequence[str] = "", blocks: bool = True
-) -> Tiling:
+def tiling(sizes: list[int], seeds: Sequence[int], batch_size: int, cores: int, ways: Sequence[str] = "") -> Tiling:
     starts = len(seeds)
-    return Tiling(sizes, seeds, [(0.1, 0.0)] * starts, ways or ["plain"] * starts, blocks, batch_size, cores)
+    return Tiling(sizes, seeds, [(0.1, 0.0)] * starts, ways or ["plain"] * starts, batch_size, cores)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "blocks", "cores", "width"),
-    [(32, True, 2, 32), (10, True, 2, 64), (10, False, 2, 32), (32, True, 3, 32)],
-)
-def test_tiles_are_cache_sized_and_twice_as_wide_for_small_batches_in_blocks(
-    batch_size: int, blocks: bool, cores: int, width: int
-) -> None:
-    made = tiling([784, 30, 10], range(256), batch_size, cores, blocks=blocks)
-    assert made.width == width or (cores == 3 and made.width <= width)
+@pytest.mark.parametrize(("batch_size", "cores"), [(32, 2), (10, 2), (32, 3)])
+def test_tiles_are_cache_sized(batch_size: int, cores: int) -> None:
+    made = tiling([784, 30, 10], range(256), batch_size, cores)
+    assert made.width == 32 or (cores == 3 and made.width <= 32)
     assert {len(tile) for tile in made.cut(range(256))} == {made.width}
 
 

@@ -13,7 +13,8 @@ from hillstart.engine.blocks import Block, Read, block_at, descend, mini_batches
 from hillstart.engine.cuda import CudaGraphs
 from hillstart.engine.matmul import HIGHEST, MatmulBackend, matmul_backend, multiplied_in, uncompiled
 from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
-from hillstart.engine.tiling import SMALL_BATCH, Tiling, workers
+from hillstart.engine.tiling import Tiling, workers
+from hillstart.engine.traced import TracedDescent
 from hillstart.network import GradientDescent, Momentum, Nesterov, Network, PerStart, apart, together
 
 REPLAYED = 64
@@ -90,16 +91,16 @@ class StartEnsemble:
         self.device, self.sizes, self.batch_size = network.w[0].device, network.sizes, batch_size
         self.cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         self._hyperparameters, self._n, self._step, self._optimiser = hyperparameters, n, step, optimiser
-        self._fuse = fuse and self.device.type == "cuda"
+        self._traced = TracedDescent()
+        on_cuda = _fused if fuse else descend
+        self._descend_block = on_cuda if self.device.type == "cuda" else self._traced
         self._precision = precision
         self.matmul, self._exact = matmul_backend(network.w[0], precision), matmul_backend(network.w[0])
-        ways = [self._way(point) for point in hyperparameters]
         self._tiling = Tiling(
             self.sizes,
             range(network.starts) if seeds is None else seeds,
             hyperparameters,
-            hyperparameters if optimiser else ways,
-            any(way.block > 1 for way in ways),
+            hyperparameters if optimiser else [self._way(point) for point in hyperparameters],
             batch_size,
             self.cores if self.device.type == "cpu" else 0,
             network.w[0].element_size(),
@@ -135,12 +136,14 @@ class StartEnsemble:
                 tile.replay(x, y, schedule, self.batch_size, self.captured, self.matmul)
             return
 
+        self._traced.record()
+
         def gathered(most: int) -> list[Block]:
             firsts = range(0, len(schedule), most)
+            share = -(-len(firsts) // self.cores)
+            shares = [firsts[k : k + share] for k in range(0, len(firsts), share)]
             block = lambda first: block_at(first, most, read, self.batch_size, schedule, self.matmul)  # noqa: E731
-            # Blocks of small batches are many short operations of Python, for which threads would wait in turn.
-            small = self.batch_size < SMALL_BATCH
-            return self._map(lambda _: [*map(block, firsts)], [0])[0] if small else self._map(block, firsts)
+            return [*itertools.chain(*self._map(lambda some: [*map(block, some)], shares))]
 
         blocks = {most: gathered(most) for most in {tile.block for tile in self.tiles}}
         self._map(lambda tile: tile.descend(blocks[tile.block], self.matmul), self.tiles)
@@ -183,7 +186,7 @@ class StartEnsemble:
             starts = network.pick([position[index] for index in filled])
             values = {name: self._values(name, filled) for name in HYPERPARAMETERS}
             way = self._way(self._hyperparameters[filled[0]])
-            tile = Tile(starts, columns, values, self._n, way.step, self._optimiser, self._fuse, way.block)
+            tile = Tile(starts, columns, values, self._n, way.step, self._optimiser, self._descend_block, way.block)
             if tile.step:  # a checkpoint has the same tensors for every start
                 tile.step.state = {name: starts.map(torch.zeros_like) for name in self._step.states}
             self.tiles.append(tile)
@@ -284,7 +287,8 @@ class Tile:
 
     Args:
         hyperparameters: those of all columns, by name.
-        n, step, optimiser, fuse: as in `StartEnsemble`.
+        n, step, optimiser: as in `StartEnsemble`.
+        descend: `blocks.descend`, or what does the same faster.
         block: mini-batches in a block.
     """
 
@@ -296,14 +300,14 @@ class Tile:
         n: int,
         step: type[GradientDescent],
         optimiser: Optimiser | None = None,
-        fuse: bool = False,
+        descend: Callable[..., None] = descend,
         block: int = 1,
     ):
         self.network, self.columns, self.n, self.block = network, columns, n, block
         self.eta, self.lmbda = hyperparameters["eta"], hyperparameters["lmbda"]
         self.step = None if optimiser else step(network, **hyperparameters)
         self.optimiser = optimiser(network.parameters, lr=self.eta) if optimiser else None
-        self._descend: Callable[..., None] = _fused if fuse else descend
+        self._descend = descend
         is_captured = network.w[0].device.type == "cuda" and optimiser is None
         self._graphs = CudaGraphs(network.w[0].device) if is_captured else None
 

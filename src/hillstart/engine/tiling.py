@@ -10,9 +10,6 @@ import torch
 
 TILE_BYTES = 3 << 20
 """First-layer weights of a tile: wide enough for the product, small enough to stay in cache between mini-batches."""
-SMALL_BATCH = 16
-"""Below this many pictures in a mini-batch, tiles that descend in blocks are twice as wide: steps are so short that
-threads wait for each other's Python, and wider tiles take half as many steps."""
 
 TILE_FLOPS = 15e6
 """A step with less work than this is over before handing it to another core has paid."""
@@ -42,7 +39,6 @@ class Tiling:
         seeds: those of the starts.
         hyperparameters: those of each start; a step is fastest where all starts of a tile agree.
         mixable: a key for each start; a tile may hold starts that differ in their hyperparameters, but not in this key.
-        in_blocks: mini-batches share the products with w, as they do in plain descent.
         cores: of the CPU; 0 on another device, where all starts share one tile.
         element_bytes: bytes of a weight.
     """
@@ -53,7 +49,6 @@ class Tiling:
         seeds: Sequence[int],
         hyperparameters: Sequence[Hashable],
         mixable: Sequence[Hashable],
-        in_blocks: bool,
         batch_size: int,
         cores: int,
         element_bytes: int = 4,
@@ -66,8 +61,7 @@ class Tiling:
         if not cores or flops < TILE_FLOPS * cores:
             self.width = max(S, self._whole(S) if cores else 1)
         else:
-            tile_bytes = TILE_BYTES * (2 if in_blocks and batch_size < SMALL_BATCH else 1)
-            self.width = self._cache_sized(S, cores, tile_bytes // (sizes[0] * sizes[1] * element_bytes))
+            self.width = self._cache_sized(S, cores, TILE_BYTES // (sizes[0] * sizes[1] * element_bytes))
         self._keys: Sequence[Hashable] = mixable
         fewest = sum(-(-len(group) // self.width) for group in self._groups(range(S)))
         self._keys = [*zip(mixable, hyperparameters, strict=True)]

@@ -7,6 +7,10 @@ interface                                 why                                   
 ========================================  ===========================================  ================================
 torch.ops.mkldnn._linear_pointwise        oneDNN's products, up to twice as fast as    torch.addmm
                                           MKL's (docs/speed.md)
+torch.jit._get_trace_graph,               a block of descent as one call without       the same operators one by one
+  torch._C._create_function_from_graph    Python's lock (engine/traced.py); the        from Python: the same bits, up to
+                                          public torch.jit.trace is deprecated, and    a third slower on two cores
+                                          keeps some MB for each recording for ever
 fit_loop.epoch_loop.manual_optimization   a chunk counts as many steps, so that        as many empty steps, some 20 us
   .optim_step_progress                    max_steps and loggers count mini-batches     each
 fit_loop.epoch_loop.max_steps             with max_steps, Lightning would take a       a run with trainer.max_steps may
@@ -15,6 +19,8 @@ fit_loop.epoch_loop.max_steps             with max_steps, Lightning would take a
 ========================================  ===========================================  ================================
 """
 
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +42,30 @@ def one_dnn_forward(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
 def one_dnn_add(w: Tensor, xt: Tensor, d: Tensor) -> Tensor:
     """`MatmulBackend.add` by oneDNN, as a new tensor; raises as `one_dnn_forward`."""
     return torch.ops.mkldnn._linear_pointwise.binary(xt, w, d.t(), None, "add")
+
+
+def recorded(
+    function: Callable[..., Iterable[Tensor]], inputs: Sequence[Tensor]
+) -> Callable[..., Iterable[Tensor]] | None:
+    """The operators that a function of tensors calls, as a function that runs without Python; None if that fails.
+
+    Args:
+        function: must call the same operators whatever the values of the tensors.
+        inputs: of the shapes that it is recorded for; the function is computed with them once.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # shapes become constants of the recording, as they should
+            graph, _ = torch.jit._get_trace_graph(function, tuple(inputs))
+        run = torch._C._create_function_from_graph("forward", graph)
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+
+    def unchanged(*tensors: Tensor) -> Iterable[Tensor]:
+        with torch.jit.optimized_execution(False):  # else addmm becomes mm and add, with other bits
+            return run(*tensors)
+
+    return unchanged
 
 
 def take_max_steps(trainer: "pl.Trainer") -> int:
