@@ -1,9 +1,11 @@
-"""Time that a run adds to the engine, and growth of its time and memory with the number of starts.
+"""Time that a run adds to the engine, and how its time and memory grow with the number of starts, and with the cores.
 
 The line through the times minimises the squares of the relative errors.
 """
 
+import heapq
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,12 +19,20 @@ import torch
 from benchmarks.runs import Run, noise_options, options
 from benchmarks.timing import Part, Row, device_peak, in_new_process, in_turns, peak_bytes, seconds, spread
 from hillstart.engine.ensemble import StartEnsemble
+from hillstart.engine.tiling import workers
 
 SIZES = [784, 30, 10]
 WARM = 64
 """Starts that are trained before anything is timed."""
 
-QUICK = {"starts": 200, "epochs": 1, "repeats": 2, "growing": (16, 64, 256), "remembered": (256, 1024)}
+QUICK = {
+    "starts": 200,
+    "epochs": 1,
+    "repeats": 2,
+    "growing": (16, 64, 256),
+    "remembered": (256, 1024),
+    "cores": (1, 2, 16),
+}
 
 
 def measure(
@@ -32,17 +42,21 @@ def measure(
     repeats: int = 3,
     growing: Sequence[int] = (16, 64, 256, 1024, 4096),
     remembered: Sequence[int] = (256, 4096),
+    cores: Sequence[int] = (1, 2, 4, 8, 16),
 ) -> Iterator[Part]:
-    """A run and the engine in it; time against starts; memory against starts.
+    """A run and the engine in it; time against starts; memory against starts; time against cores.
 
     Args:
         starts, epochs: of the run whose engine is timed.
         growing: numbers of starts, for time against starts.
         remembered: numbers of starts, for memory against starts.
+        cores: numbers of cores, for time against cores, with `starts` starts; on CUDA they do not matter.
     """
     yield engine_share(device, starts, epochs, repeats)
     yield growth(device, growing, repeats)
     yield memory(device, remembered)
+    if device.type == "cpu":
+        yield many_cores(starts, cores, repeats)
 
 
 def engine_share(device: torch.device, starts: int, epochs: int, repeats: int, *chosen: str) -> Part:
@@ -124,3 +138,52 @@ def peaks_of_run(starts: int, pictures: int, device: torch.device) -> Row:
     with device_peak(device) as of_device:
         Run(noise_options(device, SIZES, pictures, max(2, pictures // 10), *chosen), device).seconds()
     return {"peak_mib": peak_bytes() / 2**20} | of_device
+
+
+def many_cores(starts: int, cores: Sequence[int], repeats: int, pictures: int = 4000) -> Part:
+    """Seconds of a run on so many cores: simulated, and measured where this machine has them.
+
+    Simulated: the pack is cut for the cores, its tasks are timed one by one on a single core, and each of its steps
+    takes as long as cores that take its tasks in turn; whatever is not a task stays serial. Cores that share their
+    memory's bandwidth are slower than that.
+    """
+    here = torch.device("cpu")
+    chosen = ("descent.batch_size=32", "trainer.max_epochs=2", f"starts={starts}")
+    run = Run(noise_options(here, SIZES, pictures, max(2, pictures // 10), *chosen), here)
+    run.seconds(replace(run.spec, starts=run.spec.starts[:WARM]))
+
+    def simulated(count: int) -> float:
+        with mock.patch.object(torch, "get_num_threads", lambda: count), one_by_one(count) as saved:
+            return run.seconds() - sum(saved)
+
+    def measured(count: int) -> float:
+        with mock.patch.object(torch, "get_num_threads", lambda: count):
+            return run.seconds()
+
+    real = [count for count in cores if count <= len(os.sched_getaffinity(0))]
+    contestants = {("simulated", count): partial(simulated, count) for count in cores}
+    contestants |= {("measured", count): partial(measured, count) for count in real}
+    timed = in_turns(contestants, repeats)
+    rows: list[Row] = []
+    for (how, count), taken in timed.items():
+        row = {"cores": count, "how": how} | spread(taken, "seconds")
+        rows.append(row | {"speedup": np.median(timed[how, cores[0]]) / row["seconds"]})
+    return Part(f"{starts} starts on more cores", rows, {"pictures": pictures, "epochs": 2, "repeats": repeats})
+
+
+@contextmanager
+def one_by_one(cores: int) -> Iterator[list[float]]:
+    """Packs compute their tasks one after the other; yields the seconds that so many cores would save in each step."""
+    saved: list[float] = []
+
+    def in_turn(pack: StartEnsemble, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        found: list[Any] = []
+        taken = [workers(1).submit(seconds, lambda item=item: found.append(work(item))).result() for item in items]
+        busy = [0.0] * cores
+        for task in taken:
+            heapq.heappush(busy, heapq.heappop(busy) + task)
+        saved.append(sum(taken) - max(busy))
+        return found
+
+    with mock.patch.object(StartEnsemble, "_map", in_turn):
+        yield saved

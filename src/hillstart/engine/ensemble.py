@@ -136,8 +136,6 @@ class StartEnsemble:
                 tile.replay(x, y, schedule, self.batch_size, self.captured, self.matmul)
             return
 
-        self._traced.record()
-
         def gathered(most: int) -> list[Block]:
             firsts = range(0, len(schedule), most)
             share = -(-len(firsts) // self.cores)
@@ -146,7 +144,9 @@ class StartEnsemble:
             return [*itertools.chain(*self._map(lambda some: [*map(block, some)], shares))]
 
         blocks = {most: gathered(most) for most in {tile.block for tile in self.tiles}}
-        self._map(lambda tile: tile.descend(blocks[tile.block], self.matmul), self.tiles)
+        for some in (slice(1), slice(1, None)):
+            self._map(lambda tile, some=some: tile.descend(blocks[tile.block][some], self.matmul), self.tiles)  # type: ignore[misc]
+            self._traced.record()
 
     @multiplied_in(HIGHEST)
     def evaluate(
