@@ -147,9 +147,9 @@ def many_cores(starts: int, cores: Sequence[int], repeats: int, pictures: int = 
     takes as long as cores that take its tasks in turn; whatever is not a task stays serial. Cores that share their
     memory's bandwidth are slower than that.
     """
-    here = torch.device("cpu")
     chosen = ("descent.batch_size=32", "trainer.max_epochs=2", f"starts={starts}")
-    run = Run(noise_options(here, SIZES, pictures, max(2, pictures // 10), *chosen), here)
+    device = torch.device("cpu")
+    run = Run(noise_options(device, SIZES, pictures, max(2, pictures // 10), *chosen), device)
     run.seconds(replace(run.spec, starts=run.spec.starts[:WARM]))
 
     def simulated(count: int) -> float:
@@ -160,14 +160,12 @@ def many_cores(starts: int, cores: Sequence[int], repeats: int, pictures: int = 
         with mock.patch.object(torch, "get_num_threads", lambda: count):
             return run.seconds()
 
-    real = [count for count in cores if count <= len(os.sched_getaffinity(0))]
-    contestants = {("simulated", count): partial(simulated, count) for count in cores}
-    contestants |= {("measured", count): partial(measured, count) for count in real}
-    timed = in_turns(contestants, repeats)
-    rows: list[Row] = []
-    for (how, count), taken in timed.items():
-        row = {"cores": count, "how": how} | spread(taken, "seconds")
-        rows.append(row | {"speedup": np.median(timed[how, cores[0]]) / row["seconds"]})
+    here = [count for count in cores if count <= len(os.sched_getaffinity(0))]
+    contestants = {f"{count}, simulated": partial(simulated, count) for count in cores}
+    timed = in_turns(contestants | {f"{count}, measured": partial(measured, count) for count in here}, repeats)
+    rows: list[Row] = [{"cores": name} | spread(taken, "seconds") for name, taken in timed.items()]
+    for row in rows:
+        row["speedup"] = rows[0]["seconds"] / row["seconds"]
     return Part(f"{starts} starts on more cores", rows, {"pictures": pictures, "epochs": 2, "repeats": repeats})
 
 
@@ -178,7 +176,8 @@ def one_by_one(cores: int) -> Iterator[list[float]]:
 
     def in_turn(pack: StartEnsemble, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         found: list[Any] = []
-        taken = [workers(1).submit(seconds, lambda item=item: found.append(work(item))).result() for item in items]
+        step = lambda item: found.append(work(item))  # noqa: E731
+        taken = [workers(1).submit(seconds, partial(step, item)).result() for item in items]
         busy = [0.0] * cores
         for task in taken:
             heapq.heappush(busy, heapq.heappop(busy) + task)

@@ -244,12 +244,15 @@ class StartEnsemble:
 
     def copy_into(self, network: Network, these: Bool[Tensor, " S"]) -> None:
         """Write the starts marked in `these`, which must be active, over the same starts of `network`."""
-        for tile in self.tiles:
+
+        def copy(tile: Tile) -> None:
             indices, columns = torch.tensor([*tile.columns.items()], dtype=torch.long).view(-1, 2).T
             marked = these[indices]
             rows, sources = indices[marked].to(self.device), columns[marked].to(self.device)
             for target, source in zip(network.parameters, tile.network.parameters, strict=True):
                 target[rows] = source[sources]
+
+        self._map(copy, self.tiles)
 
     def state(self) -> dict[str, list[Tensor]]:
         """The tensors of a checkpoint, independent of the tiling; their first axis is the active starts."""
