@@ -1,14 +1,19 @@
 """CUDA graphs: many mini-batches are captured once and replayed, because launching the kernels of a small step one by
-one from Python takes longer than the step.
+one from Python takes longer than the step. And which starts descend by the kernel of `kernel.py` in place of graphs.
 
 A graph is fixed when it is captured. Everything that differs between replays (pictures, wanted outputs, learning-rate
 multipliers) is in input tensors of the graph.
 """
 
+import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import BFloat16, Float
 from torch import Tensor
+
+from hillstart.network import GradientDescent, Momentum, Nesterov, Network
 
 Steps = Callable[[Tensor, Tensor, Tensor], None]
 """Descends through pictures x with wanted outputs y and a learning-rate multiplier for each mini-batch."""
@@ -52,3 +57,72 @@ class CudaGraphs:
             with torch.cuda.graph(graph, self._pool, self._stream):
                 steps(*self._inputs[shape])
         self._graphs[shape].replay()
+
+
+# ---------------------------------------------------------------- what the kernel can do
+
+FILLED = 16
+"""Nodes of a layer are filled up to a power of two of at least this, as tensor cores multiply them."""
+MOST_NODES = 32
+WARPS = (1, 2, 4, 8)
+INPUTS = 16
+"""Inputs of a warp are filled up to a multiple of this."""
+KERNEL_ACTIVATIONS = ("sigmoid", "tanh", "relu")
+KERNEL_COSTS = ("quadratic", "cross_entropy", "log_likelihood")
+WEIGHTS = 112 * 32
+"""Weights of the first layer that a warp can hold: 112 of the 255 registers of each of its threads."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Inputs that were whole numbers from 0 to 255: an input is (level - mean) / std, mean and std in such levels."""
+
+    mean: float
+    std: float
+
+    @property
+    def shift(self) -> float:
+        """What is subtracted from an input because the mean is not a whole number."""
+        return (self.mean - round(self.mean)) / self.std
+
+    def levels(self, x: Float[Tensor, "R n_in"]) -> BFloat16[Tensor, "R n_in"]:
+        """The levels of these inputs less the whole number nearest to the mean: whole numbers, exact in bfloat16."""
+        return (x * self.std + (self.mean - round(self.mean))).round().to(torch.bfloat16)
+
+
+def filled(n: int) -> int:
+    """The number of nodes that a layer of n nodes is filled up to."""
+    return max(FILLED, 1 << (n - 1).bit_length())
+
+
+def slices(n_in: int, n_1: int) -> int:
+    """Warps that hold the first layer of a start, each a slice of the inputs; 0 if it does not fit the registers."""
+    fits = (W for W in WARPS if -(-n_in // (INPUTS * W)) * INPUTS * filled(n_1) <= WEIGHTS)
+    return next(fits, 0)
+
+
+def why_not_kernel(network: Network, step: type[GradientDescent], optimises: bool, pixels: Pixels | None) -> str | None:
+    """The reason why these starts must descend by graphs; None if the kernel can do it.
+
+    Args:
+        step, optimises: what moves the starts; an optimiser of torch.optim replaces the step.
+        pixels: None if the inputs are not whole numbers of one mean and one standard deviation.
+    """
+    w, sizes = network.w[0], network.sizes
+    if len(sizes) != 3 or max(sizes[1:]) > MOST_NODES:
+        return f"it takes one hidden layer of at most {MOST_NODES} nodes and as many classes, not {sizes}"
+    if not slices(sizes[0], sizes[1]):
+        return f"the first layer of {sizes} does not fit the registers of a multiprocessor"
+    if pixels is None:
+        return "the inputs are not whole grey levels"
+    if optimises or step not in (GradientDescent, Momentum, Nesterov):
+        return "it moves starts by gradient descent, with or without momentum, alone"
+    if network.activation not in KERNEL_ACTIVATIONS or network.cost not in KERNEL_COSTS:
+        return f"it does not know {network.activation} with {network.cost}"
+    if w.dtype != torch.float32:
+        return "it computes in float32 alone"
+    if torch.cuda.get_device_capability(w.device) < (8, 0):
+        return "this device has no bfloat16 tensor cores"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    return None

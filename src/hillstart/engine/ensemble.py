@@ -1,5 +1,6 @@
 """Many starts side by side on one device; on the CPU, each core works on a cache-sized tile of them."""
 
+import importlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hillstart.engine.blocks import Block, Read, block_at, descend, mini_batches
-from hillstart.engine.cuda import CudaGraphs
+from hillstart.engine.cuda import CudaGraphs, Pixels, why_not_kernel
 from hillstart.engine.matmul import HIGHEST, MatmulBackend, matmul_backend, multiplied_in, uncompiled
 from hillstart.engine.starts import HYPERPARAMETERS, Hyperparameters
 from hillstart.engine.tiling import Tiling, workers
@@ -52,6 +53,11 @@ def _fused(*arguments: Any) -> None:
     _compiled()(*arguments[:-1], uncompiled(arguments[-1]))
 
 
+def _kernel() -> Any:
+    """`engine.kernel`, which alone needs Triton."""
+    return importlib.import_module("hillstart.engine.kernel")
+
+
 class StartEnsemble:
     """S starts on one device, of which fewer and fewer may remain active.
 
@@ -62,6 +68,7 @@ class StartEnsemble:
         active: indices of the active starts, ascending; all results per start use this order.
         block: mini-batches that are descended together, at most. Chunks of whole blocks give the same bits however long
             they are.
+        why_graphs: on CUDA, why the starts descend by graphs and not by the kernel, if it was asked for.
 
     Args:
         network: the starts at their starting points.
@@ -74,6 +81,9 @@ class StartEnsemble:
         fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
         precision: of float32 products in descent, `highest`, `high` or `medium`; evaluation always has the highest.
         seeds: those of the starts; None: 0, 1, 2 ...
+        kernel: on CUDA, descend and evaluate by the kernel of `engine.kernel` where it can. It multiplies as exactly as
+            float32 does, whatever the `precision`.
+        pixels: what the kernel needs to know of the inputs; None if they are not of this kind.
     """
 
     def __init__(
@@ -87,6 +97,8 @@ class StartEnsemble:
         fuse: bool = False,
         precision: str = HIGHEST,
         seeds: Sequence[int] | None = None,
+        kernel: bool = False,
+        pixels: Pixels | None = None,
     ):
         self.device, self.sizes, self.batch_size = network.w[0].device, network.sizes, batch_size
         self.cores = torch.get_num_threads() if self.device.type == "cpu" else 1
@@ -95,6 +107,9 @@ class StartEnsemble:
         on_cuda = _fused if fuse else descend
         self._descend_block = on_cuda if self.device.type == "cuda" else self._traced
         self._precision = precision
+        asked = kernel and self.device.type == "cuda"
+        self.why_graphs = why_not_kernel(network, step, optimiser is not None, pixels) if asked else None
+        self._pixels = pixels if asked and self.why_graphs is None else None
         self.matmul, self._exact = matmul_backend(network.w[0], precision), matmul_backend(network.w[0])
         self._tiling = Tiling(
             self.sizes,
@@ -186,7 +201,17 @@ class StartEnsemble:
             starts = network.pick([position[index] for index in filled])
             values = {name: self._values(name, filled) for name in HYPERPARAMETERS}
             way = self._way(self._hyperparameters[filled[0]])
-            tile = Tile(starts, columns, values, self._n, way.step, self._optimiser, self._descend_block, way.block)
+            tile = Tile(
+                starts,
+                columns,
+                values,
+                self._n,
+                way.step,
+                self._optimiser,
+                self._descend_block,
+                way.block,
+                self._pixels,
+            )
             if tile.step:  # a checkpoint has the same tensors for every start
                 tile.step.state = {name: starts.map(torch.zeros_like) for name in self._step.states}
             self.tiles.append(tile)
@@ -293,6 +318,7 @@ class Tile:
         n, step, optimiser: as in `StartEnsemble`.
         descend: `blocks.descend`, or what does the same faster.
         block: mini-batches in a block.
+        pixels: the kernel descends and evaluates; None: it does not.
     """
 
     def __init__(
@@ -305,7 +331,9 @@ class Tile:
         optimiser: Optimiser | None = None,
         descend: Callable[..., None] = descend,
         block: int = 1,
+        pixels: Pixels | None = None,
     ):
+        self._pixels = pixels
         self.network, self.columns, self.n, self.block = network, columns, n, block
         self.eta, self.lmbda = hyperparameters["eta"], hyperparameters["lmbda"]
         self.step = None if optimiser else step(network, **hyperparameters)
@@ -339,13 +367,29 @@ class Tile:
         captured: int,
         matmul: MatmulBackend,
     ) -> None:
-        """Do what `descend` does on CUDA, by graphs.
+        """Do what `descend` does on CUDA, by the kernel or by graphs.
 
         Args:
             x, y, schedule: a chunk of mini-batches.
             captured: mini-batches in a graph at most.
         """
         factors = torch.tensor(schedule, dtype=x.dtype).to(x.device)
+        if self._pixels is not None:
+            momentum = self.step if isinstance(self.step, Momentum) else None
+            _kernel().descend(
+                self.network,
+                x,
+                y,
+                batch_size,
+                factors,
+                self._pixels,
+                self.eta,
+                self.eta * self.lmbda / self.n,
+                momentum.mu if momentum else 0.0,
+                momentum.state["velocity"] if momentum else None,
+                isinstance(momentum, Nesterov),
+            )
+            return
         assert self._graphs is not None
 
         def steps(x: Tensor, y: Tensor, factors: Tensor) -> None:
@@ -364,10 +408,13 @@ class Tile:
     def evaluate(self, x: Tensor, y: Tensor, matmul: MatmulBackend) -> tuple[Tensor, Tensor]:
         """Sum over the pictures of each start's costs, and the number it gets right, in float64."""
         network = self.network
+        if self._pixels is not None:
+            costs, right = _kernel().evaluate(network, x, y, self._pixels)
+            return self.select(costs), self.select(right)
         z = matmul.forward(network.b[0].flatten(), x, together(network.w[0]))
         cost, outputs = network.evaluate(x, y, apart(z, network.starts))
-        right = outputs.argmax(-1) == y.argmax(-1)
-        return self.select(cost.double().sum(1)), self.select(right.double().sum(1))
+        is_right = outputs.argmax(-1) == y.argmax(-1)
+        return self.select(cost.double().sum(1)), self.select(is_right.double().sum(1))
 
     def select(self, t: Tensor) -> Tensor:
         """The rows of the active starts of a tensor that has a row for each column."""

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from hillstart.data.batches import MiniBatches, Sample
 from hillstart.data.dataset import PictureSet
+from hillstart.data.preprocessing import Preprocessing
+from hillstart.engine.cuda import Pixels
 from hillstart.engine.ensemble import StartEnsemble
 from hillstart.engine.matmul import HIGHEST
 from hillstart.engine.starts import DIVERGED, HYPERPARAMETERS, History, Hyperparameters, Start, progress
@@ -104,7 +106,11 @@ class Training(pl.LightningModule):
             descent.fuse,
             self.matmul_precision,
             [start.seed for start in starts],
+            descent.kernel == "auto",
+            _pixels(data),
         )
+        if self.pack.why_graphs and self.number == 1:
+            log.info(f"descent.kernel: the starts descend by CUDA graphs, not by the kernel: {self.pack.why_graphs}.")
         self._train = Sample(data.train, classes, data.preprocessing, device, limit=len(data.val.y))
         self._val = Sample(data.val, classes, data.preprocessing, device)
 
@@ -308,6 +314,14 @@ class Training(pl.LightningModule):
                 f"resume: descent.schedule={course} changes eta over the whole training, which was to be {before} "
                 f"epochs long and is now {now}, so the run does not end as one of {now} epochs in one go would."
             )
+
+
+def _pixels(data: PictureSet) -> Pixels | None:
+    """The whole grey levels that all inputs are before they are normalised; None if they are not."""
+    of, augment = data.preprocessing, data.augment
+    if not isinstance(of, Preprocessing) or of.channels > 1 or augment.brightness or augment.contrast:
+        return None
+    return Pixels(255 * of.mean[0], 255 * of.std[0])
 
 
 def _briefly(key: str, values: Any) -> Any:

@@ -26,6 +26,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 COURSE = ("schedule", "warmup", "cycles", "cycle_growth", "milestones", "gamma")
 """The options of `SGDConfig` that say how eta changes during a training."""
 
+KERNEL = ("off", "auto")
+"""When the kernel of `engine.kernel` is used on CUDA."""
+
 _LARGEST = 1e30  # within float32, and what a model file may hold
 _DIFFERENT = Predicate(lambda values: len(set(values)) == len(values))
 _Eta = Annotated[float, Gt(0), Le(_LARGEST)]
@@ -56,10 +59,12 @@ class SGDConfig:
         seed: of the order of the pictures and of augmentation; the same for all starts.
         optimiser: makes an optimiser of torch.optim from parameters and lr, to step in place of gradient descent.
         fuse: on CUDA, let torch.compile make one kernel of what lies between two products.
+        kernel: `auto`: on CUDA, descend by the kernel of `engine.kernel` where it can; `off`: never.
 
     Raises:
         InputError: a value outside its range; an optimiser that cannot step many starts at once, each as if alone; a
-            momentum, `nesterov` or `fuse` beside an optimiser, which would not use them; `nesterov` without momentum.
+            momentum, `nesterov`, `fuse` or `kernel` beside an optimiser, which would not use them; `nesterov` without
+            momentum.
     """
 
     eta: Annotated[
@@ -78,6 +83,7 @@ class SGDConfig:
     seed: Seed = 0
     optimiser: Callable[..., torch.optim.Optimizer] | None = None
     fuse: Flag = False
+    kernel: Annotated[str, *one_of(KERNEL)] = "off"
     warmup: Annotated[float, Ge(0), Lt(1), Says("a number from 0 to below 1, the share of the mini-batches")] = 0.0
     cycles: Annotated[int, *whole(1, 100)] = 1
     cycle_growth: Annotated[int, *whole(1, 10)] = 1
@@ -146,8 +152,9 @@ class SGDConfig:
         if "lr" in getattr(optimiser, "keywords", {}):
             raise InputError(f"descent.optimiser.lr: the learning rate of {name} is descent.eta; leave this one out.")
         unused = {"momentum": any(_listed(self.momentum)), "nesterov": self.nesterov, "fuse": self.fuse}
+        unused["kernel"] = self.kernel != "off"
         for key in [key for key, is_given in unused.items() if is_given]:
-            own = "" if key == "fuse" else f"; its own, if it has one, is descent.optimiser.{key}"
+            own = "" if key in ("fuse", "kernel") else f"; its own, if it has one, is descent.optimiser.{key}"
             raise InputError(
                 f"descent.{key} is {getattr(self, key)!r}, which {name} does not use; leave it out by "
                 f"~descent.{key}{own}."
