@@ -95,7 +95,7 @@ def compiled(name: str, sizes: list[int], B: int, step: int) -> tuple[int, ...]:
     types |= dict.fromkeys("SBK", "i32")
     signature = {key: types.get(key, "*fp32") for key in function.arg_names} | dict.fromkeys(constants, "constexpr")
     aligned = {(k,): [["tt.divisibility", 16]] for k, key in enumerate(function.arg_names) if key.endswith("_ptr")}
-    target, options = GPUTarget("cuda", 90, 32), {"num_warps": shape["W"]}
+    target, options = GPUTarget("cuda", 90, 32), {"num_warps": shape["W"], "num_stages": kernel.STAGES}
     made = triton.compile(ASTSource(function, signature, constants, aligned), target=target, options=options)
     with tempfile.TemporaryDirectory() as folder:
         (ptx := Path(folder, "kernel.ptx")).write_text(made.asm["ptx"])
@@ -120,5 +120,5 @@ if __name__ == "__main__":
             print("tiles", activation, cost, *evaluate(*SIZES["tiles"], activation, cost))
     else:
         for B, step in itertools.product((10, 128), (kernel.PLAIN, kernel.MOMENTUM)):
-            print("descend", B, step, *compiled("_descend", [784, 30, 10], B, step))
-        print("evaluate", 1000, 0, *compiled("_evaluate", [784, 30, 10], 1000, 0))
+            print("descend", B, step, *compiled("_descend", [784, 30, 10], B, step), flush=True)
+        print("evaluate", 1000, 0, *compiled("_evaluate", [784, 30, 10], 1000, 0), flush=True)

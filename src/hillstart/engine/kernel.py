@@ -34,6 +34,8 @@ COSTS = {"quadratic": 0, "cross_entropy": 1, "log_likelihood": 2}
 PLAIN, MOMENTUM, NESTEROV = 0, 1, 2
 PICTURES = 16
 """Pictures that are multiplied at a time (T), the fewest that tensor cores take."""
+STAGES = 2
+"""Loads of pictures in flight; three need more shared memory than an H100 has."""
 INPUTS = tl.constexpr(16)
 """Inputs of a warp that are multiplied at a time."""
 
@@ -189,7 +191,8 @@ def _move(parameter, v, downhill, mu, STEP: tl.constexpr):
 # ---------------------------------------------------------------- the kernels
 
 
-@triton.jit(do_not_specialize=["B", "K"])
+# Not for numbers that change: the last mini-batch, or fewer starts, would be compiled anew.
+@triton.jit(do_not_specialize=["S", "B", "K"], do_not_specialize_on_alignment=["total_ptr", "y_ptr", "factor_ptr"])
 def _descend(
     x_ptr, total_ptr, y_ptr, w1_ptr, w2_ptr, b1_ptr, b2_ptr, v_w1_ptr, v_w2_ptr, v_b1_ptr, v_b2_ptr,
     eta_ptr, decay_ptr, mu_ptr, factor_ptr, delta_ptr, scale, shift, S, B, K,
@@ -273,8 +276,8 @@ def _descend(
         b1, v_b1 = _move(b1, v_b1, downhill_b1, mu, STEP)
         w2, v_w2 = _move(w2, v_w2, nabla_w2 - decay * w2, mu, STEP)
         b2, v_b2 = _move(b2, v_b2, tl.sum(nabla_b2, 1), mu, STEP)
-        if not IN_ONE:
-            tl.debug_barrier()  # delta is read, and may be written again
+        if STEP > 0 or not IN_ONE:
+            tl.debug_barrier()  # the velocity is written, delta is read and may be written again
     for p in tl.static_range(P):
         at, there = _weights_at(s, S, n_in, n_1, W, N, P, p)
         tl.store(w1_ptr + at, w1[p], mask=there)
@@ -287,7 +290,7 @@ def _descend(
         tl.store(v_w2_ptr + at_2, v_w2, mask=there_2)
 
 
-@triton.jit(do_not_specialize=["B"])
+@triton.jit(do_not_specialize=["S", "B"])
 def _evaluate(
     x_ptr, y_ptr, w1_ptr, w2_ptr, b1_ptr, b2_ptr, cost_ptr, right_ptr, scale, shift, S, B,
     n_in: tl.constexpr, n_1: tl.constexpr, n_out: tl.constexpr,
@@ -368,7 +371,7 @@ def descend(
             inputs[rows.start :], total[rows.start :], y[rows.start :],
             *_in_memory(network), *_in_memory(velocity or network),
             *map(torch.Tensor.contiguous, per_start), batches, delta, 1 / pixels.std, pixels.shift, S, B, len(batches),
-            **shape, STEP=step, DECAYS=decays, IN_ONE=in_one, num_warps=shape["W"],
+            **shape, STEP=step, DECAYS=decays, IN_ONE=in_one, num_warps=shape["W"], num_stages=STAGES,
         )  # fmt: skip
 
 
@@ -380,7 +383,7 @@ def evaluate(
     cost, right = x.new_empty(2, network.starts, dtype=torch.float64)
     _evaluate[(network.starts,)](
         _laid_out(pixels, x, shape), y, *_in_memory(network), cost, right, 1 / pixels.std, pixels.shift,
-        network.starts, len(x), **shape, num_warps=shape["W"],
+        network.starts, len(x), **shape, num_warps=shape["W"], num_stages=STAGES,
     )  # fmt: skip
     return cost, right
 
