@@ -218,7 +218,12 @@ def pretended(free: int = 8 << 30, total: int = 80 << 30) -> Iterator[Device]:
     device, numbers = Device(), itertools.count()
     Device.present = device
     properties = SimpleNamespace(
-        name="a pretended GPU", major=9, minor=0, multi_processor_count=132, total_memory=total
+        name="a pretended GPU",
+        major=9,
+        minor=0,
+        multi_processor_count=132,
+        total_memory=total,
+        shared_memory_per_multiprocessor=228 << 10,
     )
     of_cuda = {
         "_lazy_init": lambda: None,

@@ -72,6 +72,9 @@ KERNEL_COSTS = ("quadratic", "cross_entropy", "log_likelihood")
 WEIGHTS = 112 * 32
 """Weights of the first layer that a warp can hold: 112 of the 255 registers of each of its threads."""
 
+SHARED_MEMORY = 228 << 10
+"""Bytes of a multiprocessor; evaluation needs most of them for [784, 30, 10]."""
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -121,8 +124,8 @@ def why_not_kernel(network: Network, step: type[GradientDescent], optimises: boo
         return f"it does not know {network.activation} with {network.cost}"
     if w.dtype != torch.float32:
         return "it computes in float32 alone"
-    if torch.cuda.get_device_capability(w.device) < (8, 0):
-        return "this device has no bfloat16 tensor cores"
+    if torch.cuda.get_device_properties(w.device).shared_memory_per_multiprocessor < SHARED_MEMORY:
+        return "a multiprocessor of this device has less shared memory than an H100's"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     return None
