@@ -63,14 +63,13 @@ def descend(
     exact = network.map(lambda p: p.double())
     eta, mu = torch.tensor([0.5, 0.1, 1.0]).double().to(ON), torch.tensor([0.9, 0.5, 0.0]).double().to(ON)
     factors = torch.tensor([1.0, 0.75, 0.5, 0.25], device=ON)
-    before, velocity = exact.map(torch.clone), network.map(torch.zeros_like) if step is not GradientDescent else None
-    move = step(exact, **({} if velocity is None else {"momentum": mu}))
+    before, of_exact, of_network = exact.map(torch.clone), step(exact, momentum=mu), step(network, momentum=mu)
     for part, target, factor in zip(x.double().split(B), y.double().split(B), factors, strict=True):
-        exact.descend(part, target, eta * factor.double(), lmbda, N_PICTURES, move)
+        exact.descend(part, target, eta * factor.double(), lmbda, N_PICTURES, of_exact)
     for rows in (slice(0, 2 * B), slice(2 * B, None)):  # the velocity goes from one call to the next
         kernel.descend(
             network, x[rows], y[rows], B, factors[rows.start // B :][: -(-len(x[rows]) // B)], PIXELS, eta,
-            eta * lmbda / N_PICTURES, mu, velocity, step is Nesterov,
+            eta * lmbda / N_PICTURES, of_network,
         )  # fmt: skip
     of_all = zip(network.parameters, exact.parameters, before.parameters, strict=True)
     return [float((p.double() - q).norm() / (q - was).norm()) for p, q, was in of_all]

@@ -123,15 +123,9 @@ def in_place_of_the_kernel(calls: list[str]) -> SimpleNamespace:
         pixels: Pixels,
         eta: PerStart,
         decay: PerStart,
-        mu: PerStart,
-        velocity: Network | None,
-        nesterov: bool,
+        step: GradientDescent,
     ) -> None:
         calls.append("descend")
-        step = None
-        if velocity is not None:
-            step = (Nesterov if nesterov else Momentum)(network, momentum=mu)
-            step.state = {"velocity": velocity}
         parts = zip(inputs(x, pixels).split(batch_size), y.split(batch_size), factors.tolist(), strict=True)
         for part, wanted, factor in parts:
             network.descend(part, wanted, eta * factor, decay / eta, 1, step)

@@ -375,20 +375,8 @@ class Tile:
         """
         factors = torch.tensor(schedule, dtype=x.dtype).to(x.device)
         if self._pixels is not None:
-            momentum = self.step if isinstance(self.step, Momentum) else None
-            _kernel().descend(
-                self.network,
-                x,
-                y,
-                batch_size,
-                factors,
-                self._pixels,
-                self.eta,
-                self.eta * self.lmbda / self.n,
-                momentum.mu if momentum else 0.0,
-                momentum.state["velocity"] if momentum else None,
-                isinstance(momentum, Nesterov),
-            )
+            decay = self.eta * self.lmbda / self.n
+            _kernel().descend(self.network, x, y, batch_size, factors, self._pixels, self.eta, decay, self.step)
             return
         assert self._graphs is not None
 

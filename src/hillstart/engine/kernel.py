@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hillstart.engine.cuda import Pixels, filled, slices
-from hillstart.network import Network, PerStart
+from hillstart.network import GradientDescent, Momentum, Nesterov, Network, PerStart
 
 SIGMOID, TANH, RELU = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 QUADRATIC, LOG_LIKELIHOOD = tl.constexpr(0), tl.constexpr(2)
@@ -340,10 +340,8 @@ def descend(
     factors: Float[Tensor, " K"],
     pixels: Pixels,
     eta: PerStart,
-    decay: PerStart = 0.0,
-    mu: PerStart = 0.0,
-    velocity: Network | None = None,
-    nesterov: bool = False,
+    decay: PerStart,
+    step: GradientDescent,
 ) -> None:
     """Do what `Network.descend` does, for each mini-batch in turn, in place.
 
@@ -352,12 +350,13 @@ def descend(
         factors: learning-rate multiplier of each mini-batch.
         pixels: the pixels that the inputs are.
         decay: eta lmbda/n.
-        velocity: that of each parameter, for steps with momentum.
+        step: plain descent, `Momentum` or `Nesterov`, of this network.
     """
     S, R = network.starts, len(x)
     shape = _shape(network)
+    mu, velocity = (step.mu, step.state["velocity"]) if isinstance(step, Momentum) else (0.0, network)
     per_start = [torch.as_tensor(v, dtype=torch.float32, device=x.device).expand(S) for v in (eta, decay, mu)]
-    step = (NESTEROV if nesterov else MOMENTUM) if velocity else PLAIN
+    kind = NESTEROV if isinstance(step, Nesterov) else MOMENTUM if isinstance(step, Momentum) else PLAIN
     decays = isinstance(decay, Tensor) or decay != 0
     in_one = batch_size <= PICTURES
     delta = x.new_empty(1 if in_one else S * shape["N"] * batch_size)
@@ -369,9 +368,9 @@ def descend(
             continue
         _descend[(S,)](
             inputs[rows.start :], total[rows.start :], y[rows.start :],
-            *_in_memory(network), *_in_memory(velocity or network),
+            *_in_memory(network), *_in_memory(velocity),
             *map(torch.Tensor.contiguous, per_start), batches, delta, 1 / pixels.std, pixels.shift, S, B, len(batches),
-            **shape, STEP=step, DECAYS=decays, IN_ONE=in_one, num_warps=shape["W"], num_stages=STAGES,
+            **shape, STEP=kind, DECAYS=decays, IN_ONE=in_one, num_warps=shape["W"], num_stages=STAGES,
         )  # fmt: skip
 
 
