@@ -81,6 +81,19 @@ def test_a_start_without_a_finite_cost_is_ranked_too() -> None:
     assert made.ranking() == [1, 0, 2]
 
 
+def test_the_ranking_of_many_starts_is_that_of_their_rows() -> None:
+    """With equal costs, a grid for each seed, costs that are not finite, and starts that diverged."""
+    g = torch.Generator().manual_seed(0)
+    made = History([Start(seed, Hyperparameters(eta)) for eta in (0.2, 0.1) for seed in (*range(40), *range(20))])
+    costs = torch.randint(0, 9, (3, 120), generator=g).double()
+    costs[:, ::7], costs[1, ::5], costs[:, ::11] = math.inf, math.nan, -math.inf
+    for epoch in costs:
+        made.add(epoch.view(-1, 1).expand(-1, 3))
+    made.end(torch.arange(120) % 13 == 0, DIVERGED)
+    rows = made.rows()
+    assert made.ranking() == sorted(range(120), key=lambda s: ranking_key(rows[s]))
+
+
 def test_varying_names_the_hyperparameters_that_differ() -> None:
     def starts(*points: Hyperparameters) -> list[Start]:
         return [Start(0, point) for point in points]

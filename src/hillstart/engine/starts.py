@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -140,17 +141,28 @@ class History:
         """Epochs since the lowest validation cost of each start."""
         return len(self.figures) - 1 - self._val_costs.argmin(0)
 
+    def _of_best_epoch(self) -> tuple[Int64[Tensor, " S"], Float[Tensor, "S 3"]]:
+        """The epoch with the lowest validation cost of each start, from 0, and its figures."""
+        best = self._val_costs.argmin(0)
+        return best, self.figures[best, torch.arange(len(self.starts))]
+
     def ranking(self) -> list[int]:
-        """Indices of the starts in the order of `ranking_key`."""
-        rows = self.rows()
-        return sorted(range(len(rows)), key=lambda s: ranking_key(rows[s]))
+        """Indices of the starts in the order of `ranking_key`, without a row for each."""
+        starts = self.starts
+        by_start = np.array(sorted(range(len(starts)), key=lambda s: (starts[s].seed, starts[s].hyperparameters)), int)
+        costs = np.full(len(starts), math.inf)
+        if len(self.figures):
+            costs = self._of_best_epoch()[1][:, VAL_COST].numpy()
+            costs = np.where(np.isfinite(costs), costs, math.inf)
+        diverged = self.status.numpy() == DIVERGED
+        # The last key counts first; where both are equal, the order stays.
+        return by_start[np.lexsort((costs[by_start], diverged[by_start]))].tolist()
 
     def rows(self) -> list[StartResult]:
         """The result of each start so far, in the order of `starts`."""
         if not len(self.figures):
             return [StartResult(start, 0, STATUS[FINISHED], math.nan, math.inf, math.nan) for start in self.starts]
-        best = self._val_costs.argmin(0)
-        figures = self.figures[best, torch.arange(len(self.starts))]
+        best, figures = self._of_best_epoch()
         best_epoch = torch.where(self.lowest().isfinite(), best + 1, 0)
         columns = (
             *(self.epochs.tolist(), [STATUS[status] for status in self.status.tolist()]),
