@@ -10,12 +10,14 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import hillstart
 from hillstart.config.conf import conf_folder
 from hillstart.system.errors import InputError
+from hillstart.system.machine import device_name
 from made import blobs
 
 SMALL: dict[str, Any] = {"data.train": 60, "data.test": 20, "hidden": [4], "starts": 2, "max_epochs": 2}
@@ -45,6 +47,15 @@ def test_it_writes_what_the_command_writes(train: Any, capsys: pytest.CaptureFix
     assert files(run.folder) == files(Path("typed"))
     longer = hillstart.train(f"resume={run.folder}", max_epochs=3)
     assert longer.folder.samefile(run.folder) and longer.options["trainer"]["max_epochs"] == 3
+
+
+def test_it_trains_on_the_cpu_and_mentions_a_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    run = hillstart.train("report=false", **SMALL)
+    assert run.summary["device"] == device_name(torch.device("cpu"))
+    assert capsys.readouterr().out.count("trainer.accelerator=cuda") == 1
 
 
 def test_the_process_stays_as_it_was() -> None:

@@ -53,6 +53,25 @@ def refused(capsys: pytest.CaptureFixture[str], call: Any, *options: str) -> str
     return end.value.code
 
 
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ([], 1),
+        (["trainer.accelerator=cpu"], 0),
+        (["-m", "seed=0,3"], 1),
+        (["-m", "seed=0,3", "trainer.accelerator=cpu"], 0),
+    ],
+)
+def test_a_gpu_that_is_not_used_is_mentioned_once(
+    words: list[str], lines: int, train: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    train(*SMALL, *words)
+    said = capsys.readouterr().out
+    assert said.count("trainer.accelerator=cuda") == lines
+    assert "on cuda" not in said
+
+
 def test_a_run_folder_holds_what_was_promised(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
     train(*SMALL)
     run = folder()
@@ -302,7 +321,7 @@ def test_a_sweep_without_jobs_is_refused(train: Any, capsys: pytest.CaptureFixtu
 
 def test_a_refused_option_leaves_no_folder(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, train, *SMALL, "trainer.max_epochs=abc")
-    refused(capsys, train, "-m", *SMALL, "hydra.output_subdir=null", "seed=0,1")
+    refused(capsys, train, "-m", *SMALL, "hydra.output_subdir=null", "seed=0,3")
     assert not Path("outputs").exists() and not Path("multirun").exists()
     refused(capsys, train, *SMALL, "trainer.accelerator=cuda", "hydra.run.dir=no_cuda")
     refused(capsys, train, *SMALL, "data=folder", "data.root=nowhere", "hydra.run.dir=no_data")

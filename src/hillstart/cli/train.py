@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 import lightning.pytorch as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -153,6 +154,8 @@ class TrainingTask:
         if options.report:
             check_shown(options.network.activation, options.network.cost)  # not only when all is trained
         ranks = connect(options.trainer.devices, options.trainer.num_nodes)
+        if alone:
+            _mention_gpu(options.trainer.accelerator, HydraConfig.get().overrides.task)
         logger = build_logger(options.logger, folder, _multirun()) if ranks.is_first else None
         # A rank knows the epochs of its share alone; those of all starts are logged at the end.
         of_run = logger if ranks.size == 1 else None
@@ -271,11 +274,22 @@ class BeforeTraining(Callback):
         with _exit_with_sentence():
             _check_subfolder(config)
             root, typed = Path(str(config.hydra.sweep.dir)).absolute(), config.hydra.overrides.task
+            _mention_gpu(str(config.trainer.accelerator), typed)
             overwrite = any(re.fullmatch(r"\+*overwrite=true", o, re.IGNORECASE) for o in typed)
             _claim(root, overwrite=overwrite, sweep=True, resume=root in resumed_sweeps)
             interrupts.set_advice(lambda: sweep.left(root, interrupts.command("train", resuming(relative(root)))))
             parent = begin_parent(build_logger(plain(config)["logger"], root), root)
             _claims.callback(_close, root, parent, report=bool(config.report))
+
+
+def _mention_gpu(accelerator: str, typed: Sequence[str]) -> None:
+    """Say that there is a GPU, unless the device was chosen by the user."""
+    was_chosen = any(re.match(r"\+*trainer\.accelerator=", word) for word in typed)
+    if accelerator == "cpu" and not was_chosen and torch.cuda.is_available():
+        log.info(
+            "a GPU was found but is not used, because training has not yet been proved on one; "
+            "trainer.accelerator=cuda uses it."
+        )
 
 
 def _close(root: Path, parent: Logger | None, report: bool) -> None:

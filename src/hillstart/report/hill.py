@@ -69,7 +69,8 @@ def section(run: FinishedRun, patience: float) -> Section:
             f"python scripts/report.py RUN --patience {2 * seconds:.0f} does it."
         )
     else:
-        paths = retrain(run.spec, pack, origins, run.trainer.max_epochs, run.trainer.max_steps)
+        of = run.trainer
+        paths = retrain(run.spec, pack, origins, of.max_epochs, of.max_steps, of.accelerator)
     return section_of(classifier, paths, run.spec.data, why_none)
 
 

@@ -43,7 +43,12 @@ class Paths:
 
 
 def retrain(
-    spec: RunSpec, pack: Sequence[Start], wanted: Sequence[Start], max_epochs: int, max_steps: int = -1
+    spec: RunSpec,
+    pack: Sequence[Start],
+    wanted: Sequence[Start],
+    max_epochs: int,
+    max_steps: int = -1,
+    accelerator: str = "cpu",
 ) -> Paths:
     """Train a pack again, and record the paths of some of its starts.
 
@@ -53,6 +58,7 @@ def retrain(
         pack: the starts that were trained together; if it is empty, `wanted` are trained by themselves, without a race,
             and may differ by rounding.
         max_epochs, max_steps: as in Lightning.
+        accelerator: `trainer.accelerator` of the run; the CPU if it is a device that is not here.
     """
     stopping = spec.stopping if pack else replace(spec.stopping, race=None)
     starts = list(pack or wanted)
@@ -64,7 +70,7 @@ def retrain(
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             max_steps=max_steps,
-            accelerator="cuda" if torch.cuda.is_available() else "cpu",
+            accelerator="cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu",
             devices=1,
             plugins=[LightningEnvironment()],  # one process, however many there were in the run
             callbacks=[recorder],
