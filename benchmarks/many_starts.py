@@ -6,6 +6,7 @@ The line through the times minimises the squares of the relative errors.
 import heapq
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -60,36 +61,42 @@ def measure(
 
 
 def engine_share(device: torch.device, starts: int, epochs: int, repeats: int, *chosen: str) -> Part:
-    """Seconds of a run, of the engine in it, and of the difference repeat by repeat."""
+    """The parts of a run on the pictures of conf."""
     run = Run(options(device, f"starts={starts}", f"trainer.max_epochs={epochs}", *chosen), device)
     run.seconds(replace(run.spec, starts=run.spec.starts[:WARM]))
-    whole, engine = list[float](), list[float]()
+    return Part(f"{starts} starts, epochs: {epochs}", parts(run, device, repeats), {"repeats": repeats})
+
+
+def parts(run: Run, device: torch.device, repeats: int) -> list[Row]:
+    """Seconds of a run, of the engine in it, and of the difference repeat by repeat."""
+    timed: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        with engine_seconds(device) as calls:
-            whole.append(run.seconds())
-        engine.append(sum(calls))
-    added = [run_seconds - sum_of_calls for run_seconds, sum_of_calls in zip(whole, engine, strict=True)]
-    timed = {"experiment.run": whole, "the engine in it": engine, "what a run adds": added}
-    rows = [{"what": name} | spread(values, "seconds") for name, values in timed.items()]
-    return Part(f"{starts} starts, epochs: {epochs}", rows, {"repeats": repeats})
+        with engine_seconds(device) as engine:
+            whole = run.seconds()
+        timed["experiment.run"].append(whole)
+        for name, taken in engine.items():
+            timed[f"to {name}"].append(taken)
+        timed["what a run adds"].append(whole - sum(engine.values()))
+    return [{"what": name} | spread(values, "seconds") for name, values in timed.items()]
 
 
 @contextmanager
-def engine_seconds(device: torch.device) -> Iterator[list[float]]:
-    """The seconds of each call in which a pack descends or is evaluated, its mini-batches included."""
-    calls: list[float] = []
+def engine_seconds(device: torch.device) -> Iterator[dict[str, float]]:
+    """The seconds in which a pack descends and in which it is evaluated, its mini-batches included."""
+    taken = {"descend": 0.0, "evaluate": 0.0}
 
-    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(name: str) -> Callable[..., Any]:
+        method = getattr(StartEnsemble, name)
+
         def call(*arguments: Any) -> Any:
             results: list[Any] = []
-            calls.append(seconds(lambda: results.append(method(*arguments)), device))
+            taken[name] += seconds(lambda: results.append(method(*arguments)), device)
             return results[0]
 
         return call
 
-    descend, evaluate = timed(StartEnsemble.descend), timed(StartEnsemble.evaluate)
-    with mock.patch.multiple(StartEnsemble, descend=descend, evaluate=evaluate):
-        yield calls
+    with mock.patch.multiple(StartEnsemble, descend=timed("descend"), evaluate=timed("evaluate")):
+        yield taken
 
 
 def growth(device: torch.device, growing: Sequence[int], repeats: int, pictures: int = 2000, epochs: int = 5) -> Part:

@@ -92,10 +92,17 @@ def chosen_options(starts: int, device: torch.device) -> DictConfig:
         "descent.lmbda=0",
         "descent.schedule=constant",
     )
+    if there := fashion_mnist():
+        return options(device, *there, *chosen)
+    return noise_options(device, SIZES, 50_000, 10_000, *chosen)
+
+
+def fashion_mnist() -> list[str]:
+    """The options that choose Fashion-MNIST; none where it is not found."""
     for root in (HOME, DEBIAN["fashion_mnist"]):
         if any(root.glob(f"FashionMNIST/raw/{FILES[0]}*")) or any(root.glob(f"{FILES[0]}*")):
-            return options(device, "data=fashion_mnist", f"data.root='{Path(root).resolve()}'", *chosen)
-    return noise_options(device, SIZES, 50_000, 10_000, *chosen)
+            return ["data=fashion_mnist", f"data.root='{Path(root).resolve()}'"]
+    return []
 
 
 def ordinary_seconds(

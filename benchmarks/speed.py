@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,10 +53,10 @@ def measure(
 # ---------------------------------------------------------------- ours
 
 
-def engine(task: Task) -> Contestant:
+def engine(task: Task, precision: str = HIGHEST) -> Contestant:
     """The pack alone: no Lightning, no measuring. Pictures are bytes until they are used, in an order drawn anew."""
     points = [Hyperparameters(task.eta)] * task.network.starts
-    pack = StartEnsemble(task.network, points, len(task.data.train.y), task.batch)
+    pack = StartEnsemble(task.network, points, len(task.data.train.y), task.batch, precision=precision)
     batches = mini_batches(task.data, task.batch, task.x.device)
 
     def run() -> None:
@@ -65,21 +66,22 @@ def engine(task: Task) -> Contestant:
     return Contestant(run, pack.network, task.epochs)
 
 
-def full_path(task: Task, precision: str = HIGHEST) -> Contestant:
-    """The training of `scripts/train.py` without validation, which no contestant does."""
-    descent = SGDConfig(task.eta, task.batch, momentum=task.momentum)
+def full_path(task: Task, precision: str = HIGHEST, **options: Any) -> Contestant:
+    """The training of `scripts/train.py` without validation, which no contestant does; `options`: of its descent."""
+    descent = SGDConfig(task.eta, task.batch, momentum=task.momentum, **options)
     starts = [Start(s, point) for point in descent.grid() for s in range(task.network.starts)]
     training = Training(task.network.pick, task.data, descent, starts, matmul_precision=precision)
     run = lambda: bare_trainer(task.x.device, task.epochs).fit(training)  # noqa: E731
     return Contestant(run, lambda: training.pack.network(), task.epochs)
 
 
-OURS = Maker(full_path)
+OURS, ENGINE = Maker(full_path), Maker(engine)
 MAKERS = {
     "hillstart": OURS,
     "hillstart-tf32": OURS.in_tf32(),
     "hillstart-momentum": Maker(full_path, momentum=0.9),
-    "hillstart-engine": Maker(engine),
+    "hillstart-engine": ENGINE,
+    "hillstart-engine-tf32": ENGINE.in_tf32(),
     **PEERS,
 }
 
@@ -174,6 +176,20 @@ class Match:
             peak["device_mib"] = contestant.device_bytes() / 2**20
         return starts, contestant, peak
 
+    def _row(self, name: str, starts: int, contestant: Contestant, taken: Sequence[float]) -> Row:
+        """The rates of a contestant whose runs took so many seconds."""
+        samples = starts * len(self.data.train.y) * contestant.epochs
+        row = {"contestant": name, "sizes": self.sizes, "batch": self.batch, "starts": starts}
+        return row | spread([samples / s for s in taken], "net_samples_per_second")
+
+    def alone(self, name: str, candidates: Sequence[int], repeats: int) -> Row:
+        """The row of one contestant, with the error of its costs; nobody else is measured beside it."""
+        error = self.error(name)
+        starts, contestant, memory = self.best(name, candidates)
+        taken = [seconds(contestant.run, self.device) for _ in range(repeats)]
+        row = self._row(name, starts, contestant, taken) | memory
+        return row | {"error_of_costs": error, "ok": error < self.makers[name].tolerance}
+
     def rows(self, candidates: Sequence[int], repeats: int) -> tuple[list[Row], float]:
         """Everyone at their best, in turns with the machine's peak, which comes second.
 
@@ -192,12 +208,9 @@ class Match:
         rows: list[Row] = []
         for name, taken in timed.items():
             starts, contestant, memory = best[name]
-            samples = starts * len(self.data.train.y) * contestant.epochs
-            row = {"contestant": name, "sizes": self.sizes, "batch": self.batch, "starts": starts}
-            rates = spread([samples / s for s in taken], "net_samples_per_second")
-            rate = rates["net_samples_per_second"]
-            share = {"fraction_of_peak": rate * flops(self.sizes) / peak}
-            rows.append(row | rates | share | memory)
+            row = self._row(name, starts, contestant, taken)
+            share = {"fraction_of_peak": row["net_samples_per_second"] * flops(self.sizes) / peak}
+            rows.append(row | share | memory)
         for row in rows:
             row["speedup_of_hillstart"] = rows[0]["net_samples_per_second"] / row["net_samples_per_second"]
         return rows, peak

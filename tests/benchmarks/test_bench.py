@@ -244,8 +244,9 @@ def test_a_table_shows_rows_of_different_keys() -> None:
 def test_a_run_and_its_engine_are_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many_starts, "WARM", 2)
     part = many_starts.engine_share(CPU, 3, 1, 2, "data.train=40", "data.test=20")
-    whole, engine, rest = (row["seconds"] for row in part.rows)
-    assert rest > 0 and engine > 0 and whole == pytest.approx(engine + rest)  # of two repeats the median is the mean
+    whole, descent, evaluation, rest = (row["seconds"] for row in part.rows)
+    assert min(rest, descent, evaluation) > 0
+    assert whole == pytest.approx(descent + evaluation + rest)  # of two repeats the median is the mean
 
 
 def test_a_straight_line_is_found_and_what_is_off_it() -> None:

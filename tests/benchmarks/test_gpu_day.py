@@ -1,0 +1,88 @@
+"""The measurements of a GPU run without one: in small on the CPU, and by graphs on a pretended device."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import gpu_day, gpu_steps, speed
+from benchmarks.gpu_day import PARTS, Step
+from benchmarks.timing import Row
+from hillstart.engine.cuda import CudaGraphs
+from pretended import Device
+
+TOP = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_step_runs_in_small_on_the_cpu(part: str, tmp_path: Path) -> None:
+    words = ["--part", part, "--device", "cpu", "--quick", "--out", str(tmp_path), "--seconds", "3000"]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.gpu_day", *words], cwd=TOP, capture_output=True, text=True)
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row.get("exit") == 0] == [*PARTS[part]], (tmp_path / "log.txt").read_text()
+    assert done.returncode == 0 and [json.loads(line) for line in done.stdout.splitlines()] == rows
+    assert {row["step"] for row in rows if "exit" not in row} == {*PARTS[part]}
+
+
+@pytest.mark.parametrize("name", ["graphs", "engine", "kernel", "accuracy", "drift", "whole run"])
+def test_a_step_works_on_a_device(name: str, cuda: Device | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if cuda is not None:  # which counts no bytes
+        for function in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
+            monkeypatch.setattr(torch.cuda, function, lambda: 0)
+    monkeypatch.setattr(speed, "PICTURES", 1000)
+    monkeypatch.setattr(gpu_steps, "tests", lambda *_: iter([]))
+    step = next(steps[name] for steps in PARTS.values() if name in steps)
+    rows = [*step.run(torch.device("cuda", 0), **step.quick)]
+    assert rows and all(row.get("ok", True) for row in rows), rows
+    if name == "graphs":
+        assert rows[0]["same_bits"] and 0.5 < rows[0]["replayed"] < 1
+
+
+def test_graphs_that_do_something_else_are_seen(cuda: Device | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "PICTURES", 1000)
+    run = CudaGraphs.run
+
+    def twice(self: CudaGraphs, *inputs: Any) -> None:
+        run(self, *inputs)
+        run(self, *inputs)
+
+    monkeypatch.setattr(CudaGraphs, "run", twice)
+    rows = [*gpu_steps.graphs(torch.device("cuda", 0), **PARTS["first"]["graphs"].quick)]
+    assert not rows[0]["same_bits"] and not rows[0]["ok"]
+
+
+# ---------------------------------------------------------------- the session
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Row]]:
+    """A session of steps, each of which is a command of Python's and its limit in seconds."""
+
+    def run(seconds: float, **made: tuple[str, float]) -> list[Row]:
+        part = {name: Step(lambda _: iter([]), 10, limit) for name, (_, limit) in made.items()}
+        monkeypatch.setitem(PARTS, "made up", part)
+        popen = subprocess.Popen
+        code = lambda command: [sys.executable, "-c", made[command[-1]][0]]  # noqa: E731
+        monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen(code(command), **options))
+        gpu_day.session("made up", None, seconds, tmp_path, [])
+        return [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+
+    return run
+
+
+def test_a_step_that_fails_or_hangs_costs_itself_alone(session: Callable[..., list[Row]]) -> None:
+    hangs = "import os, time; os.fork(); time.sleep(600)"
+    began = time.monotonic()
+    rows = session(400, fails=("raise SystemExit(3)", 60), hangs=(hangs, 3), works=("", 60))
+    assert [(row["step"], row["exit"]) for row in rows] == [("fails", 3), ("hangs", "out of time"), ("works", 0)]
+    assert time.monotonic() - began < 120
+
+
+def test_a_step_without_time_is_left_out(session: Callable[..., list[Row]]) -> None:
+    assert session(gpu_day.RESERVE + 4, late=("", 60)) == [{"step": "late", "skipped": "4 seconds are left"}]
