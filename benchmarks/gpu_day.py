@@ -15,13 +15,15 @@ A machine without a network needs this checkout, `PYTHONPATH=src:.` with the fol
 """
 
 import json
+import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,7 +37,7 @@ from benchmarks.timing import Row
 RESERVE = 8.0
 """Seconds that no step may use, for the end of the command."""
 
-SMALL: dict[str, Any] = {"sizes": ([36, 5, 3],), "starts": (4,), "batches": (500,), "repeats": 1}
+SMALL: dict[str, Any] = {"sizes": ([36, 5, 3],), "starts": (4,), "batches": (50,), "repeats": 1}
 
 
 class Step(NamedTuple):
@@ -75,7 +77,7 @@ PARTS: dict[str, dict[str, Step]] = {
             partial(gpu_steps.contest, names=PEERS, starts=(1024, 10_000), batches=(128,)),
             80,
             140,
-            SMALL | {"names": ("hillstart", "torch-vmap", "torch-autograd")},
+            SMALL | {"names": ("hillstart", "torch-vmap"), "batches": (500,)},
         ),
         "other sizes": Step(
             partial(gpu_steps.contest, sizes=([784, 100, 10], [3072, 64, 2]), starts=(10_000,), batches=(128, 10)),
@@ -99,7 +101,12 @@ PARTS: dict[str, dict[str, Step]] = {
             SMALL,
         ),
         "out of memory": Step(gpu_steps.out_of_memory, 35, 70, {"starts": 6, "sizes": [36, 5, 3]}),
-        "resume": Step(gpu_steps.resume, 40, 80, {"starts": 3}),
+        "resume": Step(
+            gpu_steps.resume,
+            40,
+            80,
+            {"starts": 3, "chosen": ("data.train=60", "data.test=20", "network.hidden=[4]")},
+        ),
         "drift": Step(
             gpu_steps.drift, 45, 90, {"starts": 2, "epochs": 1, "pictures": 200, "batches": (10,), "sizes": [36, 5, 3]}
         ),
@@ -130,6 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     results = options.out / "results.jsonl"
     if options.step:
+        logging.basicConfig(level=logging.INFO)  # whether a training takes the kernel, for instance
         step, device = PARTS[options.part][options.step], torch.device(options.device)
         for row in step.run(device, **(step.quick if options.quick else {})):
             append(results, {"step": options.step} | row)
@@ -139,20 +147,21 @@ def main() -> None:
         parser.error(f"--only: {', '.join(sorted(unknown))}: the steps are {', '.join(PARTS[options.part])}")
     options.out.mkdir(parents=True, exist_ok=True)
     results.unlink(missing_ok=True)
+    steps = {name: step for name, step in PARTS[options.part].items() if not options.only or name in options.only}
     words = ["--part", options.part, "--out", str(options.out), "--device", options.device]
-    session(options.part, options.only, options.seconds, options.out, [*words, *["--quick"] * options.quick])
+    if options.quick:  # on any machine, however slow
+        words, steps = [*words, "--quick"], {name: step._replace(limit=math.inf) for name, step in steps.items()}
+    session(steps, options.seconds, options.out, words)
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     sys.exit(any(row.get("ok") is False or row.get("exit") not in (None, 0) for row in rows))
 
 
-def session(part: str, only: Collection[str] | None, seconds: float, out: Path, words: list[str]) -> None:
+def session(steps: Mapping[str, Step], seconds: float, out: Path, words: list[str]) -> None:
     """Run the steps one after the other, each in a process, within so many seconds."""
     began, results = time.monotonic(), out / "results.jsonl"
     # Another process may hold memory of the device: JAX must not take three quarters of it.
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    for name, step in PARTS[part].items():
-        if only and name not in only:
-            continue
+    for name, step in steps.items():
         left = seconds - (time.monotonic() - began) - RESERVE
         if left < step.expected / 2:
             append(results, {"step": name, "skipped": f"{left:.0f} seconds are left"})

@@ -390,12 +390,14 @@ def out_of_memory(
     yield {"packs": packs, "needed": peak, "ballast": len(ballast), "apart": apart, "ok": halved and apart < 1e-3}
 
 
-def resume(device: torch.device, starts: int = 256, data: str = "lion_duck") -> Iterator[Row]:
-    """Runs of 4 epochs, and of 2 that are resumed: the same bits."""
+def resume(
+    device: torch.device, starts: int = 256, chosen: Sequence[str] = ("data.train=2000", "data.test=500")
+) -> Iterator[Row]:
+    """Runs of 4 epochs, and of 2 that are resumed: the same bits; `chosen`: their other options."""
     for momentum, race in ((0.0, "null"), (0.9, "null"), (0.9, "1")):
         with tempfile.TemporaryDirectory() as folder:
             words = [f"descent.momentum={momentum}", f"stop.race={race}", "descent.schedule=constant", "report=false"]
-            train = partial(hillstart.train, *words, starts=starts, accelerator=device.type, data=data)
+            train = partial(hillstart.train, *words, *chosen, starts=starts, accelerator=device.type)
             whole = train(f"hydra.run.dir={folder}/whole", max_epochs=4)
             half = train(f"hydra.run.dir={folder}/half", max_epochs=2)
             again = hillstart.train(f"resume={half.folder}", max_epochs=4)

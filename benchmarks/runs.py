@@ -38,7 +38,7 @@ def noise(sizes: Sequence[int], pictures: int, others: int | None = None) -> Pic
 def mixtures(sizes: Sequence[int], pictures: int, others: int | None = None) -> PictureSet:
     """Pictures to learn from: patterns, one for each class, each mixed with that of another class, and noise.
 
-    The arguments are those of `noise`. A network of [784, 30, 10] gets about 0.9 of them right.
+    The arguments are those of `noise`. After 5 epochs of 50,000, networks of [784, 30, 10] get 0.84 of them right.
     """
     g = torch.Generator().manual_seed(0)
     patterns = torch.randn(sizes[-1], sizes[0], generator=g)

@@ -30,13 +30,13 @@ def test_every_step_runs_in_small_on_the_cpu(part: str, tmp_path: Path) -> None:
     assert {row["step"] for row in rows if "exit" not in row} == {*PARTS[part]}
 
 
-@pytest.mark.parametrize("name", ["graphs", "engine", "kernel", "accuracy", "drift", "whole run"])
+@pytest.mark.parametrize("name", ["graphs", "engine", "accuracy", "drift", "whole run"])
 def test_a_step_works_on_a_device(name: str, cuda: Device | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if cuda is not None:  # which counts no bytes
         for function in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
             monkeypatch.setattr(torch.cuda, function, lambda: 0)
-    monkeypatch.setattr(speed, "PICTURES", 1000)
     monkeypatch.setattr(gpu_steps, "tests", lambda *_: iter([]))
+    monkeypatch.setattr(speed, "PICTURES", 1000)
     step = next(steps[name] for steps in PARTS.values() if name in steps)
     rows = [*step.run(torch.device("cuda", 0), **step.quick)]
     assert rows and all(row.get("ok", True) for row in rows), rows
@@ -65,12 +65,11 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     """A session of steps, each of which is a command of Python's and its limit in seconds."""
 
     def run(seconds: float, **made: tuple[str, float]) -> list[Row]:
-        part = {name: Step(lambda _: iter([]), 10, limit) for name, (_, limit) in made.items()}
-        monkeypatch.setitem(PARTS, "made up", part)
+        steps = {name: Step(lambda _: iter([]), 10, limit) for name, (_, limit) in made.items()}
         popen = subprocess.Popen
         code = lambda command: [sys.executable, "-c", made[command[-1]][0]]  # noqa: E731
         monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen(code(command), **options))
-        gpu_day.session("made up", None, seconds, tmp_path, [])
+        gpu_day.session(steps, seconds, tmp_path, [])
         return [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
 
     return run
