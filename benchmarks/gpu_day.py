@@ -158,13 +158,22 @@ def main() -> None:
 
 def session(steps: Mapping[str, Step], seconds: float, out: Path, words: list[str]) -> None:
     """Run the steps one after the other, each in a process, within so many seconds."""
-    began, results = time.monotonic(), out / "results.jsonl"
+    began, results, shown = time.monotonic(), out / "results.jsonl", 0
+
+    def close(row: Row) -> None:
+        """Write the last row of a step, and print all of its rows."""
+        nonlocal shown
+        append(results, row)
+        lines = results.read_text().splitlines()
+        print(*lines[shown:], sep="\n", flush=True)
+        shown = len(lines)
+
     # Another process may hold memory of the device: JAX must not take three quarters of it.
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     for name, step in steps.items():
         left = seconds - (time.monotonic() - began) - RESERVE
         if left < step.expected / 2:
-            append(results, {"step": name, "skipped": f"{left:.0f} seconds are left"})
+            close({"step": name, "skipped": f"{left:.0f} seconds are left"})
             continue
         at, command = time.monotonic(), [sys.executable, "-m", "benchmarks.gpu_day", *words, "--step", name]
         with (out / "log.txt").open("a") as log:
@@ -175,7 +184,7 @@ def session(steps: Mapping[str, Step], seconds: float, out: Path, words: list[st
                 code = "out of time"
             finally:
                 end_group(process)
-        append(results, {"step": name, "exit": code, "seconds": round(time.monotonic() - at, 1)})
+        close({"step": name, "exit": code, "seconds": round(time.monotonic() - at, 1)})
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -186,11 +195,9 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def append(file: Path, row: Row) -> None:
-    """Print a row, and write it to the end of the file, on the disk before this returns."""
-    line = json.dumps(row)
-    print(line, flush=True)
+    """Write a row to the end of the file, on the disk before this returns."""
     with file.open("a") as opened:
-        opened.write(line + "\n")
+        opened.write(json.dumps(row) + "\n")
         opened.flush()
         os.fsync(opened.fileno())
 
