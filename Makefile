@@ -27,6 +27,9 @@ lint: $(READY) ## style, types, and which package may import which
 report: $(READY) ## the page that opens the box, written anew: make report RUN=outputs/DATE/TIME (default: the last that ended)
 	$(BIN)/python scripts/report.py "$(or $(RUN),$(lastword $(sort $(patsubst %/summary.json,%,$(wildcard outputs/*/*/summary.json)))))"
 
+page: $(READY) ## the page for a class, docs/index.html, with networks trained for it: ready for any web server
+	$(BIN)/python scripts/page.py
+
 check-gradients: $(READY) ## the gradient by hand against autograd and finite differences
 	$(BIN)/python scripts/check_gradients.py
 
@@ -57,4 +60,4 @@ $(READY): pyproject.toml constraints.txt
 	  || echo "axe-core is missing: the accessibility test of the page will be skipped."
 	@touch $(READY)
 
-.PHONY: help train test test-all lint report check-gradients compare bench docs results soak clean
+.PHONY: help train test test-all lint report page check-gradients compare bench docs results soak clean

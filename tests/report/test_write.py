@@ -18,11 +18,13 @@ from browser import barriers, console, on_paper, opened
 from hillstart.cli import report as command
 from hillstart.cli import train as commands
 from hillstart.report import learning, run
+from hillstart.report.lesson import write_lesson
 from hillstart.system.errors import InputError
 from launching import BOUND
 
 SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "logger=none"]
 HOSTILE = '"><img src=x onerror="window.run=1">'
+PAGES = ["doodles", "shots", "sweep", "lesson"]
 SECTIONS = ["network", "node", "gradient", "hill", "live", "valleys", "learning", "quality", "run"]
 
 
@@ -36,9 +38,12 @@ def train(folder: Path, *options: str) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs and a sweep: doodles in two packs with starts that diverge, photos with hostile names, four jobs."""
+    """Two runs and a sweep: doodles in two packs with starts that diverge, photos with hostile names, four jobs; and
+    the page for a class, of the doodles."""
     folder = tmp_path_factory.mktemp("runs")
     train(folder, *SMALL, "starts=3", "descent.eta=[0.1,1e30]", "pack=2", "hydra.run.dir=doodles")
+    (folder / "lesson").mkdir()
+    write_lesson(folder / "doodles", folder / "lesson" / "report.html")
     g = np.random.default_rng(0)
     for k, name in enumerate(("lion", HOSTILE, "duck")):
         (folder / "photos" / name).mkdir(parents=True)
@@ -59,21 +64,22 @@ def copy(runs: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["doodles", "shots", "sweep"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)])
 def test_the_page_opens_without_a_word(browser: WebDriver, runs: Path, name: str, width: int, dark: bool) -> None:
     page = runs / name / "report.html"
     opened(browser, page, width, dark=dark)
-    assert [section.get_attribute("id") for section in browser.find_elements("tag name", "section")] == SECTIONS
+    ids = [section.get_attribute("id") for section in browser.find_elements("tag name", "section")]
+    assert ids == (["neuron", *SECTIONS[:-1]] if name == "lesson" else SECTIONS)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    assert browser.execute_script("return window.run instanceof Element"), "a number would be the hostile name's doing"
+    assert browser.execute_script("return window.run !== 1"), "a number would be the hostile name's doing"
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert page.stat().st_size < 3_000_000
     assert console(browser) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["doodles", "shots", "sweep"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (390, False), (390, True)])
 def test_nobody_is_shut_out(browser: WebDriver, runs: Path, name: str, width: int, dark: bool) -> None:
     opened(browser, runs / name / "report.html", width, dark=dark)
@@ -90,7 +96,7 @@ def test_nobody_is_shut_out(browser: WebDriver, runs: Path, name: str, width: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 390])
-@pytest.mark.parametrize("name", ["doodles", "shots", "sweep"])
+@pytest.mark.parametrize("name", PAGES)
 def test_on_paper_no_text_is_cut_off_or_printed_across_another(
     browser: WebDriver, runs: Path, name: str, width: int
 ) -> None:
@@ -105,7 +111,8 @@ def test_on_paper_no_text_is_cut_off_or_printed_across_another(
     words = [" ".join(page.get_text_bounded().split()) for page in pages]
     assert all(words), "an empty page"
     assert all(title in " ".join(words) for title in browser.execute_script(TITLES))
-    assert all(name[:3] in words[0].rsplit("output", 1)[1] for name in classes), "the output column is cut off"
+    drawing = next(of for of in words if "hidden1" in of)
+    assert all(name[:3] in drawing.rsplit("output", 1)[1] for name in classes), "the output column is cut off"
     for page in pages:
         letters, boxes = letters_of(page)
         assert boxes[:, 0].min() > PAPER[0] and boxes[:, 2].max() < PAPER[1]

@@ -22,7 +22,7 @@ PARTS = Path(__file__).parent / "page"
 THEME = Path(__file__).parent.parent / "theme.css"
 MATHEMATICS = ("forward", "descent")
 """Scripts that compute, in the page and in its workers alike, in the order they are to run in."""
-SHARED = ("arithmetic", "picture", "box", "diagram")
+SHARED = ("arithmetic", "curve", "picture", "box", "diagram")
 """Other scripts that more than one section uses, in their order."""
 
 
@@ -36,6 +36,7 @@ class Section:
         look: one sentence that says what to look at.
         values: for the template, by their names.
         data: plain data for the script, without nan.
+        story: for a reader who meets the subject here for the first time; stands before `look`. Empty in a report.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Section:
     look: str
     values: Mapping[str, Any]
     data: Any = None
+    story: str = ""
 
 
 def floats(values: Tensor | np.ndarray) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.report import boundary, box, hill, learning, live, quality, run, valleys
-from hillstart.report.page import render
+from hillstart.report.page import Section, render
 from hillstart.system.files import check_links, replacing
 from hillstart.training.packs import RunSpec
 
@@ -40,10 +40,20 @@ def write(
     """
     check_links(folder)
     of = run.read(folder, spec, named)
-    data, noun = of.spec.data, of.classifier.preprocessing.noun
+    noun = of.classifier.preprocessing.noun
+    content = render([*sections(of, patience, pictures), run.section(of)], _title(of), _about(of, noun), noun)
+    page = folder / "report.html"
+    with replacing(page, sync=False) as new:
+        new.write_text(content, encoding="utf-8")
+    return page
+
+
+def sections(of: run.FinishedRun, patience: float, pictures: Sequence[str | os.PathLike[str]] = ()) -> list[Section]:
+    """The sections of the page, from the network to how good it is; the arguments are those of `write`."""
+    data = of.spec.data
     own = [(Path(path).name, read_picture(path, of.classifier.pictures)) for path in pictures]
     is_pictures = isinstance(of.classifier.preprocessing, Preprocessing)
-    sections = [
+    return [
         *(box.sections(of.classifier, data, own) if is_pictures else boundary.sections(of.classifier, data)),
         hill.section(of, patience),
         *(live.sections(of.spec, of.classifier.origins) if is_pictures else []),
@@ -56,15 +66,11 @@ def write(
         ),
         learning.section(of),
         quality.section(of.classifier, data, of.summary),
-        run.section(of),
     ]
-    page = folder / "report.html"
-    with replacing(page, sync=False) as new:
-        new.write_text(render(sections, _title(data.classes, noun), _about(of, noun), noun), encoding="utf-8")
-    return page
 
 
-def _title(classes: Sequence[str], noun: str) -> str:
+def _title(of: run.FinishedRun) -> str:
+    classes, noun = of.spec.data.classes, of.classifier.preprocessing.noun
     if len(classes) > 4:
         return f"{len(classes)} kinds of {noun}, told apart"
     return f"{', '.join(classes[:-1])} or {classes[-1]}?"

@@ -73,4 +73,19 @@ function softmaxLines(z, k) {
   return [...lines, `${text(powers[k])} / ${listed} = ${text(shares[k])}`];
 }
 
-hillstart.arithmetic = { thousandths, text, activated, softmax, product, order, sumLines, activationLine, softmaxLines };
+// "e^2.28" looks like a power, and is read aloud and copied as it is written.
+function written(line) {
+  const parts = line.split(/(\S+ × \S+|\^−?[\d.]+)/);
+  return parts.map((part) => {
+    if (part.startsWith("^")) return [hillstart.html("span", { class: "unseen" }, "^"), hillstart.html("sup", {}, part.slice(1))];
+    return part.includes("×") ? hillstart.html("span", { class: "term" }, part) : part;
+  });
+}
+
+// The items of a list of such lines, each with what it says in words, if anything.
+function listed(lines, notes) {
+  const { html } = hillstart;
+  return lines.map((line, k) => html("li", {}, html("span", { class: "line" }, ...written(line)), notes[k] && html("span", { class: "soft" }, notes[k])));
+}
+
+hillstart.arithmetic = { thousandths, text, activated, softmax, product, order, sumLines, activationLine, softmaxLines, listed };

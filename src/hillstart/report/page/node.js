@@ -1,22 +1,22 @@
 // One node: its arithmetic in text, where its sum comes from, and its activation on the curve.
-const { html, svg, section } = hillstart;
+const { html, section } = hillstart;
 const PAGE = 12;
 
 section("node", (root) => {
   const box = hillstart.box();
   const { net, last } = box;
-  const { text, order, product, sumLines, activationLine, softmaxLines } = hillstart.arithmetic;
+  const { text, order, product, sumLines, activationLine, softmaxLines, listed } = hillstart.arithmetic;
   const { size, channels } = box.preprocessing;
   const { diverging, paint } = hillstart.picture;
   const at = (id) => root.querySelector(`#${id}`);
   const options = (names) => names.map((name, k) => html("option", { value: k, dir: "auto" }, name));
-  const listed = { list: "", node: "", first: 0 };
+  const before = { list: "", node: "", first: 0 };
 
   at("node-layer").append(...options(net.w.map((_, l) => box.layerName(l))));
   at("node-layer").addEventListener("change", () => box.chooseNode(Number(at("node-layer").value), 0));
   at("node-number").addEventListener("change", () => box.chooseNode(box.node.l, Number(at("node-number").value)));
   const turn = (by) => () => {
-    listed.first += by;
+    before.first += by;
     showTerms();
   };
   at("terms-before").addEventListener("click", turn(-PAGE));
@@ -38,15 +38,6 @@ section("node", (root) => {
     return { inputs: box.digits.a[l], weights, bias, z: box.digits.z[l][j] };
   }
 
-  // "e^2.28" looks like a power, and is read aloud and copied as it is written.
-  function written(line) {
-    const parts = line.split(/(\S+ × \S+|\^−?[\d.]+)/);
-    return parts.map((part) => {
-      if (part.startsWith("^")) return [html("span", { class: "unseen" }, "^"), html("sup", {}, part.slice(1))];
-      return part.includes("×") ? html("span", { class: "term" }, part) : part;
-    });
-  }
-
   function showLines() {
     const { l, j } = box.node;
     const { inputs, weights, bias, z } = arithmetic();
@@ -54,9 +45,7 @@ section("node", (root) => {
     const lines = [...sumLines(inputs, weights, bias, z), ...end];
     const notes = ["inputs times weights, summed", "plus the bias: z", ...lines.slice(2, -1).map(() => ""), softmax(l) ? "its share, the softmax: a" : "through the activation: a"];
     at("node-name").textContent = box.nodeName(l, j);
-    at("node-lines").replaceChildren(
-      ...lines.map((line, k) => html("li", {}, html("span", { class: "line" }, ...written(line)), notes[k] && html("span", { class: "soft" }, notes[k]))),
-    );
+    at("node-lines").replaceChildren(...listed(lines, notes));
   }
 
   // ---------------------------------------------------------------- where it comes from
@@ -71,8 +60,8 @@ section("node", (root) => {
     const { inputs, weights, bias, z } = arithmetic();
     const places = order(inputs, weights);
     const pages = Math.ceil(places.length / PAGE);
-    listed.first = Math.min(Math.max(listed.first, 0), (pages - 1) * PAGE);
-    const shown = places.slice(listed.first, listed.first + PAGE);
+    before.first = Math.min(Math.max(before.first, 0), (pages - 1) * PAGE);
+    const shown = places.slice(before.first, before.first + PAGE);
     const found = shown.map((i) => product(inputs[i], weights[i]));
     const together = found.reduce((all, n) => all + n, 0);
     const widest = Math.abs(product(inputs[places[0]], weights[places[0]])) || 1;
@@ -98,12 +87,11 @@ section("node", (root) => {
       row(`all ${places.length}: the weighted sum`, z - bias),
     );
     at("terms-from").textContent = l ? "from" : "pixel: row, column";
-    at("terms-before").disabled = listed.first === 0;
-    at("terms-after").disabled = listed.first + PAGE >= places.length;
-    at("terms-page").textContent = `${listed.first + 1} to ${listed.first + shown.length} of ${places.length}`;
+    at("terms-before").disabled = before.first === 0;
+    at("terms-after").disabled = before.first + PAGE >= places.length;
+    at("terms-page").textContent = `${before.first + 1} to ${before.first + shown.length} of ${places.length}`;
     for (const name of ["terms-before", "terms-after"]) at(name).hidden = pages === 1;
   }
-
 
   function showPictures() {
     at("node-pictures").hidden = box.node.l !== 0;
@@ -131,40 +119,21 @@ section("node", (root) => {
     const others = softmax(l) ? Math.log(1 / a - 1) + z : 0;
     const value = { sigmoid: (v) => 1 / (1 + Math.exp(-v)), softmax: (v) => 1 / (1 + Math.exp(others - v)), ...Object.fromEntries(["tanh", "relu"].map((name) => [name, hillstart.maths.ACTIVATIONS[name].value])) }[how];
     const centre = how === "softmax" && Number.isFinite(others) ? others : 0;
-    const reach = Math.max(6, Math.ceil(Math.abs(z - centre) * 1.15));
-    const [low, high] = { tanh: [-1, 1], relu: [-0.15 * reach, reach] }[how] ?? [0, 1];
-    const [W, H, left, foot] = [340, 190, 34, 26];
-    const px = (v) => left + ((v - centre + reach) / (2 * reach)) * (W - left - 12);
-    const py = (v) => 12 + ((high - v) / (high - low)) * (H - 12 - foot);
-    const points = Array.from({ length: 121 }, (_, k) => centre - reach + (k * reach) / 60).map((v) => `${px(v).toFixed(1)},${py(value(v)).toFixed(1)}`);
-    const tick = (v) => hillstart.number(v, 3);
-    const label = (x, y, anchor, words) => svg("text", { x, y, "text-anchor": anchor }, words);
+    const range = { tanh: () => [-1, 1, -1], relu: (reach) => [-0.15 * reach, reach, 0] }[how];
     at("curve-title").textContent = { sigmoid: "σ squeezes every sum between 0 and 1", softmax: "Softmax: outputs share 1 among them", tanh: "tanh squeezes every sum between −1 and 1", relu: "ReLU lets pass what is above 0" }[how];
-    at("curve").replaceChildren(
-      svg(
-        "svg",
-        { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `The activation as a curve; at z = ${tick(z)} it is ${tick(a)}` },
-        ...[low < 0 && how === "relu" ? 0 : low, high].map((v) => svg("line", { x1: left, x2: W - 12, y1: py(v), y2: py(v), class: "grid" })),
-        label(left - 6, py(high) + 4, "end", tick(high)),
-        label(left - 6, py(how === "relu" ? 0 : low) + 4, "end", tick(how === "relu" ? 0 : low)),
-        ...[-reach, 0, reach].map((v) => label(px(centre + v), H - 8, v < 0 ? "start" : v ? "end" : "middle", tick(centre + v))),
-        svg("polyline", { points: points.join(" "), class: "curve" }),
-        svg("path", { d: `M${px(z)},${py(how === "relu" ? 0 : low)}V${py(a)}H${left}`, class: "drop" }),
-        svg("circle", { cx: px(z), cy: py(a), r: 6, class: "ball" }),
-      ),
-    );
+    at("curve").replaceChildren(hillstart.curve({ value, z, a, centre, range }));
     at("curve-caption").textContent = how === "softmax" ? "Across: z of this class, while those of the others stay. Up: its output a." : "Across: the weighted sum with its bias, z. Up: the activation a.";
   }
 
   function show() {
     const { l, j } = box.node;
     const list = `${l} of ${net.sizes}`;
-    if (listed.list !== list) {
+    if (before.list !== list) {
       const names = l === last ? box.classes : Array.from({ length: net.sizes[l + 1] }, (_, k) => String(k + 1));
       at("node-number").replaceChildren(...options(names));
     }
-    if (listed.node !== `${l}.${j}`) listed.first = 0;
-    Object.assign(listed, { list, node: `${l}.${j}` });
+    if (before.node !== `${l}.${j}`) before.first = 0;
+    Object.assign(before, { list, node: `${l}.${j}` });
     at("node-layer").value = l;
     at("node-number").value = j;
     showLines();
