@@ -18,10 +18,13 @@ from launching import BOUND
 AXE = Path(sys.prefix, "node_modules/axe-core/axe.min.js")
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+"""A camera that shows a moving pattern, and a user who lets every page use it."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[WebDriver]:
-    """Headless Chromium with a mouse; skipped with a reason where there is none."""
+    """Headless Chromium with a mouse and a camera; skipped with a reason where there is none."""
     if not (CHROMIUM and DRIVER):
         pytest.skip("no Chromium with its chromedriver on this machine (Debian: chromium, chromium-driver)")
     with started() as driver:
@@ -34,7 +37,7 @@ def started() -> Iterator[WebDriver]:
     assert CHROMIUM and DRIVER
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-device-scale-factor=1"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-device-scale-factor=1", *CAMERA):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))

@@ -14,6 +14,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from browser import browser as browser
 from browser import console
 from hillstart.data.augment import Augment
 from hillstart.data.dataset import PictureSet, Split
@@ -262,6 +263,45 @@ def test_a_drawing_is_answered_stroke_by_stroke_and_can_be_cleared(page: Page) -
     assert texts(driver, "#answer strong") == [classifier.classes[int(a.argmax())]]
     driver.find_element(By.ID, "clear").click()
     assert seen(driver).unique().tolist() == [255 - ink]
+
+
+@pytest.mark.slow
+def test_a_picture_is_taken_and_the_camera_is_off_at_once(page: Page) -> None:
+    driver, _, _ = page("sigmoid")
+    before, press = seen(driver), "document.querySelector(arguments[0]).click()"
+    for button, stays in (("#camera-cancel", True), ("#camera", True), ("#camera-take", False)):
+        driver.execute_script(press, "#camera")
+        wait(driver, "return document.activeElement.id === 'camera-take'")
+        driver.execute_script("window.stream = document.querySelector('#camera-video').srcObject")
+        assert driver.execute_script("return window.stream.active")
+        driver.execute_script(press, button)
+        ended = (
+            "return [window.stream.active, document.querySelector('#camera-view').hidden, document.activeElement.id]"
+        )
+        assert driver.execute_script(ended) == [False, True, "camera"]
+        assert torch.equal(seen(driver), before) == stays
+    assert texts(driver, "#answer")[0].startswith("Your picture: the network says ")
+    assert console(driver) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("error", "told"), [("NotAllowedError", "does not let"), ("NotFoundError", "No camera")])
+def test_without_a_camera_the_page_says_why(page: Page, error: str, told: str) -> None:
+    driver, _, _ = page("sigmoid")
+    refuse = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', arguments[0]))"
+    driver.execute_script(f"{refuse}; document.querySelector('#camera').click()", error)
+    wait(driver, "return !document.querySelector('#no-picture').hidden")
+    assert told in texts(driver, "#no-picture")[0]
+    assert driver.execute_script("return document.querySelector('#camera-view').hidden")
+
+
+@pytest.mark.slow
+def test_where_no_page_may_use_a_camera_none_is_offered(page: Page, browser: WebDriver) -> None:
+    hide = {"source": "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })"}
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", hide)
+    driver, _, _ = page("sigmoid")
+    assert not driver.find_element(By.ID, "camera").is_displayed()
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
 # ---------------------------------------------------------------- a reader

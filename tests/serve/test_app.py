@@ -143,6 +143,7 @@ def test_the_page_needs_nothing_but_the_server(port: int) -> None:
     for path, kind in (
         ("/", "text/html"),
         ("/theme.css", "text/css"),
+        ("/camera.js", "text/javascript"),
         ("/page.css", "text/css"),
         ("/page.js", "text/javascript"),
     ):

@@ -99,6 +99,18 @@ def test_a_picture_that_is_chosen_dropped_or_pasted_is_answered_beside_it(
 
 
 @pytest.mark.slow
+def test_a_picture_that_is_taken_is_answered(page: tuple[Page, Classifier]) -> None:
+    shown, _ = page
+    shown.script("document.getElementById('camera').click()")
+    until(lambda: shown.script("return document.activeElement.id") == "camera-take")
+    shown.script("window.stream = document.getElementById('camera-video').srcObject")
+    shown.script("document.getElementById('camera-take').click()")
+    until(lambda: shown.text("label") in HOSTILE)
+    assert not shown.script("return window.stream.active")
+    assert console(shown.browser) == []
+
+
+@pytest.mark.slow
 def test_the_page_says_what_is_wrong(page: tuple[Page, Classifier], tmp_path: Path) -> None:
     shown, asked = page
     (tmp_path / "notes.txt").write_text("no picture")

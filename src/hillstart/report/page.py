@@ -20,6 +20,7 @@ from torch import Tensor
 
 PARTS = Path(__file__).parent / "page"
 THEME = Path(__file__).parent.parent / "theme.css"
+CAMERA = Path(__file__).parent.parent / "camera.js"
 MATHEMATICS = ("forward", "descent")
 """Scripts that compute, in the page and in its workers alike, in the order they are to run in."""
 SHARED = ("arithmetic", "curve", "picture", "box", "diagram")
@@ -79,6 +80,7 @@ def render(sections: Sequence[Section], title: str, about: str = "", noun: str =
     scripts = [
         _part("page.js"),
         f"hillstart.mathematics = (hillstart) => {{\n{mathematics}\n}};\nhillstart.mathematics(hillstart);",
+        f"hillstart.camera = (() => {{\n{CAMERA.read_text(encoding='utf-8')}\nreturn camera;\n}})();",
         *(_isolated(_part(f"{name}.js")) for name in (*SHARED, *names)),
         "hillstart.begin();",
     ]

@@ -29,6 +29,7 @@ LINGER_SECONDS, END_SECONDS = 1, 20
 PAGE = {
     "/": ("page.html", "text/html"),
     "/theme.css": ("../theme.css", "text/css"),
+    "/camera.js": ("../camera.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/openapi.json": ("openapi.json", "application/json"),

@@ -124,6 +124,16 @@ at("file").addEventListener("change", () => {
   at("file").value = ""; // so that choosing the same picture again asks again
 });
 
+camera({
+  open: at("camera"),
+  panel: at("camera-view"),
+  video: at("camera-video"),
+  take: at("camera-take"),
+  cancel: at("camera-cancel"),
+  complain: (sentence) => (sentence ? showError(sentence) : show("error", false)),
+  given: (canvas) => canvas.toBlob((blob) => ask(new File([blob], "Your picture")), "image/jpeg", 0.95),
+});
+
 at("shown").addEventListener("error", () => {
   if (!at("shown").getAttribute("src")) return;
   show("shown", false);

@@ -88,6 +88,19 @@ section("network", (root) => {
   });
   document.addEventListener("paste", (event) => read(event.clipboardData.files));
 
+  hillstart.camera({
+    open: at("camera"),
+    panel: at("camera-view"),
+    video: at("camera-video"),
+    take: at("camera-take"),
+    cancel: at("camera-cancel"),
+    complain,
+    given(canvas) {
+      const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      box.show(hillstart.picture.seen(image, box.preprocessing), { name: "Your picture", label: null });
+    },
+  });
+
   const pen = at("canvas").getContext("2d", { willReadFrequently: true });
   let asked = false;
 

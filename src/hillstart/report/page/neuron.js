@@ -45,6 +45,11 @@ section("neuron", (root) => {
     const [W, H, r] = [360, 252, 40];
     const neuron = { x: 214, y: 136 };
     const label = (px, py, words, name, anchor = "middle") => svg("text", { x: px, y: py, "text-anchor": anchor, class: name }, words);
+    // A number on a line, on a plate that keeps it readable.
+    const plate = (px, py, value) => {
+      const width = 9 * shown(value).length + 8;
+      return [svg("rect", { x: px - width / 2, y: py - 11, width, height: 22, class: "plate" }), label(px, py + 5, shown(value))];
+    };
     const sign = (value) => (value < 0 ? "minus" : value ? "plus" : "faint");
     const line = (from, to, value) => svg("line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y, class: sign(value), "stroke-width": 1 + 1.6 * Math.abs(value) });
     const inputs = x.map((_, k) => ({ x: 32, y: 52 + 84 * k }));
@@ -63,14 +68,14 @@ section("neuron", (root) => {
       svg("circle", { cx: neuron.x, cy: neuron.y, r, class: "level", "clip-path": "url(#neuron-level)" }),
       svg("circle", { cx: neuron.x, cy: neuron.y, r, class: "rim" }),
       label(neuron.x, neuron.y - 5, "z", "soft"),
-      label(neuron.x, neuron.y + 14, shown(z), "number"),
+      label(neuron.x, neuron.y + 14, shown(z)),
       ...inputs.map((from, k) => [
         svg("circle", { cx: from.x, cy: from.y, r: 24, class: "input" }),
-        label(from.x, from.y + 5, shown(x[k]), "number"),
-        label(from.x + 0.46 * (neuron.x - from.x), from.y + 0.46 * (neuron.y - from.y) + 5, shown(w[k]), "number halo"),
+        label(from.x, from.y + 5, shown(x[k])),
+        plate(from.x + 0.46 * (neuron.x - from.x), from.y + 0.46 * (neuron.y - from.y), w[k]),
       ]),
       label(bias.x, bias.y - 14, "bias", "soft"),
-      label(bias.x, bias.y + 5, shown(b), "number halo"),
+      plate(bias.x, bias.y, b),
       label(32, 16, "inputs", "soft"),
       label(114, 16, "weights", "soft"),
       label(298, neuron.y + 6, text(thousandths(a)), "out", "start"),
