@@ -51,8 +51,8 @@ def test_one_neuron_computes_as_a_calculator_does(show: Show) -> None:
     assert texts(driver, "#neuron-drawing .out") == ["0.907"]
     field = driver.find_element(By.ID, "neuron-w2")
     for typed, shown in (("-0.25", "-0.25"), ("", "0.2"), ("99", "5"), ("-1.236", "-1.24")):
-        field.clear()
-        field.send_keys(typed, Keys.TAB)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(typed or Keys.BACKSPACE, Keys.TAB)
         assert field.get_property("value") == shown
     driver.execute_script("document.querySelector('#neuron-b').previousElementSibling.focus()")
     ActionChains(driver, 0).send_keys(Keys.HOME).perform()
