@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def _recorded_unchecked() -> Iterator[None]:
 
 
 SLOW_FOLDERS = ("e2e", "benchmarks")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Workers share the cores, and the threads of small products would wait for each other.
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,10 +92,15 @@ def cuda() -> Iterator[Device | None]:
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`scripts/train.py` with these options, in this process and in an empty folder."""
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in a folder of its own, as a shell tells it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
+
+
+@pytest.fixture
+def train(empty_folder: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`scripts/train.py` with these options, in this process and in an empty folder."""
 
     def call(*options: str) -> None:
         from hillstart.cli import train as commands
@@ -103,6 +116,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded pictures are kept in a folder of these tests, never in the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def drawn_once() -> Iterator[None]:
+    """Keep the drawings of lion_duck: to draw them is half the time of a small training."""
+    from hillstart.data import lion_duck
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lion_duck, "_drawn", cache(lion_duck._drawn))
         yield
 
 

@@ -1,5 +1,6 @@
 """Small made-up data and trainings for tests."""
 
+import csv
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from hillstart.network import Network
 from hillstart.training.module import Training
 from hillstart.training.optimizer import SGDConfig
 from hillstart.training.stopping import EarlyStopping
+
+SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "report=false"]
+"""Options of the command for a training of less than a second."""
+
+
+def rows(table: Path | str) -> list[dict[str, str]]:
+    """The rows of a CSV file, each by the names of its columns."""
+    with Path(table).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def blobs(train: int = 103, size: int = 6, augment: str = "none") -> PictureSet:

@@ -7,20 +7,12 @@ import pytest
 import torch
 
 import hillstart
+import made
 from hillstart.inference import model_file
 from hillstart.network import Network
 from hillstart.runs.reader import RunRecord
 
-SMALL = [
-    "data.train=120",
-    "data.test=40",
-    "network.hidden=[6]",
-    "trainer.max_epochs=2",
-    "report=false",
-    "logger=none",
-    "hydra.run.dir=run",
-    "hydra.sweep.dir=sweep",
-]
+SMALL = [*made.SMALL, "logger=none", "hydra.run.dir=run", "hydra.sweep.dir=sweep"]
 
 
 def test_a_run_is_its_tables_and_its_networks(train: Callable[..., None]) -> None:

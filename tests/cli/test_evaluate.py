@@ -1,6 +1,5 @@
 """scripts/evaluate.py: the figures follow from predict's answers, and what is not measured is named."""
 
-import csv
 import io
 import json
 import sys
@@ -21,6 +20,7 @@ from hillstart.inference.calibration import expected_calibration_error
 from hillstart.system.statistics import Z_95, accuracy_interval
 from inference.test_classifier import model, noise
 from launching import Ran, ran
+from made import rows
 
 Run = Callable[..., Ran]
 CLASSES = ("lion", "duck", "owl")
@@ -72,9 +72,7 @@ def test_the_figures_are_those_of_the_predictions(run: Run, labelled: Path, star
     assert found["calibration"]["after"]["expected_calibration_error"] == pytest.approx(
         expected_calibration_error(p, y), abs=1e-6
     )
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row, answer, label in zip(rows, answers, truth, strict=True):
+    for row, answer, label in zip(rows(table), answers, truth, strict=True):
         assert (row["file"], row["true_label"], row["predicted_label"]) == (answer.path, label, answer.label)
         assert float(row["agreement"]) == round(answer.agreement, 6)
         for name, probability in answer.probabilities.items():

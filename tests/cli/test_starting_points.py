@@ -1,6 +1,5 @@
 """Starts begin at a list of seeds, or at the networks of an earlier run."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +13,9 @@ from hillstart.config.build import build_run_spec
 from hillstart.config.options import read_stored_options
 from hillstart.inference import model_file
 from hillstart.system.errors import InputError
+from made import SMALL, rows
 
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "report=false"]
 OTHER_DATA = ["data.train=200", "data.test=40", "data.seed=1", *SMALL[2:]]
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PWD", str(tmp_path))
 
 
 def refused(call: Any, *options: str) -> str:
@@ -30,11 +23,6 @@ def refused(call: Any, *options: str) -> str:
         call(*options)
     assert isinstance(end.value.code, str) and "\n" not in end.value.code
     return end.value.code
-
-
-def rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 def summary(folder: str) -> Any:

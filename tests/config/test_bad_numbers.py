@@ -1,8 +1,6 @@
 """Numbers that overflow or are not finite are noticed and named, and change no bit of another start."""
 
-import csv
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import torch
 from torch import Tensor
 
 import hillstart.engine.tiling
-from hillstart.cli import train
 from hillstart.data import images
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.ensemble import StartEnsemble
@@ -20,7 +17,7 @@ from hillstart.engine.tiling import Tiling
 from hillstart.network import GradientDescent, Momentum, Nesterov, Network
 from hillstart.runs.results import FLAT, saturated
 from hillstart.system.errors import InputError
-from made import blobs, trainer, training
+from made import SMALL, blobs, rows, trainer, training
 
 S, SIZES, B, N = 8, [8, 5, 3], 4, 40
 DESCENTS: dict[str, dict[str, Any]] = {
@@ -29,7 +26,6 @@ DESCENTS: dict[str, dict[str, Any]] = {
     "nesterov": {"step": Nesterov},
     "adam": {"optimiser": torch.optim.Adam},
 }
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "report=false"]
 
 
 @pytest.fixture(params=[S, 4], ids=["one tile", "tiles of four"])
@@ -103,19 +99,16 @@ def test_a_training_of_which_half_explodes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def log(train: Any) -> Any:
     """Returns a function that trains in `run` and returns the log and the exit code or message."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PWD", str(tmp_path))
 
     def call(*options: str) -> tuple[str, Any]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, "hydra.run.dir=run", *options])
         end: Any = None
         try:
-            train.train()
+            train(*SMALL, "hydra.run.dir=run", *options)
         except SystemExit as exit:
             end = exit.code
-        return (tmp_path / "run/train.log").read_text(), end
+        return Path("run/train.log").read_text(), end
 
     return call
 
@@ -124,13 +117,9 @@ def test_all_explode(log: Any) -> None:
     """The command fails with a sentence that names the key, and the tables are written."""
     _, end = log("descent.eta=1e30", "network.activation=relu", "starts=5", "pack=2")
     assert end.startswith("hillstart: descent.eta=1e+30: ")
-    with Path("run/starts.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["seed"], row["status"], row["epochs"]) for row in rows] == [
-        (str(s), "diverged", "1") for s in range(5)
-    ]
-    with Path("run/history.csv").open() as file:
-        assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1", "2", "3", "4"]
+    starts = [(row["seed"], row["status"], row["epochs"]) for row in rows("run/starts.csv")]
+    assert starts == [(str(s), "diverged", "1") for s in range(5)]
+    assert [row["seed"] for row in rows("run/history.csv")] == ["0", "1", "2", "3", "4"]
     assert not Path("run/summary.json").exists()
 
 

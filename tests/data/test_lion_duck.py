@@ -11,6 +11,11 @@ from hillstart.data import lion_duck
 from hillstart.system.errors import InputError
 
 
+@pytest.fixture(autouse=True)
+def drawn_anew(monkeypatch: pytest.MonkeyPatch, drawn_once: None) -> None:
+    monkeypatch.setattr(lion_duck, "_drawn", lion_duck._drawn.__wrapped__)  # type: ignore[attr-defined]
+
+
 def test_equal_halves_of_every_split() -> None:
     made = lion_duck.load(train=40, test=20, val_fraction=0.25)
     for split, n in ((made.train, 30), (made.val, 10), (made.test, 20)):

@@ -4,7 +4,6 @@ Made at that version by `train.py data.train=120 data.test=40 data.size=8 networ
 descent.schedule=constant starts=3 descent.momentum=0.9`, `answers.json` by its `predict.py --json`.
 """
 
-import csv
 import json
 import shutil
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 import hillstart
 from hillstart.cli import report, train
+from made import rows
 
 OLD = Path(__file__).parent / "run_of_0.1.0"
 ANSWERS = json.loads((OLD / "answers.json").read_text())
@@ -39,8 +39,7 @@ def test_the_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train.train()
     after = (folder / "run/history.csv").read_text().splitlines()
     assert len(after) == 1 + 3 * 5 and set(before) <= set(after)
-    with (folder / "run/starts.csv").open() as file:
-        assert [row["epochs"] for row in csv.DictReader(file)] == ["5"] * 3
+    assert [row["epochs"] for row in rows(folder / "run/starts.csv")] == ["5"] * 3
 
 
 def test_it_has_a_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ RUN_A and RUN_B are runs. Nothing is put in their place but `...` of torchrun an
 training short stands behind the README's options (`small`).
 """
 
-import csv
 import json
 import math
 import os
@@ -39,6 +38,7 @@ from hillstart.config.build import composed_options
 from hillstart.config.conf import conf_folder
 from hillstart.data import lion_duck
 from launching import BOUND, alone
+from made import rows
 
 TOP = Path(__file__).parents[2]
 README = (TOP / "README.md").read_text()
@@ -198,11 +198,6 @@ def done(
 
 
 # ---------------------------------------------------------------- what each command must leave behind
-
-
-def rows(table: Path) -> list[dict[str, str]]:
-    with table.open() as file:
-        return list(csv.DictReader(file))
 
 
 def new_run(done: Done) -> Path:

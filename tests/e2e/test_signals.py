@@ -1,6 +1,5 @@
 """Ctrl-C, SIGTERM and a closed terminal end a training in good order, wherever they meet it."""
 
-import csv
 import fcntl
 import os
 import pty
@@ -23,6 +22,7 @@ from hillstart.system import interrupts
 from hillstart.training.module import Training
 from killing import OPTIONS, differences, whole_run
 from launching import BOUND, PATIENT, alone, wait_for, waiting_in
+from made import rows
 from training.test_resume import PER_EPOCH, company, fit, state
 
 LONG = ["data.train=200", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=1000000", "report=false"]
@@ -80,11 +80,6 @@ def _as_a_terminal() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 # ---------------------------------------------------------------- a run
 
 
@@ -107,10 +102,10 @@ def test_between_packs_and_on_again(tmp_path: Path, whole: Path) -> None:
     folder = tmp_path / name
     said = run.end_by(signal.SIGINT, group=True)
     assert said[-1].startswith("hillstart: stopped by Ctrl-C; go on with it by: python ")
-    rows = table(folder / "starts.csv")
-    assert {row["status"] for row in rows} >= {"active", "diverged"}
-    assert len(rows) > 7
-    assert {row["seed"] for row in table(folder / "history.csv")} == {row["seed"] for row in rows}
+    starts = rows(folder / "starts.csv")
+    assert {row["status"] for row in starts} >= {"active", "diverged"}
+    assert len(starts) > 7
+    assert {row["seed"] for row in rows(folder / "history.csv")} == {row["seed"] for row in starts}
     assert len(hillstart.load(folder).seeds) > 4  # those of the packs that are done, and of the one under way
     typed = shlex.split(said[-1].partition(": python ")[2])
     assert typed[0] == PATIENT
@@ -126,10 +121,10 @@ def test_sigterm_to_one_process(tmp_path: Path) -> None:
     assert run.end_by(signal.SIGTERM)[-1] == (
         f"hillstart: stopped by SIGTERM; go on with it by: python {PATIENT} resume=run"
     )
-    rows = table(tmp_path / "run/starts.csv")
-    assert [(row["seed"], row["status"]) for row in rows] == [("0", "active"), ("1", "active"), ("2", "active")]
-    assert {row["epoch"] for row in table(tmp_path / "run/history.csv")} == {
-        str(epoch) for epoch in range(1, int(rows[0]["epochs"]) + 1)
+    starts = rows(tmp_path / "run/starts.csv")
+    assert [(row["seed"], row["status"]) for row in starts] == [("0", "active"), ("1", "active"), ("2", "active")]
+    assert {row["epoch"] for row in rows(tmp_path / "run/history.csv")} == {
+        str(epoch) for epoch in range(1, int(starts[0]["epochs"]) + 1)
     }
     assert hillstart.load(tmp_path / "run").seeds == (0, 1, 2)
     assert not list(tmp_path.rglob(".*.part"))
@@ -157,7 +152,7 @@ def test_a_closed_terminal(tmp_path: Path) -> None:
     os.close(ours)
     assert run.process.wait(timeout=BOUND) == 129
     assert (tmp_path / "run/checkpoints/last.ckpt").stat().st_mtime_ns > before
-    assert {row["status"] for row in table(tmp_path / "run/starts.csv")} == {"active"}
+    assert {row["status"] for row in rows(tmp_path / "run/starts.csv")} == {"active"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -182,7 +177,7 @@ def test_while_the_report_is_written(tmp_path: Path) -> None:
     report = PATIENT.replace("train.py", "report.py")
     said = run.end_by(signal.SIGTERM)[-1]
     assert said == f"hillstart: stopped by SIGTERM; only its page is missing: python {report} run"
-    assert len(table(tmp_path / "run/starts.csv")) == 16
+    assert len(rows(tmp_path / "run/starts.csv")) == 16
     assert not (tmp_path / "run/report.html").exists()
 
 
@@ -216,9 +211,9 @@ def test_a_multirun(tmp_path: Path, way: str) -> None:
     onward = f"go on with the others by: python {PATIENT} resume=many"
     assert printed[-1] == f"hillstart: stopped by Ctrl-C; done of {jobs} jobs: {len(done)}; {onward}"
     for job in done:
-        assert [row["status"] for row in table(tmp_path / "many" / job / "starts.csv")] == ["finished"]
+        assert [row["status"] for row in rows(tmp_path / "many" / job / "starts.csv")] == ["finished"]
         assert len(hillstart.load(tmp_path / "many" / job).seeds) == 1
-    assert sorted(row["job"] for row in table(tmp_path / "many/starts.csv")) == done
+    assert sorted(row["job"] for row in rows(tmp_path / "many/starts.csv")) == done
 
 
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])

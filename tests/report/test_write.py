@@ -1,6 +1,5 @@
 """The page as a user gets it: after a run, written again, for a sweep; and what is refused."""
 
-import csv
 import json
 import shutil
 import sys
@@ -14,6 +13,7 @@ from pypdfium2 import PdfTextPage
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
+import made
 from browser import barriers, console, on_paper, opened
 from hillstart.cli import report as command
 from hillstart.cli import train as commands
@@ -21,8 +21,9 @@ from hillstart.report import learning, run
 from hillstart.report.lesson import write_lesson
 from hillstart.system.errors import InputError
 from launching import BOUND
+from made import rows
 
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "trainer.max_epochs=2", "logger=none"]
+SMALL = [*made.SMALL[:-1], "logger=none"]  # with a page
 HOSTILE = '"><img src=x onerror="window.run=1">'
 PAGES = ["doodles", "shots", "sweep", "lesson"]
 SECTIONS = ["network", "node", "gradient", "hill", "live", "valleys", "learning", "quality", "run"]
@@ -155,8 +156,7 @@ def test_what_was_read_back_is_what_was_written(runs: Path) -> None:
     of = run.read(runs / "doodles")
     assert [row.rank for row in of.rows] == list(range(1, 7))
     assert (len(of.sound), len(of.diverged)) == (3, 3)
-    with (runs / "doodles" / "history.csv").open() as file:
-        written = list(csv.DictReader(file))
+    written = rows(runs / "doodles" / "history.csv")
     for row, history in zip(of.rows, of.history, strict=True):
         epochs = [of for of in written if all(of[key] == row.cells[key] for key in ("seed", "eta"))]
         expected = [[float(of[key]) for key in ("train_cost", "val_cost", "val_accuracy")] for of in epochs]

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from scipy.stats import t as students_t
 
-from hillstart.cli import train
 from hillstart.cli.compare import main
 from hillstart.runs.compare import Comparison, compare
 from hillstart.runs.findings import sentences
 from hillstart.runs.significance import difference_of_means, difference_of_medians, holm, p_value, superiority
+from made import SMALL
 
 TOP = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("empty_folder")
 HEADINGS = ["seed", "eta", "epochs", "status", "train_cost", "val_cost", "val_accuracy", "rank"]
 LOW = [0.60, 0.61, 0.61, 0.62, 0.62, 0.63, 0.63, 0.64, 0.64, 0.65]
 HIGH = [value + 0.1 for value in LOW]
@@ -58,11 +59,6 @@ def write_run(
     about = {"classes": ["lion", "duck"], "pictures": {"train": 400, "val": val, "test": 50}}
     (folder / "summary.json").write_text(json.dumps(about | (summary or {})))
     return str(folder)
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -434,12 +430,9 @@ def refused(command: Any, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_script_reads_what_training_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PWD", str(tmp_path))
-    small = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
+def test_the_script_reads_what_training_writes(train: Any) -> None:
     for name, eta in (("a", 0.1), ("b", 0.2)):
-        monkeypatch.setattr(sys, "argv", ["train.py", *small, f"descent.eta={eta}", f"hydra.run.dir={name}"])
-        train.train()
+        train(*SMALL, "starts=3", f"descent.eta={eta}", f"hydra.run.dir={name}")
     script = [sys.executable, str(TOP / "scripts/compare.py"), "a"]
     good = subprocess.run([*script, "b"], capture_output=True, text=True, check=False)
     assert (good.returncode, good.stderr) == (0, "")

@@ -1,6 +1,5 @@
 """Loggers hold what a run's tables hold, read back by their own readers; a logger that fails ends no training."""
 
-import csv
 import json
 import re
 import statistics
@@ -13,24 +12,16 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import made
 from hillstart.runs.reader import RunRecord
 
-SMALL = [
-    "data.train=120",
-    "data.test=40",
-    "network.hidden=[6]",
-    "trainer.max_epochs=3",
-    "report=false",
-    "hydra.run.dir=run",
-    "hydra.sweep.dir=sweep",
-]
+SMALL = [*made.SMALL, "trainer.max_epochs=3", "hydra.run.dir=run", "hydra.sweep.dir=sweep"]
 STEPS = [3, 6, 9]
 """Mini-batches until the end of each epoch: 96 training pictures, 32 in each."""
 
 
 def rows(metrics: Path) -> list[dict[str, float]]:
-    with metrics.open() as file:
-        return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+    return [{key: float(cell) for key, cell in row.items() if cell} for row in made.rows(metrics)]
 
 
 def history(folder: Path) -> Any:

@@ -1,6 +1,5 @@
 """A multirun as users type it: a folder, a row and a value for each job, and the table over all of them."""
 
-import csv
 import json
 import math
 import sys
@@ -10,26 +9,16 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+import made
 from hillstart.cli import train
 from hillstart.data import lion_duck
 from hillstart.runs import experiment
 from hillstart.runs.sweep import check_objective, close, finished
 from hillstart.system.errors import InputError
+from made import rows
 
-SMALL = [
-    "data.train=120",
-    "data.test=40",
-    "network.hidden=[6]",
-    "trainer.max_epochs=2",
-    "report=false",
-    "hydra.sweep.dir=sweep",
-]
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_restore_singletons: None) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PWD", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("empty_folder", "hydra_restore_singletons")
+SMALL = [*made.SMALL, "hydra.sweep.dir=sweep"]
 
 
 @pytest.fixture
@@ -40,11 +29,6 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
         train.train()
 
     return call
-
-
-def rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_each_job_has_its_folder_and_the_sweep_its_table(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """The tables of a run: every start and epoch has its row, and what is written is read back to the last bit."""
 
-import csv
 import math
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from hillstart.engine.starts import STOPPED, VAL_COST, History, Hyperparameters, Start, ranking_key
 from hillstart.runs.tables import COSTS, Tables
 from hillstart.system.errors import InputError
+from made import rows
 
 
 def made_history(starts: list[Start]) -> History:
@@ -21,25 +21,20 @@ def made_history(starts: list[Start]) -> History:
     return made
 
 
-def lines(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_tables_hold_every_start_and_epoch(tmp_path: Path) -> None:
     starts = [Start(seed, Hyperparameters(0.1)) for seed in (5, 6, 7)]
     made, tables = made_history(starts), Tables(tmp_path, starts)
     tables.begin()
     tables.add(made.rows(), made, range(3))
-    assert [(row["seed"], row["rank"]) for row in lines(tables.starts)] == [("5", ""), ("6", ""), ("7", "")]
+    assert [(row["seed"], row["rank"]) for row in rows(tables.starts)] == [("5", ""), ("6", ""), ("7", "")]
     tables.end(made.rows())
-    table = lines(tables.starts)
+    table = rows(tables.starts)
     results = ["epochs", "status", "train_cost", "val_cost", "val_accuracy", "best_epoch"]
     assert list(table[0]) == ["seed", "eta", *results, "rank"]
     assert [row["rank"] for row in table] == ["1", "2", "3"]
     costs = [float(row["val_cost"]) for row in table]
     assert costs == sorted(costs)
-    history = lines(tables.history)
+    history = rows(tables.history)
     assert list(history[0]) == ["seed", "epoch", "train_cost", "val_cost", "val_accuracy"]
     assert [(row["seed"], row["epoch"]) for row in history] == [
         ("5", "1"),
@@ -56,9 +51,9 @@ def test_what_varies_has_a_column(tmp_path: Path) -> None:
     made, tables = made_history(starts), Tables(tmp_path, starts)
     tables.begin()
     tables.add(made.rows(), made, range(2))
-    assert [(row["eta"], row["lmbda"]) for row in lines(tables.starts)] == [("0.1", "0.0"), ("0.2", "3.0")]
-    assert "momentum" not in lines(tables.starts)[0]
-    assert [(row["eta"], row["lmbda"]) for row in lines(tables.history)] == [
+    assert [(row["eta"], row["lmbda"]) for row in rows(tables.starts)] == [("0.1", "0.0"), ("0.2", "3.0")]
+    assert "momentum" not in rows(tables.starts)[0]
+    assert [(row["eta"], row["lmbda"]) for row in rows(tables.history)] == [
         ("0.1", "0.0"),
         ("0.2", "3.0"),
         ("0.1", "0.0"),
@@ -97,15 +92,15 @@ def test_the_epochs_of_a_grid_join_their_starts(tmp_path: Path) -> None:
     made.figures[:, 3, VAL_COST] = math.nan
     tables.add(made.rows(), made, range(4))
     tables.end(made.rows())
-    epochs = {(row["start"], row["epoch"]): row for row in lines(tables.history)}
-    for row in lines(tables.starts):
+    epochs = {(row["start"], row["epoch"]): row for row in rows(tables.history)}
+    for row in rows(tables.starts):
         index = int(row["start"])
         assert (int(row["seed"]), float(row["eta"])) == (starts[index].seed, starts[index].hyperparameters.eta)
         if index == 3:
             assert row["best_epoch"] == "0"
         else:
             assert {name: epochs[row["start"], row["best_epoch"]][name] for name in COSTS}.items() <= row.items()
-    assert {row["best_epoch"] for row in lines(tables.starts)} == {"0", "1", "2"}
+    assert {row["best_epoch"] for row in rows(tables.starts)} == {"0", "1", "2"}
 
 
 def test_a_table_that_an_earlier_version_began_keeps_its_columns_until_the_end(tmp_path: Path) -> None:
@@ -117,7 +112,7 @@ def test_a_table_that_an_earlier_version_began_keeps_its_columns_until_the_end(t
     tables.cut((tables.starts.stat().st_size, tables.history.stat().st_size))
     tables.add(made.rows(), made, range(2))
     assert [row.best_epoch for row in tables.read()] == [0, 0]
-    assert [len(row) for row in lines(tables.history)] == [6, 6, 6]
+    assert [len(row) for row in rows(tables.history)] == [6, 6, 6]
     tables.end(made.rows())
     assert tables.read() == sorted(made.rows(), key=ranking_key)
-    assert lines(tables.starts)[0]["start"] in ("0", "1")
+    assert rows(tables.starts)[0]["start"] in ("0", "1")

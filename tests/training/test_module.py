@@ -1,6 +1,5 @@
 """The interface to Lightning: steps, checkpoints, the learning rate, resuming; chunks do not change results."""
 
-import csv
 import itertools
 import statistics
 import warnings
@@ -32,7 +31,7 @@ from hillstart.network import Network
 from hillstart.system.errors import InputError
 from hillstart.training.module import Training
 from hillstart.training.optimizer import SCHEDULES, Chunks, SGDConfig
-from made import blobs, trainer, training
+from made import blobs, rows, trainer, training
 from pretended import Device
 
 DESCENT = ("eta", "momentum", "nesterov", "schedule", "optimiser", "lmbda")
@@ -221,8 +220,7 @@ def test_the_learning_rate_monitor_sees_eta(tmp_path: Path, schedule: str, monke
     logger = CSVLogger(tmp_path, name="", version="csv")
     monitor = LearningRateMonitor(logging_interval="step")
     fit(tmp_path, schedule=schedule, logger=logger, more_callbacks=[monitor], max_epochs=2)
-    with (tmp_path / "csv/metrics.csv").open() as file:
-        seen = [float(row["lr-ChunkOptimizer"]) for row in csv.DictReader(file) if row["lr-ChunkOptimizer"]]
+    seen = [float(cell) for row in rows(tmp_path / "csv/metrics.csv") if (cell := row["lr-ChunkOptimizer"])]
     total = 2 * PER_EPOCH
     # the monitor looks before a step is taken, so that it sees the eta of the step before
     assert seen[1:] == pytest.approx([0.5 * SCHEDULES[schedule](k / total) for k in range(total - 1)])
@@ -352,8 +350,7 @@ def test_logged_medians_are_those_of_the_table(tmp_path: Path) -> None:
     trainer(tmp_path, logger=CSVLogger(tmp_path)).fit(made)
     assert [row.diverged for row in made.history.rows()] == [False] * 4 + [True] * 2
     (metrics,) = tmp_path.rglob("metrics.csv")
-    with metrics.open() as file:
-        logged = [row for row in csv.DictReader(file) if row.get("median_val_cost")]
+    logged = [row for row in rows(metrics) if row.get("median_val_cost")]
     assert len(logged) == 3
     for figures, row in zip(made.history.figures[:, :4].tolist(), logged, strict=True):
         for k, name in ((1, "median_val_cost"), (2, "median_val_accuracy")):
