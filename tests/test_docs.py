@@ -1,6 +1,5 @@
 """What the documents say is so: their links, files, commands, numbers and examples."""
 
-import csv
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from hillstart.config.build import composed_options
 from hillstart.config.conf import conf_folder
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE
 from hillstart.network import ACTIVATIONS, COSTS, Network
+from made import rows
 
 TOP = Path(__file__).parent.parent
 DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -186,7 +186,7 @@ def test_the_four_equations_are_lines_of_the_theory() -> None:
 def test_the_gradient_check_prints_what_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["check_gradients.py"])
+    monkeypatch.setattr(sys, "argv", ["check_gradients.py", "data.test=2"])  # the test pictures are not looked at
     check_gradients.main()
     (shown,) = (block for block in blocks(MATHEMATICS, "text") if "autograd" in block)
     printed = capsys.readouterr().out.replace("│", " ")
@@ -210,11 +210,9 @@ def write_files(folder: Path) -> None:
 
 
 @pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def example(tmp_path: Path, empty_folder: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to work in, with the files that extending.md tells to write; new names are forgotten after it."""
     write_files(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
     known = [(table, dict(table)) for table in (ACTIVATIONS, COSTS)]
@@ -418,14 +416,11 @@ def test_a_hyperparameter_a_column_and_a_section_are_added_to_a_copy(tmp_path: P
     run = [sys.executable, *command[1:], *FEW]
     done = subprocess.run(run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "run" / "starts.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert sorted(row["decay"] for row in rows) == ["0.0"] * 4 + ["0.01"] * 4
-    assert len({row["train_cost"] for row in rows}) == 8
-    with (tmp_path / "run" / "history.csv").open() as file:
-        history = list(csv.DictReader(file))
-    of_best = [row for row in history if row["start"] == rows[0]["start"]]
-    assert of_best[0]["val_accuracy"] == rows[0]["first_accuracy"]
+    starts = rows(tmp_path / "run/starts.csv")
+    assert sorted(row["decay"] for row in starts) == ["0.0"] * 4 + ["0.01"] * 4
+    assert len({row["train_cost"] for row in starts}) == 8
+    of_best = [row for row in rows(tmp_path / "run/history.csv") if row["start"] == starts[0]["start"]]
+    assert of_best[0]["val_accuracy"] == starts[0]["first_accuracy"]
     assert '<section id="ends"' in (tmp_path / "run" / "report.html").read_text()
 
 

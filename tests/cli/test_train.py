@@ -1,8 +1,8 @@
 """The commands as a user types them: what a run leaves behind, how it goes on, and how a mistake is answered."""
 
-import csv
 import importlib
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -13,28 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+import made
 from hillstart.cli import check_gradients
 from hillstart.config.options import read_stored_options
 from hillstart.engine.ensemble import Tile
+from made import rows
+from stored import Bomb
 
 TOP = Path(__file__).parents[2]
-SMALL = ["data.train=120", "data.test=40", "network.hidden=[6]", "starts=3", "trainer.max_epochs=2", "report=false"]
-SUMMARY = [
-    "best_seed",
-    "starts",
-    "val_accuracy",
-    "test_accuracy",
-    "vote_test_accuracy",
-    "seconds",
-    "device",
-    "versions",
-]
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PWD", str(tmp_path))
+SMALL = [*made.SMALL, "starts=3"]
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def folder() -> Path:
@@ -84,15 +72,14 @@ def test_a_run_folder_holds_what_was_promised(train: Any, capsys: pytest.Capture
     ):
         assert (run / name).is_file(), name
     summary = json.loads((run / "summary.json").read_text())
-    assert set(SUMMARY) <= set(summary)
-    with (run / "starts.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["rank"] for row in rows] == ["1", "2", "3"]
-    assert sorted(row["seed"] for row in rows) == ["0", "1", "2"]
-    assert int(rows[0]["seed"]) == summary["best_seed"]
-    assert float(rows[0]["val_cost"]) == min(float(row["val_cost"]) for row in rows)
-    with (run / "history.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 3 * 2
+    promised = {"best_seed", "starts", "val_accuracy", "test_accuracy", "vote_test_accuracy", "seconds", "device"}
+    assert {*promised, "versions"} <= set(summary)
+    starts = rows(run / "starts.csv")
+    assert [row["rank"] for row in starts] == ["1", "2", "3"]
+    assert sorted(row["seed"] for row in starts) == ["0", "1", "2"]
+    assert int(starts[0]["seed"]) == summary["best_seed"]
+    assert float(starts[0]["val_cost"]) == min(float(row["val_cost"]) for row in starts)
+    assert len(rows(run / "history.csv")) == 3 * 2
     shown = capsys.readouterr()
     assert str(run) in shown.out + shown.err
     assert f"chosen by val cost: seed {summary['best_seed']}" in (run / "train.log").read_text()
@@ -100,8 +87,6 @@ def test_a_run_folder_holds_what_was_promised(train: Any, capsys: pytest.Capture
 
 def test_the_chosen_start_is_tested_as_stored(train: Any) -> None:
     """The figures of the summary follow from the checkpoint alone."""
-    import torch
-
     from hillstart.config.conf import conf_folder
     from hillstart.data.batches import Sample
     from hillstart.network import Network
@@ -141,13 +126,12 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one_in_its_own_folder(train: A
 
 def test_a_grid_is_one_program_with_a_row_for_each_start(train: Any) -> None:
     train(*SMALL, "descent.eta=[0.1,0.01]", "descent.momentum=[0,0.9]")
-    with (folder() / "starts.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 2 * 2
-    combinations = {(row["seed"], row["eta"], row["momentum"]) for row in rows}
+    starts = rows(folder() / "starts.csv")
+    assert len(starts) == 3 * 2 * 2
+    combinations = {(row["seed"], row["eta"], row["momentum"]) for row in starts}
     assert combinations == {(s, e, m) for s in "012" for e in ("0.1", "0.01") for m in ("0.0", "0.9")}
     best = json.loads((folder() / "summary.json").read_text())["best_hyperparameters"]
-    assert (str(best["eta"]), str(best["momentum"])) == (rows[0]["eta"], rows[0]["momentum"])
+    assert (str(best["eta"]), str(best["momentum"])) == (starts[0]["eta"], starts[0]["momentum"])
 
 
 @pytest.mark.parametrize(
@@ -155,8 +139,7 @@ def test_a_grid_is_one_program_with_a_row_for_each_start(train: Any) -> None:
 )
 def test_a_population_is_stepped_by_an_optimiser_of_torch(train: Any, options: list[str]) -> None:
     train(*SMALL, *options, "descent.eta=0.003", "descent.batch_size=8", "trainer.max_epochs=30")
-    with (folder() / "history.csv").open() as file:
-        costs = [float(row["train_cost"]) for row in csv.DictReader(file)]
+    costs = [float(row["train_cost"]) for row in rows(folder() / "history.csv")]
     assert all(last < 0.8 * first for first, last in zip(costs[:3], costs[-3:], strict=True))
 
 
@@ -211,7 +194,6 @@ def test_mlflow_has_one_store_for_all_runs() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["descent.etta=1"], "descent.etta: there is no such key; the nearest is descent.eta"),
         (["descent.eta=0"], "descent.eta is 0; "),
         (["descent.batch_size=0"], "descent.batch_size is 0; "),
         (["descent.seed=-1"], "descent.seed is -1; "),
@@ -262,7 +244,6 @@ def test_mlflow_has_one_store_for_all_runs() -> None:
         (["=3"], "=3: has no key; give KEY=VALUE."),
         (["descent.eta=1e30", "network.activation=relu"], "descent.eta=1e+30: every start diverged"),
         (["resume=nowhere"], "resume=nowhere: there is no nowhere; give a run folder"),
-        (["data=lionduck"], "data=lionduck: there is no such choice; the nearest is lion_duck"),
         (["data=folder", "data.root=nowhere"], "data.root"),
         (["data=fashion_mnist", "data.root=nowhere"], "data.root"),
         (["seed=["], ""),
@@ -328,12 +309,12 @@ def test_a_refused_option_leaves_no_folder(train: Any, capsys: pytest.CaptureFix
     assert not Path("no_cuda").exists() and not Path("no_data").exists()
 
 
-@pytest.mark.parametrize("option", ["starts=4", "data.size=20", "trainer.max_epochs=abc", "descent.eta=0.5", "foo=1"])
-def test_a_refused_resume_leaves_the_run_as_it_was(option: str, train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_resume_leaves_the_run_as_it_was(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
     train(*SMALL, "hydra.run.dir=run")
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.suffix != ".log"}
-    refused(capsys, train, "resume=run", option)
-    assert {path: path.read_bytes() for path in before} == before
+    for option in ("starts=4", "data.size=20", "trainer.max_epochs=abc", "descent.eta=0.5", "foo=1"):
+        refused(capsys, train, "resume=run", option)
+        assert {path: path.read_bytes() for path in before} == before, option
     train("resume=run", "trainer.max_epochs=3")
     assert "max_epochs: 3" in Path("run/.hydra/config.yaml").read_text()
     assert "data.train=120" in Path("run/.hydra/overrides.yaml").read_text()
@@ -341,10 +322,9 @@ def test_a_refused_resume_leaves_the_run_as_it_was(option: str, train: Any, caps
 
 def test_a_time_limit_is_shared_by_the_packs_and_leaves_each_start_measured(train: Any) -> None:
     train(*SMALL, "pack=1", "trainer.max_epochs=50", "trainer.max_time=00:00:00:00")
-    with (folder() / "starts.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epochs"] for row in rows] == ["1", "1", "1"]
-    assert all(float(row["val_cost"]) > 0 for row in rows)
+    starts = rows(folder() / "starts.csv")
+    assert [row["epochs"] for row in starts] == ["1", "1", "1"]
+    assert all(float(row["val_cost"]) > 0 for row in starts)
 
 
 def test_a_folder_with_one_class_or_none_or_a_broken_picture(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,27 +346,12 @@ def test_a_folder_with_one_class_or_none_or_a_broken_picture(train: Any, capsys:
 
 
 def test_what_is_no_checkpoint_is_refused(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
-
     train(*SMALL, "hydra.run.dir=run")
     last = Path("run/checkpoints/last.ckpt")
-    for content in (b"", b"not a checkpoint"):
+    torch.save({"weights": 1}, "other.ckpt")
+    for content in (b"", b"not a checkpoint", Path("other.ckpt").read_bytes(), pickle.dumps(Bomb(Path("ran")))):
         last.write_bytes(content)
         assert "last.ckpt is not a checkpoint" in refused(capsys, train, "resume=run")
-    torch.save({"weights": 1}, last)
-    assert "last.ckpt is not a checkpoint" in refused(capsys, train, "resume=run")
-
-
-def test_a_checkpoint_with_code_in_it_is_refused(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import pickle
-
-    class Bomb:
-        def __reduce__(self) -> Any:
-            return Path.touch, (Path("ran"),)
-
-    train(*SMALL, "hydra.run.dir=run")
-    Path("run/checkpoints/last.ckpt").write_bytes(pickle.dumps(Bomb()))
-    assert "last.ckpt is not a checkpoint" in refused(capsys, train, "resume=run")
     assert not Path("ran").exists()
 
 

@@ -182,11 +182,9 @@ OTHERS: dict[str, tuple[RunSpec, list[str]]] = {
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "cut"])
 @pytest.mark.parametrize("what", OTHERS)
-def test_a_run_does_not_go_on_with_anything_else(
-    what: str, finished: bool, tmp_path: Path, template: Callable[[bool], Path]
-) -> None:
+def test_a_run_does_not_go_on_with_anything_else(what: str, finished: bool, begun: Callable[[bool], Path]) -> None:
     other, named = OTHERS[what]
-    folder = shutil.copytree(template(finished), tmp_path / "run")
+    folder = begun(finished)
     before = contents(folder)
     with pytest.raises(InputError) as refused:
         go_on(folder, other)
@@ -205,6 +203,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]
     return folders.__getitem__
 
 
+@pytest.fixture
+def begun(tmp_path: Path, template: Callable[[bool], Path]) -> Callable[[bool], Path]:
+    """Returns a function that gives a copy of the finished or the cut run."""
+    return lambda finished: shutil.copytree(template(finished), tmp_path / "run")
+
+
 def test_other_options_of_an_optimiser_are_refused(tmp_path: Path) -> None:
     run(tmp_path, run_spec(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
     go_on(tmp_path, run_spec(2, optimiser=partial(torch.optim.Adam, betas=(0.9, 0.99))))
@@ -217,21 +221,19 @@ def test_the_same_pictures_may_come_from_elsewhere(tmp_path: Path) -> None:
     go_on(tmp_path, replace(run_spec(2), data=replace(blobs(), source="moved", files=["elsewhere/1.png"])))
 
 
-@pytest.mark.parametrize("options", [{"max_epochs": 3}, {"max_steps": 43}, {"max_epochs": 1, "max_steps": 44}], ids=str)
 @pytest.mark.parametrize("pack", [None, 4], ids=["one pack", "packs"])
 @pytest.mark.parametrize("epochs", [None, 4], ids=["finished", "cut"])
-def test_less_than_what_is_done_is_refused(
-    tmp_path: Path, pack: int | None, epochs: int | None, options: dict[str, int]
-) -> None:
+def test_less_than_what_is_done_is_refused(tmp_path: Path, pack: int | None, epochs: int | None) -> None:
     """`run_spec` take 11 mini-batches an epoch, 4 epochs."""
     if epochs:
         interrupted(tmp_path, run_spec(), epochs, pack=pack)
     else:
         run(tmp_path, run_spec(), pack=pack)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"trainer\.max_(epochs|steps)"):
-        go_on(tmp_path, run_spec(), **options)
-    assert contents(tmp_path) == before
+    for options in ({"max_epochs": 3}, {"max_steps": 43}, {"max_epochs": 1, "max_steps": 44}):
+        with pytest.raises(InputError, match=r"trainer\.max_(epochs|steps)"):
+            go_on(tmp_path, run_spec(), **options)
+        assert contents(tmp_path) == before, options
 
 
 def test_what_packs_that_are_done_were_trained_with_stays(tmp_path: Path) -> None:
@@ -249,12 +251,12 @@ def test_one_pack_may_keep_more_when_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_other_packs_than_the_run_has_are_told_to_change_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    begun: Callable[[bool], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    interrupted(tmp_path, run_spec(), 6, pack=4)
-    go_on(tmp_path, run_spec(), pack=2)
+    folder = begun(False)
+    go_on(folder, run_spec(), pack=2)
     assert "pack=2 changes nothing" in caplog.text
-    assert notes(tmp_path)["packs"] == [4, 4, 2]
+    assert notes(folder)["packs"] == [4, 4, 2]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -330,11 +332,11 @@ def test_seconds_are_those_of_the_whole_training(tmp_path: Path) -> None:
     assert notes(tmp_path)["seconds"] >= 6000
 
 
-def test_seconds_of_packs_add_up_over_an_interruption(tmp_path: Path) -> None:
-    interrupted(tmp_path, run_spec(), 6, pack=4)
-    edit(tmp_path / LAST, lambda stored: stored.update(seconds=1000.0 + stored["seconds"]))
-    edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(seconds=5000.0 + state["seconds"]))
-    assert 6000 <= go_on(tmp_path, run_spec())["seconds"] < 7000  # not again for the pack after
+def test_seconds_of_packs_add_up_over_an_interruption(begun: Callable[[bool], Path]) -> None:
+    folder = begun(False)
+    edit(folder / LAST, lambda stored: stored.update(seconds=1000.0 + stored["seconds"]))
+    edit(folder / "checkpoints/packs.json", lambda state: state.update(seconds=5000.0 + state["seconds"]))
+    assert 6000 <= go_on(folder, run_spec())["seconds"] < 7000  # not again for the pack after
 
 
 # ---------------------------------------------------------------- runs of version 0.1, and damaged ones
@@ -382,11 +384,11 @@ def test_a_run_of_version_0_1_goes_on(tmp_path: Path, pack: int | None) -> None:
     ],
     ids=str,
 )
-def test_notes_that_do_not_fit_together_are_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
-    interrupted(tmp_path, run_spec(), 6, pack=4)
-    edit(tmp_path / "checkpoints/packs.json", lambda state: state.update(damage))
-    with pytest.raises(InputError):
-        go_on(tmp_path, run_spec())
+def test_notes_that_do_not_fit_together_are_refused(begun: Callable[[bool], Path], damage: dict[str, Any]) -> None:
+    folder = begun(False)
+    edit(folder / "checkpoints/packs.json", lambda state: state.update(damage))
+    with pytest.raises(InputError, match=r"packs\.json|keep|last\.ckpt"):
+        go_on(folder, run_spec())
 
 
 def test_a_table_that_has_lost_rows_is_refused(tmp_path: Path) -> None:
@@ -397,9 +399,9 @@ def test_a_table_that_has_lost_rows_is_refused(tmp_path: Path) -> None:
         go_on(tmp_path, run_spec())
 
 
-def test_a_copy_made_of_hard_links_keeps_what_it_has(tmp_path: Path) -> None:
-    interrupted(tmp_path / "run", run_spec(), 6, pack=4)
-    shutil.copytree(tmp_path / "run", tmp_path / "copy", copy_function=os.link)
-    before = contents(tmp_path / "copy")
-    go_on(tmp_path / "run", run_spec())
-    assert contents(tmp_path / "copy") == before
+def test_a_copy_made_of_hard_links_keeps_what_it_has(begun: Callable[[bool], Path]) -> None:
+    folder = begun(False)
+    copy = shutil.copytree(folder, folder.with_name("copy"), copy_function=os.link)
+    before = contents(copy)
+    go_on(folder, run_spec())
+    assert contents(copy) == before
