@@ -52,6 +52,7 @@ MAX_SENTENCE = 600  # characters, beside the name of the file
 # ---------------------------------------------------------------- sound files
 
 
+@cache
 def pictures() -> list[bytes]:
     """Small ones of all formats and of the kinds that are converted."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)

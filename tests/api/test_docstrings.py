@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import hillstart
+from hillstart.data import lion_duck
 
 TOP = Path(__file__).parents[2]
 
@@ -35,7 +36,9 @@ def test_public_names_are_typed_and_documented() -> None:
         assert ">>>" in (found.__doc__ or ""), f"{name} has no example"
 
 
-def test_examples_print_what_is_shown(train: Callable[..., None]) -> None:
+def test_examples_print_what_is_shown(train: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = lion_duck._drawn  # all 6,000 drawings would take most of the time
+    monkeypatch.setattr(lion_duck, "_drawn", lambda pairs, *of: drawn(min(pairs, 250), *of))
     folder = "outputs/2026-11-27/10-00-00"
     train(
         f"hydra.run.dir={folder}", "starts=4", "data.train=200", "data.test=40", "trainer.max_epochs=2", "report=false"
