@@ -73,14 +73,16 @@ def differences(folder: Path, whole: Path) -> list[str]:
     return found + [path.name for path in folder.rglob(".*.part")]
 
 
-def killed_often(folder: Path, times: int, seed: int = 0) -> list[str]:
+def killed_often(folder: Path, whole: Path, seconds: float, times: int, seed: int = 0) -> list[str]:
     """So many runs in `folder`, each killed at a random moment of its training and then resumed.
 
+    Args:
+        whole: an uninterrupted run, which took so many seconds.
+
     Returns:
-        Which did not end as an uninterrupted one does, and how.
+        Which did not end as the uninterrupted one, and how.
     """
     moments = random.Random(seed)
-    seconds = whole_run(folder / "whole")
     killed, wrong = 0, []
     while killed < times:
         run, moment = folder / str(killed), moments.uniform(0, seconds)
@@ -90,6 +92,6 @@ def killed_often(folder: Path, times: int, seed: int = 0) -> list[str]:
             continue
         killed += 1
         resumed_run(run)
-        found = differences(run, folder / "whole")
+        found = differences(run, whole)
         wrong += [f"killed after {moment:.3f} of {seconds:.3f} s: {', '.join(found)} differ"] if found else []
     return wrong

@@ -91,9 +91,7 @@ def test_an_array_of_slurm(whole: Path, tmp_path: Path) -> None:
 def test_a_killed_multirun_is_resumed_to_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     moments, expected = random.Random(0), results(whole)
     times, met = int(os.environ.get("KILLS", "2")), 0
-    began = time.monotonic()
-    ended(started(tmp_path, *JOBS, "hydra.sweep.dir=timed"))
-    seconds = time.monotonic() - began
+    seconds = (whole / "starts.csv").stat().st_mtime - (whole / "multirun.yaml").stat().st_mtime
     while met < times:
         run = started(tmp_path, *JOBS, "hydra.sweep.dir=sweep")
         wait_for(run, (tmp_path / "sweep" / "multirun.yaml").is_file)

@@ -37,11 +37,17 @@ def trained(folder: Path, *options: str, most_bytes: int = -1) -> "subprocess.Co
     )
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run that nothing interrupted, and its seconds."""
+    folder = tmp_path_factory.mktemp("whole") / "whole"
+    return folder, whole_run(folder)
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(whole: tuple[Path, float], tmp_path: Path) -> None:
     """KILLS=50 in the environment makes it fifty moments."""
-    (tmp_path / "runs").mkdir()
-    assert not killed_often(tmp_path / "runs", KILLS)
+    assert not killed_often(tmp_path, *whole, KILLS)
 
 
 @pytest.mark.slow
@@ -91,9 +97,8 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_of_two_in_one_folder_the_later_is_refused(tmp_path: Path) -> None:
+def test_of_two_in_one_folder_the_later_is_refused(whole: tuple[Path, float], tmp_path: Path) -> None:
     """A second run, with the same or other options, and a resume beside the run, which then ends undisturbed."""
-    whole_run(tmp_path / "whole")
     first = process(tmp_path / "run", *OPTIONS, "hydra.run.dir=run")
     begun(first, tmp_path / "run")
     first.send_signal(signal.SIGSTOP)
@@ -107,17 +112,16 @@ def test_of_two_in_one_folder_the_later_is_refused(tmp_path: Path) -> None:
         first.send_signal(signal.SIGCONT)
     out, _ = first.communicate(timeout=BOUND)
     assert first.returncode == 0, out
-    assert differences(tmp_path / "run", tmp_path / "whole") == []
+    assert differences(tmp_path / "run", whole[0]) == []
     assert not list((tmp_path / "run").glob(".l*"))
 
 
 @pytest.mark.slow
-def test_a_run_that_was_moved_goes_on(tmp_path: Path) -> None:
-    whole_run(tmp_path / "whole")
+def test_a_run_that_was_moved_goes_on(whole: tuple[Path, float], tmp_path: Path) -> None:
     run = process(tmp_path / "here", *OPTIONS, "hydra.run.dir=here")
     wait_for(run, (tmp_path / "here/checkpoints/last.ckpt").is_file)
     run.kill()
     run.communicate()
     (tmp_path / "here").rename(tmp_path / "there")
     resumed_run(tmp_path / "there")
-    assert differences(tmp_path / "there", tmp_path / "whole") == []
+    assert differences(tmp_path / "there", whole[0]) == []
