@@ -79,12 +79,13 @@ def test_links_lead_somewhere(document: Path) -> None:
 @every_document
 def test_files_that_are_named_exist(document: Path) -> None:
     """By their path, or by its end where one such file is enough to find it."""
-    folders = [TOP / name for name in ("conf", "docs", "scripts", "src", "tests")]
-    there = [*TOP.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
+    folders = ("benchmarks", "conf", "docs", "scripts", "src", "tests")
+    there = [*TOP.iterdir(), *(path for folder in folders for path in (TOP / folder).rglob("*"))]
     known = {f"/{path.relative_to(TOP).as_posix()}" for path in there} | {f"/{name}" for name in files(EXTENDING)}
     text = re.sub(r"\w+://[^\s)]+", "", document.read_text())
     named = set(re.findall(r"(?<![\w./-])[\w-][\w./-]*\.(?:py|yaml|js|md|toml)\b", text))
-    named |= {f.rstrip("/") for f in re.findall(r"(?<![\w./-])(?:conf|docs|scripts|src|tests)/(?:[\w-]+/)*", text)}
+    below = rf"(?<![\w./-])(?:{'|'.join(folders)})/(?:[\w-]+/)*"
+    named |= {folder.rstrip("/") for folder in re.findall(below, text)}
     named -= {"multirun.yaml"}  # Hydra's
     missing = [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in known)]
     assert not missing, f"{document.name} names what is not there"

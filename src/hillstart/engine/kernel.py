@@ -24,13 +24,11 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from hillstart.engine.cuda import Pixels, filled, slices
+from hillstart.engine.cuda import KERNEL_ACTIVATIONS, KERNEL_COSTS, Pixels, filled, slices
 from hillstart.network import GradientDescent, Momentum, Nesterov, Network, PerStart
 
-SIGMOID, TANH, RELU = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-QUADRATIC, LOG_LIKELIHOOD = tl.constexpr(0), tl.constexpr(2)
-ACTIVATIONS = {"sigmoid": 0, "tanh": 1, "relu": 2}
-COSTS = {"quadratic": 0, "cross_entropy": 1, "log_likelihood": 2}
+SIGMOID, TANH, RELU = map(tl.constexpr, range(3))  # their places in KERNEL_ACTIVATIONS
+QUADRATIC, CROSS_ENTROPY, LOG_LIKELIHOOD = map(tl.constexpr, range(3))  # in KERNEL_COSTS
 PLAIN, MOMENTUM, NESTEROV = 0, 1, 2
 PICTURES = 16
 """Pictures that are multiplied at a time (T), the fewest that tensor cores take."""
@@ -400,8 +398,8 @@ def _shape(network: Network) -> dict[str, int]:
         "M": filled(n_out),
         "T": PICTURES,
         "P": -(-n_in // (INPUTS.value * W)),
-        "ACTIVATION": ACTIVATIONS[network.activation],
-        "COST": COSTS[network.cost],
+        "ACTIVATION": KERNEL_ACTIVATIONS.index(network.activation),
+        "COST": KERNEL_COSTS.index(network.cost),
     }
 
 
