@@ -117,7 +117,7 @@ PARTS: dict[str, dict[str, Step]] = {
             {"starts": 8, "pictures": 300, "others": 50, "epochs": (2,), "batches": (10,), "sizes": [36, 5, 3]},
         ),
         "slow tests": Step(
-            partial(gpu_steps.tests, marked="gpu and slow"), 60, 150, {"only": ["benchmarks/test_scikit.py"]}
+            partial(gpu_steps.tests, marked="gpu and slow"), 60, 150, {"only": ["engine/test_kernel.py"]}
         ),
     },
 }

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch._inductor.compile_fx import compile_fx
 
-from hillstart.engine.blocks import block_at
-from hillstart.engine.ensemble import Tile
+from hillstart.engine.blocks import block_at, descend
+from hillstart.engine.ensemble import Tile, _fused
 from hillstart.engine.matmul import TORCH
 from hillstart.engine.starts import Hyperparameters
 from hillstart.network import GradientDescent, Momentum, Nesterov, Network
@@ -26,7 +26,7 @@ def ends(device: str, fuse: bool, step: type[GradientDescent], cost: str) -> lis
     network = Network.start(SIZES, range(S), cost=cost, device=device, dtype=torch.float64)
     columns, values = {s: s for s in range(S)}, asdict(Hyperparameters(0.5, 0.9, 0.1))
     block = 2 if step is GradientDescent else 1
-    tile = Tile(network, columns, values, 40, step, fuse=fuse, block=block)
+    tile = Tile(network, columns, values, 40, step, descend=_fused if fuse else descend, block=block)
     x = torch.rand(K * B, 8, generator=torch.Generator().manual_seed(0)).double().to(device)
     y = torch.eye(3)[torch.arange(K * B) % 3].double().to(device)
     schedule = [1 - k / 20 for k in range(K)]

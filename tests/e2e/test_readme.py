@@ -385,8 +385,8 @@ def test_what_make_train_shows(place: Path) -> None:
     (block,) = (block for kind, block in BLOCKS if block.startswith(SHOWN))
 
     def forms(text: str) -> list[str]:
-        text = re.sub(r"\bthreads? \(\w+\)", "threads (#)", re.sub(r"\d+(\.\d+)?", "#", text))
-        return [" ".join(line.split()) for line in text.splitlines()]
+        text = re.sub(r"\bthreads? \(\w+\)", "threads (#)", text)
+        return [" ".join(line.split()) for line in re.sub(r"\d+(\.\d+)?", "#", text).splitlines()]
 
     printed = forms((place / "said").read_text())
     for form, line in zip(forms(block), block.splitlines(), strict=True):

@@ -329,7 +329,7 @@ def test_the_keyboard_alone_reaches_and_opens_a_node(page: Page) -> None:
     driver, _, _ = page("sigmoid")
     keys = lambda *pressed: ActionChains(driver, 0).send_keys(*pressed).perform()  # noqa: E731
     focus = "return document.activeElement.dataset.node ?? document.activeElement.id"
-    driver.execute_script("document.querySelector('#draw').focus()")
+    driver.execute_script("document.querySelector('#camera').focus()")
     keys(Keys.TAB)
     start = driver.execute_script(focus)
     assert start == driver.execute_script("const { l, j } = hillstart.box().node; return `${l}.${j}`")
