@@ -333,6 +333,13 @@ def test_nesterov_trains_and_is_refused_where_it_cannot_act(tmp_path: Path) -> N
             SGDConfig(eta=0.1, batch_size=10, nesterov=True, **other)
 
 
+@pytest.mark.parametrize(("key", "value"), [("fuse", True), ("kernel", "auto")])
+def test_what_an_optimiser_of_torch_would_not_use_is_refused(key: str, value: Any) -> None:
+    SGDConfig(eta=0.1, batch_size=10, **{key: value})
+    with pytest.raises(InputError, match=rf"descent\.{key}"):
+        SGDConfig(eta=0.1, batch_size=10, optimiser=torch.optim.SGD, **{key: value})
+
+
 def test_an_unknown_schedule_and_a_batch_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="constant, linear, cosine"):
         SGDConfig(eta=0.1, batch_size=10, schedule="steep")
