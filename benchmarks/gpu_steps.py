@@ -336,7 +336,7 @@ def drift(
     batches: Sequence[int] = (10, 128),
     sizes: Sequence[int] = SIZES,
 ) -> Iterator[Row]:
-    """How far the first layer ends from descent in float64, by the way that it has moved, epoch by epoch."""
+    """Distance of the first layer from descent in float64 after each epoch, as a share of the way that it has moved."""
     data = mixtures(sizes, pictures)
     for batch in batches:
         began = Network.start(sizes, range(starts), cost="cross_entropy", start="scaled_normal")

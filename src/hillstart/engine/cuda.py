@@ -85,7 +85,7 @@ class Pixels:
 
     @property
     def shift(self) -> float:
-        """What is subtracted from an input because the mean is not a whole number."""
+        """The part of the mean that is not a whole level, as an input."""
         return (self.mean - round(self.mean)) / self.std
 
     def levels(self, x: Float[Tensor, "R n_in"]) -> BFloat16[Tensor, "R n_in"]:

@@ -295,7 +295,7 @@ def _evaluate(
     W: tl.constexpr, N: tl.constexpr, M: tl.constexpr, T: tl.constexpr, P: tl.constexpr,
     ACTIVATION: tl.constexpr, COST: tl.constexpr,
 ):  # fmt: skip
-    """Of start program_id(0), the costs of B pictures summed, and the number of them that it gets right."""
+    """Sum the costs of B pictures for start program_id(0), and count the pictures that it gets right."""
     s = tl.program_id(0)
     n, m = tl.arange(0, N), tl.arange(0, M)
     w1 = _first_layer(w1_ptr, s, S, n_in, n_1, W, N, P)
@@ -319,7 +319,7 @@ def _evaluate(
         else:
             softplus = tl.where(z > 0, z, 0.0) + tl.log(1 + tl.exp(-tl.abs(z)))
             cost = tl.sum(tl.where(there, softplus - y * z, 0.0), 0)
-        # Where nodes fill up, -1 is below any output.
+        # Nodes that only fill up get -1, which is below any output.
         answer, wanted = tl.argmax(tl.where((m < n_out)[:, None], a, -1.0), 0), tl.argmax(tl.where(there, y, -1.0), 0)
         costs += tl.where(t < B, cost, 0.0)
         right += tl.where((t < B) & (answer == wanted), 1.0, 0.0)

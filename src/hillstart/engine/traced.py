@@ -38,7 +38,7 @@ class TracedDescent:
         Between two chunks, when no thread descends: warnings are hidden meanwhile, which Python does for all threads.
         """
         for kind, (function, inputs) in self._seen.items():
-            # Of zeros, because what is recorded is computed, and the parameters change.
+            # Recording computes the function and changes its inputs, so they are zeros and not the starts.
             self._programs[kind] = recorded(function, [torch.zeros_like(t) for t in inputs])
         self._seen.clear()
 

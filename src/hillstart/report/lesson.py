@@ -9,7 +9,7 @@ from hillstart.report.page import Section, render
 from hillstart.system.files import replacing
 
 INPUTS, WEIGHTS, BIAS = (0.5, 0.9, 0.1), (2, 0.2, 1), 1
-"""Of the neuron to begin with: its weighted sum is 1.28, with the bias 2.28, and it sends out 0.907."""
+"""The first numbers of the neuron: its weighted sum is 1.28, with the bias 2.28, and it sends out 0.907."""
 TITLE = "How a neural network learns"
 ABOUT = (
     "A neural network is circles and lines with numbers on them. Training is a ball rolling down a hill, and the hill "
@@ -50,7 +50,7 @@ def neuron() -> Section:
 
 
 def _story(of: run.FinishedRun) -> dict[str, str]:
-    """What a class is told at each section of the run, by the name of the section."""
+    """The introduction of each section of the run for a class, by the name of the section."""
     sizes, count, starts = of.classifier.network.sizes, of.summary["pictures"], len(of.rows)
     hidden = " and ".join(map(str, sizes[1:-1]))
     classes = " and ".join(of.classifier.classes)
