@@ -26,6 +26,8 @@ NAMES = {
 def chart(bench: dict[str, Any]) -> Figure:
     """A bar for each contestant and size of a mini-batch, with how many times as fast as it hillstart is.
 
+    A bar is a median; a line on it leads from the slowest repeat to the fastest.
+
     Args:
         bench: the content of the file; its first network is shown.
     """
@@ -34,19 +36,23 @@ def chart(bench: dict[str, Any]) -> Figure:
     batches = list(dict.fromkeys(batch for batch, _ in rates))
     made, panels = figure(9, 3, len(batches))
     for axes, batch in zip(panels, batches, strict=True):
-        widths = [rates[batch, name]["net_samples_per_second"] for name in NAMES]
+        rows = [rates[batch, name] for name in NAMES]
+        widths = [row["net_samples_per_second"] for row in rows]
         axes.barh(list(NAMES.values()), widths, color=[OTHER, *[LINE] * (len(widths) - 1)])
-        for y, width in enumerate(widths):
+        axes.hlines(range(len(rows)), [row["low"] for row in rows], [row["high"] for row in rows], color=SOFT, lw=1)
+        widest = max(row["high"] for row in rows)
+        for y, (row, width) in enumerate(zip(rows, widths, strict=True)):
             times = widths[0] / width
             text = f"{times:.{0 if times >= 10 else 1}f} x" if y else f"{width / 1e6:.2f} million"
-            axes.text(width + widths[0] / 40, y, text, va="center", color=SOFT if y else INK)
+            axes.text(row["high"] + widest / 40, y, text, va="center", color=SOFT if y else INK)
         axes.set_title(f"mini-batches of {batch}", loc="left", color=SOFT)
-        axes.set(xlim=(0, 1.5 * widths[0]), xticks=[])
+        axes.set(xlim=(0, 1.5 * widest), xticks=[])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelcolor=INK, labelleft=axes is panels[0])
         axes.invert_yaxis()
     about = f"{sizes}; {bench['machine']}, torch {bench['versions']['torch']}"
-    made.supxlabel(f"starts x pictures a second, and how many times as fast hillstart is; {about}", color=SOFT, size=9)
+    told = "starts x pictures a second, median and range, and how many times as fast hillstart is"
+    made.supxlabel(f"{told}; {about}", color=SOFT, size=9)
     return made
 
 

@@ -7,9 +7,9 @@ from hillstart.report.charts import alone
 def test_each_contestant_has_its_ratio_at_each_batch() -> None:
     rates = {name: 2e6 / (1 + 7 * k) for k, name in enumerate(NAMES)}
     rows = [
-        {"contestant": name, "sizes": sizes, "batch": batch, "net_samples_per_second": rate * (1 if batch == 10 else 2)}
+        {"contestant": name, "sizes": sizes, "batch": batch, "net_samples_per_second": rate * f, "low": 0, "high": 3e6}
         for sizes in ([784, 30, 10], [3072, 64, 2])
-        for batch in (10, 32)
+        for batch, f in ((10, 1), (32, 2))
         for name, rate in rates.items()
     ]
     drawn = alone(chart({"rows": rows, "machine": "a machine", "versions": {"torch": "2.14"}}))
