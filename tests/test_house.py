@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -61,12 +62,13 @@ def test_a_wheel_finds_its_conf_far_from_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "import hillstart.config.conf as c; print(c.__file__); print(c.conf_folder())"
+    code = "import hillstart, hillstart.config.conf as c; print(c.__file__, c.conf_folder(), hillstart.__version__, sep='\\n')"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert shown == [str(tmp_path / "site/hillstart/config/conf.py"), str(tmp_path / "site/hillstart/conf")]
+    site, version = tmp_path / "site/hillstart", tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+    assert shown == [str(site / "config/conf.py"), str(site / "conf"), version]
     ours = {path.relative_to(TOP / "conf") for path in (TOP / "conf").rglob("*.yaml")}
     carried = {
         path.relative_to(tmp_path / "site/hillstart/conf")
