@@ -1,8 +1,9 @@
 """`python tests/fusing.py DEVICE`: compiled steps beside plain ones, where no type checks disturb the compiler.
 
 Prints for descent in blocks, with momentum and with Nesterov's: how far the starts end from each other, how many pieces
-were compiled, and how many of these change the first layer's weights by a product. On CUDA the
-steps are captured and replayed too.
+were compiled, and how many of these change the first layer's weights by a product. On CUDA, for which `fuse` is, by
+Inductor, and the steps are captured and replayed too. On the CPU by AOTAutograd alone: what Inductor makes of a piece
+for CUDA, its C++ for the CPU would not show, and takes minutes to compile.
 """
 
 import sys
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 from torch._inductor.compile_fx import compile_fx
 
 from hillstart.engine.blocks import block_at, descend
@@ -45,7 +47,7 @@ if __name__ == "__main__":
     def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
         like_w = [n for n in graph.graph.nodes if getattr(n.meta.get("example_value"), "shape", ())[:1] == (SIZES[0],)]
         pieces.append({str(getattr(node.target, "__name__", node.target)) for node in like_w})
-        return compile_fx(graph, inputs)
+        return (compile_fx if sys.argv[1] == "cuda" else aot_eager)(graph, inputs)
 
     compile_with = torch.compile
     torch.compile = lambda function: compile_with(function, backend=compiler)  # type: ignore

@@ -236,7 +236,7 @@ def test_the_remaining_starts_resume_from_their_state(two_cores: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_fused_steps_are_the_steps(device: str) -> None:
-    """The compiled function that CUDA captures with `fuse`."""
+    """The compiled function that CUDA captures with `fuse`; on the CPU without the code that Inductor generates."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine, and none can be pretended to the compiler")
     command = [sys.executable, str(Path(__file__).parents[1] / "fusing.py"), device]
