@@ -146,7 +146,7 @@ def test_nothing_in_any_position_is_run(run: Path, elsewhere: Path, tmp_path: Pa
     (folder / ".hydra").mkdir()
     counts = {"refused": 0, "read": 0}
 
-    @settings(max_examples=250, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         st.lists(st.tuples(st.sampled_from([*places(sound)]), st.sampled_from(payloads(elsewhere))), max_size=2),
         st.lists(st.sampled_from(flags(elsewhere)), max_size=2),
@@ -166,8 +166,8 @@ def test_nothing_in_any_position_is_run(run: Path, elsewhere: Path, tmp_path: Pa
         assert not (elsewhere / "ran").exists()
 
     check()
-    assert counts["refused"] > 100
-    assert counts["read"] > 10
+    assert counts["refused"] > 30
+    assert counts["read"] > 3
 
 
 @pytest.mark.parametrize(
