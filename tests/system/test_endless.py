@@ -21,8 +21,9 @@ pytestmark = pytest.mark.slow  # starts processes
 
 SECONDS = 30
 """Limit of processor time for a file."""
-MEMORY = 160 << 20
-"""Limit for a file, in bytes."""
+LARGE, OBJECTS, LINE, MEMORY = 2 << 20, 24 << 20, 1 << 18, 40 << 20
+"""Bytes of a description, of the objects that it may become, of a drawing, and of a process for a file: a quarter of
+what hillstart allows, which would take four times as long."""
 
 
 def described(text: bytes | str) -> bytes:
@@ -39,7 +40,6 @@ def doing(*opcodes: bytes) -> bytes:
 
 
 STATE = plain("state_dict") + b"}s"
-LARGE = 8 << 20
 FULL = LARGE - 2000
 ALIASES = [b"- &%c [%s]\n" % (k + 1, b", ".join([b"*%c" % k] * 9)) for k in range(97, 120)]
 TENSOR = (  # without the hooks of a backward pass
@@ -93,14 +93,14 @@ ENDLESS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "idx that states a large size": ("idx", lambda: bytes((0, 0, 8, 3)) + struct.pack(">3L", 10**6, 31, 31) + bytes(9)),
     "a zipped idx that is large": (
         "gzip",
-        lambda: gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3L", 2, 3, 4) + bytes(200 << 20), 1),
+        lambda: gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3L", 2, 3, 4) + bytes(60 << 20), 1),
     ),
     "bitmaps that state a large number": (
         "npy",
         lambda: READERS["npy"].sound()[0].replace(b"(4, 784), }         ", b"(4000000000, 784), }"),
     ),
-    "an endless drawing": ("ndjson", lambda: b'{"drawing": [' + b"[[0],[0]]," * (6 << 20)),
-    "a drawing of empty strokes": ("ndjson", lambda: b'{"drawing": [' + b"[]," * 340_000 + b"[]]}"),
+    "an endless drawing": ("ndjson", lambda: b'{"drawing": [' + b"[[0],[0]]," * (1 << 20)),
+    "a drawing of empty strokes": ("ndjson", lambda: b'{"drawing": [' + b"[]," * 85_000 + b"[]]}"),
     "a picture that states a large size": ("picture", lambda: b"P6 30000 30000 255\n" + bytes(99)),
     "a HEIC whose tiles state a large size": (
         "picture",
@@ -111,7 +111,7 @@ ENDLESS: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "a zipped text in a picture": (
         "picture",
-        lambda: READERS["picture"].sound()[0][:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200 << 20), 1)),
+        lambda: READERS["picture"].sound()[0][:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(60 << 20), 1)),
     ),
 }
 
@@ -125,13 +125,16 @@ import json, os, resource, sys
 from pathlib import Path
 import torch
 import hostile
+from hillstart.data import quickdraw
+from hillstart.system import untrusted
 
 def now(what):
     return int(next(line for line in open("/proc/self/status") if line.startswith(what)).split()[1]) << 10
 
 torch.set_num_threads(1)
 hostile.checkpoints()
-files, folder, seconds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+files, folder = map(Path, sys.argv[1:3])
+seconds, untrusted.MAX_DESCRIPTION_BYTES, untrusted.MAX_OBJECT_BYTES, quickdraw.LONGEST_LINE = map(int, sys.argv[3:])
 for path in sorted(files.iterdir()):
     reader, data = path.read_bytes().split(b"|", 1)
     if not os.fork():  # a new process has its own peak of memory and limit of time
@@ -152,7 +155,8 @@ def test_small_files_that_would_be_large_or_endless(tmp_path: Path) -> None:
         folder.mkdir()
     for name, (reader, make) in ENDLESS.items():
         (tmp_path / "files" / name).write_bytes(reader.encode() + b"|" + make())
-    command = [sys.executable, "-c", READ_ALL, tmp_path / "files", tmp_path / "read", str(SECONDS)]
+    limits = map(str, (SECONDS, LARGE, OBJECTS, LINE))
+    command = [sys.executable, "-c", READ_ALL, tmp_path / "files", tmp_path / "read", *limits]
     tests = Path(__file__).parents[1]
     run = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=True, timeout=BOUND)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
