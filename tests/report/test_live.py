@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -104,20 +105,22 @@ PLAIN = "const plain = ({ w, b }) => ({ w: w.map((l) => [...l]), b: b.map((l) =>
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", INITIALIZERS)
-def test_a_seed_begins_with_the_weights_that_it_has_in_python(page: WebDriver, start: str) -> None:
-    for sizes in ([36, 17, 3], [4, 3, 5, 2], [30, 2]):  # more and fewer than 16 numbers at a time
-        for seed in (0, 12345678901):
-            like = {"sizes": sizes, "start": start, "activation": "sigmoid", "cost": "quadratic"}
-            script = f"{PLAIN} return plain(hillstart.descent.begun(...arguments))"
-            found = weights_of(page.execute_script(script, like, seed), sizes)
-            assert furthest(found, Network.start(sizes, [seed], start=start)) < 2e-6
+def test_a_seed_begins_with_the_weights_that_it_has_in_python(page: WebDriver) -> None:
+    several = [36, 17, 3], [4, 3, 5, 2], [30, 2]  # more and fewer than 16 numbers at a time
+    for start, sizes, seed in product(INITIALIZERS, several, (0, 12345678901)):
+        like = {"sizes": sizes, "start": start, "activation": "sigmoid", "cost": "quadratic"}
+        script = f"{PLAIN} return plain(hillstart.descent.begun(...arguments))"
+        found = weights_of(page.execute_script(script, like, seed), sizes)
+        assert furthest(found, Network.start(sizes, [seed], start=start)) < 2e-6, (start, sizes, seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cost", COSTS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_twenty_steps_are_those_of_python(page: WebDriver, activation: str, cost: str) -> None:
+def test_twenty_steps_are_those_of_python(page: WebDriver) -> None:
+    for activation, cost in product(ACTIVATIONS, COSTS):
+        check_twenty_steps(page, activation, cost)
+
+
+def check_twenty_steps(page: WebDriver, activation: str, cost: str) -> None:
     sizes, B = [36, 9, 6, 3], 10
     network = Network.start(sizes, [3], activation, cost, "scaled_normal")
     x = DATA.preprocessing.fitted(DATA.train.x).normalise(DATA.train.x)
@@ -248,9 +251,8 @@ def test_other_nodes_starts_and_seeds_begin_anew(page: WebDriver) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("field", "value", "word"),
-    [
+def test_a_setting_that_cannot_be_used_is_named(page: WebDriver) -> None:
+    for field, value, word in (
         ("#live-eta", "0", "η"),
         ("#live-eta", "", "η"),
         ("#live-batch", "104", "mini-batch"),
@@ -258,16 +260,14 @@ def test_other_nodes_starts_and_seeds_begin_anew(page: WebDriver) -> None:
         (".live-hidden", "0", "hidden"),
         (".live-hidden", "9000", "weights"),
         ("#live-table input[type=number]", "-1", "seed"),
-    ],
-)
-def test_a_setting_that_cannot_be_used_is_named(page: WebDriver, field: str, value: str, word: str) -> None:
-    is_at(page, "0")
-    put(page, field, value)
-    assert word in text(page, "#live-wrong")
-    click(page, "#live-play")
-    assert (text(page, "#live-play"), text(page, "#live-now")) == ("Play", "epoch 0")
-    put(page, field, "2")
-    assert text(page, "#live-wrong") == ""
+    ):
+        is_at(page, "0")
+        put(page, field, value)
+        assert word in text(page, "#live-wrong"), (field, value)
+        click(page, "#live-play")
+        assert (text(page, "#live-play"), text(page, "#live-now")) == ("Play", "epoch 0")
+        put(page, field, "2")
+        assert text(page, "#live-wrong") == ""
 
 
 @pytest.mark.slow
@@ -281,8 +281,9 @@ def test_a_cost_that_explodes_is_told(show: Show) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [[36, 3], [36, 4, 5, 3], [36, 70, 3]])
-@pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True), (320, False)])
+@pytest.mark.parametrize(
+    ("sizes", "width", "dark"), [([36, 3], 1400, False), ([36, 4, 5, 3], 390, True), ([36, 70, 3], 320, False)]
+)
 def test_names_are_text_and_it_fits_the_screen(show: Show, sizes: list[int], width: int, dark: bool) -> None:
     page = show(*sections(spec(replace(DATA, classes=HOSTILE), sizes)), width=width, dark=dark)
     click(page, "#live-epoch")

@@ -67,7 +67,9 @@ def copy(runs: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)])
-def test_the_page_opens_without_a_word(browser: WebDriver, runs: Path, name: str, width: int, dark: bool) -> None:
+def test_the_page_opens_without_a_word_and_shuts_nobody_out(
+    browser: WebDriver, runs: Path, name: str, width: int, dark: bool
+) -> None:
     page = runs / name / "report.html"
     opened(browser, page, width, dark=dark)
     ids = [section.get_attribute("id") for section in browser.find_elements("tag name", "section")]
@@ -77,13 +79,6 @@ def test_the_page_opens_without_a_word(browser: WebDriver, runs: Path, name: str
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert page.stat().st_size < 3_000_000
     assert console(browser) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (390, False), (390, True)])
-def test_nobody_is_shut_out(browser: WebDriver, runs: Path, name: str, width: int, dark: bool) -> None:
-    opened(browser, runs / name / "report.html", width, dark=dark)
     assert barriers(browser) == []
     browser.execute_script("document.querySelectorAll('details').forEach((of) => (of.open = true))")
     for button in ("#draw", "#live-epoch", "#live-table button"):
@@ -96,8 +91,7 @@ def test_nobody_is_shut_out(browser: WebDriver, runs: Path, name: str, width: in
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1400, 390])
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("name", "width"), [*zip(PAGES, (1400, 390, 390, 1400), strict=True)])
 def test_on_paper_no_text_is_cut_off_or_printed_across_another(
     browser: WebDriver, runs: Path, name: str, width: int
 ) -> None:
