@@ -105,9 +105,16 @@ def test_with_an_optimiser_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     check(Setting((36, 7, 5, 3), optimiser=torch.optim.Adam, step="plain"), monkeypatch, COMPANIES)
 
 
+WIDTHS = [(784, 30, 2), (784, 64, 16, 10), (2, 3, 1), (13, 1), (64, 17, 9, 5, 7)]
+BATCHES = [1, 3, 10, 32, 128]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 3, 10, 32, 128])
-@pytest.mark.parametrize("sizes", [(784, 30, 2), (784, 64, 16, 10), (2, 3, 1), (13, 1), (64, 17, 9, 5, 7)], ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "batch"),  # each of both with two of the other
+    [(sizes, BATCHES[(k + way) % 5]) for k, sizes in enumerate(WIDTHS) for way in (2, 4)],
+    ids=str,
+)
 def test_in_all_sizes(sizes: tuple[int, ...], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for step, lmbda, cost in zip(STEPS, (2000.0, 1.0, 0.0), COSTS, strict=True):
         check(Setting(sizes, batch, step, lmbda, cost=cost), monkeypatch, COMPANIES[2:])
