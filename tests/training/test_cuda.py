@@ -77,10 +77,12 @@ def test_every_kind_of_training_ends_as_on_the_cpu(name: str, tmp_path: Path, cu
         assert cuda.replays > 0 or "adam" in name
 
 
-@pytest.mark.parametrize("name", kinds(("plain", "momentum", "adam", "race"), {"momentum"}))
-@pytest.mark.parametrize("way", kinds(("cuda to cpu", "cpu to cuda", "cuda to cuda"), {"cpu to cuda"}))
-def test_a_checkpoint_goes_on_on_another_device(name: str, way: str, tmp_path: Path, cuda: Device | None) -> None:
-    before, after = way.split(" to ")
+WAYS = ("momentum cpu cuda", "race cuda cuda", "plain cuda cpu", "adam cuda cpu", "adam cpu cuda")
+
+
+@pytest.mark.parametrize("way", kinds(WAYS, WAYS[:1]))
+def test_a_checkpoint_goes_on_on_another_device(way: str, tmp_path: Path, cuda: Device | None) -> None:
+    name, before, after = way.split()
     whole = fit(tmp_path / "whole", "cpu", epochs=4, **KINDS[name])
     fit(tmp_path / "cut", before, epochs=2, **KINDS[name])
     resumed = fit(tmp_path / "cut", after, epochs=4, resume=tmp_path / "cut/checkpoints/last.ckpt", **KINDS[name])
