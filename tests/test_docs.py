@@ -8,7 +8,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +28,17 @@ from hillstart.config.build import composed_options
 from hillstart.config.conf import conf_folder
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE
 from hillstart.network import ACTIVATIONS, COSTS, Network
+from hillstart.system import interrupts
 from made import rows
 
 TOP = Path(__file__).parent.parent
 DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
-MATHEMATICS, EXTENDING = TOP / "docs" / "mathematics.md", TOP / "docs" / "extending.md"
+MATHEMATICS, EXTENDING, REFERENCE = (TOP / "docs" / f"{name}.md" for name in ("mathematics", "extending", "reference"))
 
 FEW = ["data.train=200", "data.test=40", "trainer.max_epochs=3", "hydra.run.dir=run"]
 
 NUMBER = r"-?\d+\.\d+"
-every_document = pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+every_document = pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(TOP)))
 
 
 def blocks(document: Path, *languages: str) -> list[str]:
@@ -54,6 +58,11 @@ def tables(text: str) -> list[list[list[str]]]:
     return [[[cell.strip() for cell in line.strip("|").split("|")] for line in t.splitlines()[2:]] for t in found]
 
 
+def names(rows: list[list[str]]) -> set[str]:
+    """What is in backticks in the first column of a table."""
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
+
+
 def files(document: Path) -> dict[str, str]:
     """Blocks that are a file: their first line says which."""
     found = blocks(document, "python", "yaml", "html")
@@ -71,9 +80,27 @@ def is_rounded(text: str, value: float) -> bool:
 
 @every_document
 def test_links_lead_somewhere(document: Path) -> None:
-    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text())]
-    missing = [t for t in targets if t and "://" not in t and not (document.parent / t).exists()]
-    assert not missing, f"{document.name} links to what is not there"
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()) if "://" not in link]
+
+    def leads(link: str) -> bool:
+        target, _, heading = link.partition("#")
+        path = document.parent / target if target else document
+        return path.exists() and (not heading or heading in headings(path))
+
+    assert not [link for link in links if not leads(link)], f"{document.name} links to what is not there"
+
+
+def headings(document: Path) -> list[str]:
+    """The anchors that GitHub gives to the headings of a document."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.M)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_the_index_names_every_document() -> None:
+    index = TOP / "docs" / "README.md"
+    linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", index.read_text())}
+    there = {path.name for path in index.parent.iterdir() if path.suffix in (".md", ".ipynb", ".html")}
+    assert linked == {*there - {index.name}, "../README.md"}
 
 
 @every_document
@@ -92,15 +119,22 @@ def test_files_that_are_named_exist(document: Path) -> None:
 
 
 def trainings() -> list[tuple[str, str]]:
-    """(document, command) of each training in a code block of docs/; test_readme.py has those of the README."""
-    lines = [(d.name, line) for d in DOCS[1:] for b in blocks(d, "", "sh", "text") for line in b.splitlines()]
-    return [(name, line) for name, line in lines if line.startswith("python scripts/train.py")]
+    """(document, options) of each training in a code block of docs/; test_readme.py has those of the README."""
+    found = [(d, re.match(r"(?:python|torchrun .*|srun .* python) scripts/train\.py (.*)", line)) for d, line in shown()]
+    return [(document, command[1]) for document, command in found if command]
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """(document, line) of each line to type in docs/."""
+    for document in DOCS[1:]:
+        for block in blocks(document, "", "sh", "text"):
+            yield from ((document.name, line) for line in block.splitlines())
 
 
 @pytest.mark.parametrize(("document", "command"), trainings(), ids=lambda value: value.partition("#")[0].strip())
 def test_options_of_shown_trainings_are_accepted(document: str, command: str) -> None:
     options = []
-    for word in shlex.split(command, comments=True)[2:]:
+    for word in shlex.split(command, comments=True):
         if word == "-m" or word.startswith(("hydra", "resume=", "start_from=")):
             continue
         override = OverridesParser.create().parse_override(word)
@@ -111,6 +145,18 @@ def test_options_of_shown_trainings_are_accepted(document: str, command: str) ->
         options.append(word)
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         composed_options(hydra.compose("train", options))
+
+
+OTHERS = [
+    (document, *found.groups())
+    for document, line in shown()
+    if (found := re.search(r"python scripts/(?!train)(\w+)\.py\b(.*)", line))
+]
+
+
+@pytest.mark.parametrize(("document", "script", "words"), OTHERS)
+def test_arguments_of_other_commands_are_accepted(document: str, script: str, words: str) -> None:
+    import_module(f"hillstart.cli.{script}").parser().parse_intermixed_args(shlex.split(words, comments=True))
 
 
 # ---------------------------------------------------------------- mathematics.md
@@ -395,6 +441,52 @@ def test_a_new_data_set_is_trained_on(
     train(*sweep, "trainer.max_epochs=2", "hydra.sweep.dir=sweep")
     assert json.loads(Path("sweep/summary.json").read_text())["starts"] == 4
     assert "the page is left out: " in "".join(capsys.readouterr())
+
+
+# ---------------------------------------------------------------- reference.md
+
+
+def test_the_reference_lists_what_a_run_leaves(train: Train) -> None:
+    grid = [f"descent.{key}=[0.1,0.2]" for key in ("eta", "momentum", "lmbda")]
+    summary = train(*FEW, *grid, "starts=2", "test=all")
+    found, starts, history, keys = map(names, tables(section(REFERENCE, "Files of a run")))
+    assert_files(Path("run"), found)
+    assert set(rows(Path("run/starts.csv"))[0]) == starts
+    assert set(rows(Path("run/history.csv"))[0]) == history
+    assert {*summary, "start_from"} == keys
+    train("-m", *FEW[:-1], "seed=0,1", "test=all", "report=false", "hydra.sweep.dir=sweep")
+    _, of_root = map(names, tables(section(REFERENCE, "Files of a multirun")))
+    assert set(json.loads(Path("sweep/summary.json").read_text())) == of_root
+    assert list(rows(Path("sweep/starts.csv"))[0])[0] == "job"
+    assert_files(Path("sweep/0"), {name for name in found if "checkpoints" not in name} - {"report.html"})
+
+
+def assert_files(folder: Path, patterns: set[str]) -> None:
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert not {name for name in there if not any(fnmatch(name, pattern) for pattern in patterns)}
+    assert not {pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in there)}
+
+
+def test_the_reference_lists_every_command() -> None:
+    installed = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["scripts"]
+    (commands, _) = tables(section(REFERENCE, "Commands and exit codes"))
+    assert names(commands) == {path.name for path in (TOP / "scripts").glob("*.py")}
+    assert {row[1].strip("`") for row in commands} == {*installed, ""}
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    (known,) = tables(section(REFERENCE, "Python interface"))
+    assert names(known) == {*hillstart.__all__}
+    for name, _, offers in known:
+        kind = getattr(hillstart, name.strip("`"))
+        assert set(re.findall(r"`(\w+)`", offers)) <= {*dir(kind), *getattr(kind, "__annotations__", ())}, name
+
+
+def test_the_reference_lists_every_environment_variable() -> None:
+    lines = [line for path in (TOP / "src").rglob("*.py") for line in path.read_text().splitlines()]
+    read = {name for line in lines if "os.environ" in line for name in re.findall(r'"([A-Z_]{3,})"', line)}
+    (known,) = tables(section(REFERENCE, "Environment variables"))
+    assert names(known) == read | {*interrupts.RANKS}
 
 
 # ---------------------------------------------------------------- changes to hillstart
