@@ -120,8 +120,8 @@ def test_files_that_are_named_exist(document: Path) -> None:
 
 def trainings() -> list[tuple[str, str]]:
     """(document, options) of each training in a code block of docs/; test_readme.py has those of the README."""
-    found = [(d, re.match(r"(?:python|torchrun .*|srun .* python) scripts/train\.py (.*)", line)) for d, line in shown()]
-    return [(document, command[1]) for document, command in found if command]
+    command = re.compile(r"(?:python|torchrun .*|srun .* python) scripts/train\.py (.*)")
+    return [(document, found[1]) for document, line in shown() if (found := command.match(line))]
 
 
 def shown() -> Iterator[tuple[str, str]]:
@@ -457,7 +457,7 @@ def test_the_reference_lists_what_a_run_leaves(train: Train) -> None:
     train("-m", *FEW[:-1], "seed=0,1", "test=all", "report=false", "hydra.sweep.dir=sweep")
     _, of_root = map(names, tables(section(REFERENCE, "Files of a multirun")))
     assert set(json.loads(Path("sweep/summary.json").read_text())) == of_root
-    assert list(rows(Path("sweep/starts.csv"))[0])[0] == "job"
+    assert Path("sweep/starts.csv").read_text().startswith("job,")
     assert_files(Path("sweep/0"), {name for name in found if "checkpoints" not in name} - {"report.html"})
 
 
