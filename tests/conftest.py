@@ -5,7 +5,6 @@ import multiprocessing.process
 import os
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,6 +15,7 @@ import jaxtyping
 import pytest
 import torch
 
+from launching import train_in
 from pretended import Device, pretended
 
 # The tower: a whole number is a float too, as in eta=3.
@@ -99,16 +99,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def train(empty_folder: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def train(empty_folder: None) -> Callable[..., None]:
     """`scripts/train.py` with these options, in this process and in an empty folder."""
-
-    def call(*options: str) -> None:
-        from hillstart.cli import train as commands
-
-        monkeypatch.setattr(sys, "argv", ["train.py", *options])
-        commands.train()
-
-    return call
+    return lambda *options: train_in(Path.cwd(), *options)
 
 
 @pytest.fixture(autouse=True, scope="session")

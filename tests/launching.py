@@ -56,3 +56,23 @@ def ran(
     with pytest.raises(SystemExit) as end:
         main()
     return Ran(int(end.value.code or 0), *capsys.readouterr())
+
+
+def train_in(folder: Path, *options: str) -> None:
+    """`scripts/train.py` with these options, in this process and in this folder, as a shell tells it."""
+    from hillstart.cli.train import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PWD", str(folder))
+        patch.setattr(sys, "argv", ["train.py", *options])
+        train()
+
+
+def refused(call: Callable[..., Any], *arguments: Any) -> str:
+    """The one sentence that a command ends with; Python prints it, and exits with 1."""
+    with pytest.raises(SystemExit) as end:
+        call(*arguments)
+    assert isinstance(end.value.code, str) and end.value.code.startswith("hillstart: ")
+    assert "\n" not in end.value.code
+    return end.value.code

@@ -23,12 +23,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import hillstart
 from hillstart.cli import check_gradients, report
-from hillstart.cli import train as commands
 from hillstart.config.build import composed_options
 from hillstart.config.conf import conf_folder
 from hillstart.gradient_check import DIFFERENCE_TOLERANCE, TOLERANCE
 from hillstart.network import ACTIVATIONS, COSTS, Network
 from hillstart.system import interrupts
+from launching import train_in
 from made import rows
 
 TOP = Path(__file__).parent.parent
@@ -233,15 +233,17 @@ def test_the_four_equations_are_lines_of_the_theory() -> None:
 def test_the_gradient_check_prints_what_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["check_gradients.py", "data.test=2"])  # the test pictures are not looked at
+    monkeypatch.setattr(sys, "argv", ["check_gradients.py", "data.train=200", "data.test=2"])
     check_gradients.main()
     (shown,) = (block for block in blocks(MATHEMATICS, "text") if "autograd" in block)
     printed = capsys.readouterr().out.replace("│", " ")
     assert shown.splitlines()[0] in printed
     found, expected = (re.findall(r"^ *(\d) +([wb])" + r" +(\S+)" * 3 + " *$", t, flags=re.M) for t in (printed, shown))
-    assert [row[:3] for row in expected] == [row[:3] for row in found]
+    assert [row[:2] for row in expected] == [row[:2] for row in found]
     assert len(expected) == 4
-    for row in expected:  # the rest is rounding, on the processor that it was measured on
+    for row, of_few in zip(expected, found, strict=True):
+        assert float(row[2]) == pytest.approx(float(of_few[2]), rel=0.5)  # here of fewer pictures
+        # the rest is rounding, on the processor that it was measured on
         assert float(row[3]) < TOLERANCE
         assert float(row[4]) < DIFFERENCE_TOLERANCE
 
@@ -338,13 +340,12 @@ Train = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def train(example: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+def train(example: Path) -> Train:
     """Trains in this process, and returns the summary of the folder `run`."""
 
     def train(*options: str) -> dict[str, Any]:
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["train.py", *options])
-        commands.train()
+        train_in(example, *options)
         summary: dict[str, Any] = json.loads(Path("run/summary.json").read_text())
         return summary
 
@@ -355,16 +356,15 @@ def test_a_new_step_is_checked_trained_with_and_named_again(train: Train, monkey
     runpy.run_path("check_clipped.py", run_name="__main__")
     command, resumed, page = ([*line[2:]] for line in lines_to_type("clipped.ClippedDescent"))
     command.append("descent.schedule=constant")  # a linear one would end later in a longer training
-    summary = train(*command, *FEW)
+    command += [*FEW, "report=false"]
+    summary = train(*command)
     assert (summary["finished"], summary["epochs"]) == (4, 3)
     resumed, page = ([part.replace("RUN", "run") for part in of] for of in (resumed, page))
     with pytest.raises(SystemExit, match=r"which conf does not know.*descent\._target_=clipped\.ClippedDescent"):
         train(*[part for part in resumed if "clipped" not in part])
-    whole = (
-        train(*command, *FEW, "trainer.max_epochs=4", "hydra.run.dir=whole") and Path("whole/starts.csv").read_text()
-    )
-    assert train(*resumed, "report=false")["epochs"] == 4
-    assert Path("run/starts.csv").read_text() == whole
+    train(*command, "trainer.max_epochs=4", "hydra.run.dir=whole")
+    assert train(*resumed)["epochs"] == 4
+    assert Path("run/starts.csv").read_text() == Path("whole/starts.csv").read_text()
     check_report_needs(page, monkeypatch)
     seed = hillstart.open_run("run").summary["best_seed"]
     with pytest.raises(hillstart.InputError, match=r"clipped\.ClippedDescent', which conf does not know"):
@@ -402,10 +402,9 @@ def test_a_new_schedule_is_followed(train: Train) -> None:
     assert tables[0][:5] == tables[1][:5] and tables[0] != tables[1]
 
 
-def test_a_new_stop_rule_ends_starts_and_its_option_is_checked(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_stop_rule_ends_starts_and_its_option_is_checked(train: Train) -> None:
     (command,) = lines_to_type("target.TargetReached")
     summary = train(*command[2:], *FEW, "report=false")
-    check_report_needs(["run", "stop._target_=target.TargetReached"], monkeypatch)
     again = train("resume=run", "stop._target_=target.TargetReached", "trainer.max_epochs=4", "report=false")
     run = hillstart.open_run("run")
     reached = run.history.groupby("seed")["val_accuracy"].max() >= 0.6
@@ -426,14 +425,10 @@ def test_a_new_data_set_is_trained_on(
     train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, sweep = ([*command[2:]] for command in lines_to_type("data=bars"))
-    summary = train(*run, "hydra.run.dir=run")
+    summary = train(*run, "report=false", "hydra.run.dir=run")
     assert summary["classes"] == ["upright", "lying"]
     assert sum(summary["pictures"].values()) == 2000
     assert summary["val_accuracy_of_starts"]["median"] > 0.7
-    assert Path("run/report.html").is_file()
-    monkeypatch.setattr(sys, "argv", ["report.py", "run"])
-    with pytest.raises(SystemExit, match=r"data\._target_ is 'bars\.load', which conf does not know"):
-        report.main()
     check_report_needs(["run", "data._target_=bars.load"], monkeypatch)
     (path,) = [option for option in run if option.startswith("hydra.searchpath")]
     assert train(path, "resume=run", "trainer.max_epochs=4", "report=false")["epochs"] == 4

@@ -32,6 +32,8 @@ def test_a_run_is_its_tables_and_its_networks(train: Callable[..., None]) -> Non
     assert "6 starts" in repr(run) and str(run.summary["best_seed"]) in repr(run)
     assert "<table" in run._repr_html_()
     assert "2 starts of [784, 6, 2]" in repr(run.classifier) and "lion, duck" in repr(run.classifier)
+    Path("run/report.html").write_text('<p title="a">&amp;</p>')
+    assert 'srcdoc="&lt;p title=&quot;a&quot;&gt;&amp;amp;&lt;/p&gt;"' in run.report()._repr_html_()
 
 
 def test_all_starts_are_kept_and_read_one_by_one(train: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +69,6 @@ def test_a_multirun_has_the_varied_options_as_columns(train: Callable[..., None]
     assert run.classifier.seeds == (run.summary["best_seed"],)
     with pytest.raises(hillstart.InputError, match="sweep: is a multirun"):
         run.initial(1)
-
-
-def test_the_page_shows_itself(train: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    train(*SMALL, "starts=2")
-    Path("run/report.html").write_text('<p title="a">&amp;</p>')
-    shown = hillstart.open_run("run").report()._repr_html_()
-    assert 'srcdoc="&lt;p title=&quot;a&quot;&gt;&amp;amp;&lt;/p&gt;"' in shown
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,11 @@ def test_a_reference_that_leads_nowhere_is_named_by_its_key() -> None:
 
 def test_a_key_misspelt_in_a_sweep_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=range(0,3)", "descent.etta=0.1,0.5"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1", "descent.etta=0.1"])
     with pytest.raises(SystemExit) as end:
         train.train()
     assert end.value.code == (
-        "hillstart: 6 of 6 jobs failed: descent.etta: there is no such key; the nearest is descent.eta."
+        "hillstart: 2 of 2 jobs failed: descent.etta: there is no such key; the nearest is descent.eta."
     )
 
 
@@ -83,6 +84,12 @@ def test_conf_is_found_by_an_editable_install_from_anywhere(tmp_path: Path) -> N
     assert Path(found.stdout.strip()) == TOP / "conf"
 
 
+@cache
+def composed(*options: str) -> Any:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("train", list(options))
+
+
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """What a run leaves that was given `data.train`, an experiment and a cost; nothing is in its checkpoint."""
@@ -95,15 +102,10 @@ def run_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def composed(*options: str) -> Any:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose("train", list(options))
-
-
 def resumed(folder: Path, *typed: str) -> tuple[dict[str, Any], list[str]]:
     words = with_resumed_folder([*typed, f"resume={folder}"])
     assert words[-1] == f"hydra.run.dir='{folder}'"
-    return resumed_options(folder, plain(composed(*words[:-1])), words[:-1])
+    return resumed_options(folder, plain(composed(*words[:-2])), words[:-1])  # without the folder, to be kept
 
 
 @pytest.mark.parametrize("named", ["", "checkpoints/last.ckpt"])

@@ -58,7 +58,7 @@ def same(these: list[int], p: list[Tensor], q: list[Tensor]) -> bool:
     return all(t[these].numpy().tobytes() == u[these].numpy().tobytes() for t, u in zip(p, q, strict=True))
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
 @pytest.mark.parametrize("name", DESCENTS)
 def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: str) -> None:
     good, bad = [0, 2, 4, 6], [1, 3, 5, 7]

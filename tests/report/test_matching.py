@@ -59,7 +59,7 @@ def test_matching_changes_no_output_and_no_swap_of_nodes_would_bring_it_nearer(
     sizes: list[int], activation: str
 ) -> None:
     aim, x, nearer = made(sizes, 0, activation), X[:, : sizes[0]], 0
-    for seed in range(1, 20):
+    for seed in range(1, 9):
         network = made(sizes, seed, activation)
         found = matched(network, aim)
         torch.testing.assert_close(found.outputs(x), network.outputs(x), rtol=0, atol=1e-12)
@@ -73,7 +73,7 @@ def test_matching_changes_no_output_and_no_swap_of_nodes_would_bring_it_nearer(
                 w, b = list(found.w), list(found.b)
                 w[l], b[l], w[l + 1] = w[l][:, :, order], b[l][:, order], w[l + 1][:, order]
                 assert distance(Network(w, b, activation), aim) > least * (1 - 1e-12)
-    assert nearer > 17
+    assert nearer > 6
 
 
 @every_activation

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,18 @@ from selenium.webdriver.support.ui import WebDriverWait
 import made
 from browser import barriers, console, on_paper, opened
 from hillstart.cli import report as command
-from hillstart.cli import train as commands
+from hillstart.inference import model_file
 from hillstart.report import learning, run
 from hillstart.report.lesson import write_lesson
 from hillstart.system.errors import InputError
-from launching import BOUND
+from launching import BOUND, refused
+from launching import train_in as train
 from made import rows
 
 SMALL = [*made.SMALL[:-1], "logger=none"]  # with a page
 HOSTILE = '"><img src=x onerror="window.run=1">'
 PAGES = ["doodles", "shots", "sweep", "lesson"]
 SECTIONS = ["network", "node", "gradient", "hill", "live", "valleys", "learning", "quality", "run"]
-
-
-def train(folder: Path, *options: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("PWD", str(folder))
-        patch.setattr(sys, "argv", ["train.py", *options])
-        commands.train()
 
 
 @pytest.fixture(scope="module")
@@ -192,26 +186,10 @@ def test_a_picture_of_one_s_own(copy: Path, tmp_path: Path, browser: WebDriver) 
     assert "my <i>red.png" in browser.execute_script("return document.querySelector('#network').textContent")
 
 
-def test_no_page_where_none_is_asked_for(tmp_path: Path) -> None:
-    train(tmp_path, *SMALL, "starts=1", "report=false", "hydra.run.dir=run")
-    assert not (tmp_path / "run" / "report.html").exists()
-    with pytest.raises(SystemExit) as end:
-        train(tmp_path, *SMALL, "report=perhaps")
-    assert "report is 'perhaps'; it must be true or false" in str(end.value.code)
-
-
 @pytest.mark.slow
 def test_one_start_one_epoch_has_a_page_too(tmp_path: Path, browser: WebDriver) -> None:
     train(tmp_path, *SMALL, "starts=1", "trainer.max_epochs=1", "hydra.run.dir=run")
     opened(browser, tmp_path / "run" / "report.html")
-
-
-def refused(*arguments: Any) -> str:
-    with pytest.raises(SystemExit) as end:
-        report(*arguments)
-    assert isinstance(end.value.code, str), "a sentence as exit code prints it and exits with 1"
-    assert "\n" not in end.value.code
-    return end.value.code
 
 
 @pytest.mark.parametrize(
@@ -230,14 +208,15 @@ def refused(*arguments: Any) -> str:
 def test_a_damaged_run_is_refused_by_the_name_of_the_file(copy: Path, name: str, text: str | None) -> None:
     before = (copy / "report.html").read_bytes()
     (copy / name).unlink() if text is None else (copy / name).write_text(text)
-    assert name in refused(copy)
+    assert name in refused(report, copy)
     assert (copy / "report.html").read_bytes() == before
 
 
-def test_networks_of_another_run_are_refused(copy: Path, tmp_path: Path) -> None:
-    train(tmp_path, *SMALL, "starts=3", "seed=50", "descent.eta=[0.1,1e30]", "report=false", "hydra.run.dir=other")
-    shutil.copy(tmp_path / "other" / "network.safetensors", copy)
-    assert "holds starts that its options do not" in refused(copy)
+def test_networks_of_another_run_are_refused(copy: Path) -> None:
+    model = model_file.load(copy / "network.safetensors")
+    others = tuple(replace(start, seed=start.seed + 50) for start in model.origins)
+    model_file.save(copy / "network.safetensors", replace(model, origins=others))
+    assert "holds starts that its options do not" in refused(report, copy)
 
 
 def test_other_pictures_than_those_trained_on_are_refused(runs: Path, tmp_path: Path) -> None:
@@ -245,7 +224,7 @@ def test_other_pictures_than_those_trained_on_are_refused(runs: Path, tmp_path: 
     (next((copy / "photos" / "lion").glob("*.png"))).unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy)
-        assert "was trained on other pictures" in refused("shots")
+        assert "was trained on other pictures" in refused(report, "shots")
 
 
 def test_a_sweep_of_different_costs_shows_those_of_one_kind(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def test_csv_has_options_epochs_and_results(train: Callable[..., None], pack: st
 
 
 def test_each_job_of_a_multirun_has_its_own_run_in_tensorboard(train: Callable[..., None]) -> None:
-    train(*SMALL, "-m", "seed=4,5", "descent.eta=0.1,0.2", "logger=tensorboard")
-    for job, (seed, eta) in enumerate((seed, eta) for seed in (4, 5) for eta in (0.1, 0.2)):
+    train(*SMALL, "-m", "seed=4", "descent.eta=0.1,0.2", "logger=tensorboard")
+    for job, eta in enumerate((0.1, 0.2)):
         (folder,) = Path(f"sweep/{job}/tensorboard").iterdir()
         events = EventAccumulator(str(folder)).Reload()
         by_step: dict[int, dict[str, float]] = {}
@@ -72,7 +72,7 @@ def test_each_job_of_a_multirun_has_its_own_run_in_tensorboard(train: Callable[.
                 )
         check([*by_step.values(), final], Path(f"sweep/{job}"))
         options = yaml.safe_load((folder / "hparams.yaml").read_text())
-        assert (options["seed"], options["descent.eta"]) == (seed, eta)
+        assert (options["seed"], options["descent.eta"]) == (4, eta)
     assert not list(Path("sweep/packs").rglob("events*"))
 
 

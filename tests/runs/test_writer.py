@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -71,37 +72,49 @@ def saving_often(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- whose it is
 
 
-def test_a_folder_that_holds_a_run_takes_no_other(tmp_path: Path) -> None:
-    run(tmp_path, run_spec(4))
-    before = contents(tmp_path)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """A run of `run_spec()` that is finished, and one that was cut in its second pack."""
+    folders = {finished: tmp_path_factory.mktemp("run") for finished in (True, False)}
+    run(folders[True], run_spec())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hillstart.training.callbacks.SHARE", float("inf"))
+        interrupted(folders[False], run_spec(), 6, pack=4, keep=2)
+    return folders.__getitem__
+
+
+@pytest.fixture
+def begun(tmp_path: Path, template: Callable[[bool], Path]) -> Callable[[bool], Path]:
+    """Returns a function that gives a copy of the finished or the cut run."""
+    return lambda finished: shutil.copytree(template(finished), tmp_path / "run")
+
+
+def test_a_folder_that_holds_a_run_takes_no_other(begun: Callable[[bool], Path]) -> None:
+    folder = begun(True)
+    before = contents(folder)
     with pytest.raises(InputError, match=r"packs\.json"):
-        run(tmp_path, run_spec(3, seed=5))
-    assert contents(tmp_path) == before
+        run(folder, run_spec(3, seed=5))
+    assert contents(folder) == before
 
 
-def test_checkpoints_name_their_run(tmp_path: Path) -> None:
-    ids = set()
-    for name in ("a", "b"):
-        run(tmp_path / name, run_spec(2))
-        ids.add(notes(tmp_path / name)["run"])
-        for file in ("last", "best"):
-            stored = torch.load(tmp_path / name / f"checkpoints/{file}.ckpt", weights_only=True)
-            assert stored["hillstart"]["run"] == notes(tmp_path / name)["run"]
+def test_checkpoints_name_their_run(template: Callable[[bool], Path]) -> None:
+    ids = {notes(template(finished))["run"] for finished in (True, False)}
+    for file in ("last", "best"):
+        stored = torch.load(template(True) / f"checkpoints/{file}.ckpt", weights_only=True)
+        assert stored["hillstart"]["run"] == notes(template(True))["run"]
     assert len(ids) == 2
 
 
-def test_no_run_goes_on_from_the_checkpoint_of_another(tmp_path: Path) -> None:
-    run(tmp_path / "a", run_spec(3))
-    interrupted(tmp_path / "b", run_spec(3), 2)
-    run(tmp_path / "whole", run_spec(3))
-    (tmp_path / "b" / LAST).write_bytes((tmp_path / "a" / LAST).read_bytes())
-    before = contents(tmp_path / "b")
+def test_no_run_goes_on_from_the_checkpoint_of_another(tmp_path: Path, template: Callable[[bool], Path]) -> None:
+    interrupted(tmp_path, run_spec(), 2)
+    (tmp_path / LAST).write_bytes((template(True) / LAST).read_bytes())
+    before = contents(tmp_path)
     with pytest.raises(InputError, match=r"last\.ckpt"):
-        go_on(tmp_path / "b", run_spec(3))
-    assert contents(tmp_path / "b") == before
-    (tmp_path / "b" / LAST).unlink()
-    go_on(tmp_path / "b", run_spec(3))
-    assert same(tmp_path / "b", tmp_path / "whole")
+        go_on(tmp_path, run_spec())
+    assert contents(tmp_path) == before
+    (tmp_path / LAST).unlink()
+    go_on(tmp_path, run_spec())
+    assert same(tmp_path, template(True))
 
 
 def test_a_run_begun_in_an_emptied_folder_and_killed_at_once_ends_as_itself(tmp_path: Path) -> None:
@@ -150,6 +163,9 @@ def begun_as(**of: str) -> RunSpec:
 
 DATA = blobs()
 OTHERS: dict[str, tuple[RunSpec, list[str]]] = {
+    "starts": (run_spec(11), ["starts (10 there, 11 here)"]),
+    "seeds": (run_spec(seed=3), ["seeds ([0, 9] there, [3, 12] here)"]),
+    "eta": (run_spec(eta=0.1), ["[eta, momentum, lmbda] ([[0.5, "]),
     "activation": (begun_as(activation="tanh"), ["network.activation (sigmoid there, tanh here)"]),
     "cost": (begun_as(cost="cross_entropy"), ["network.cost (quadratic there, cross_entropy here)"]),
     "start": (begun_as(start="xavier"), ["network.start (unit_normal there, xavier here)"]),
@@ -187,26 +203,9 @@ def test_a_run_does_not_go_on_with_anything_else(what: str, finished: bool, begu
     folder = begun(finished)
     before = contents(folder)
     with pytest.raises(InputError) as refused:
-        go_on(folder, other)
+        go_on(folder, other, keep=2)
     assert all(word in str(refused.value) for word in named)
     assert contents(folder) == before
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
-    """A run of `run_spec()` that is finished, and one that was cut in its second pack."""
-    folders = {finished: tmp_path_factory.mktemp("run") for finished in (True, False)}
-    run(folders[True], run_spec())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hillstart.training.callbacks.SHARE", float("inf"))
-        interrupted(folders[False], run_spec(), 6, pack=4)
-    return folders.__getitem__
-
-
-@pytest.fixture
-def begun(tmp_path: Path, template: Callable[[bool], Path]) -> Callable[[bool], Path]:
-    """Returns a function that gives a copy of the finished or the cut run."""
-    return lambda finished: shutil.copytree(template(finished), tmp_path / "run")
 
 
 def test_other_options_of_an_optimiser_are_refused(tmp_path: Path) -> None:
@@ -221,46 +220,42 @@ def test_the_same_pictures_may_come_from_elsewhere(tmp_path: Path) -> None:
     go_on(tmp_path, replace(run_spec(2), data=replace(blobs(), source="moved", files=["elsewhere/1.png"])))
 
 
-@pytest.mark.parametrize("pack", [None, 4], ids=["one pack", "packs"])
-@pytest.mark.parametrize("epochs", [None, 4], ids=["finished", "cut"])
-def test_less_than_what_is_done_is_refused(tmp_path: Path, pack: int | None, epochs: int | None) -> None:
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "cut"])
+def test_less_than_what_is_done_is_refused(finished: bool, begun: Callable[[bool], Path]) -> None:
     """`run_spec` take 11 mini-batches an epoch, 4 epochs."""
-    if epochs:
-        interrupted(tmp_path, run_spec(), epochs, pack=pack)
-    else:
-        run(tmp_path, run_spec(), pack=pack)
-    before = contents(tmp_path)
+    folder = begun(finished)
+    before = contents(folder)
     for options in ({"max_epochs": 3}, {"max_steps": 43}, {"max_epochs": 1, "max_steps": 44}):
         with pytest.raises(InputError, match=r"trainer\.max_(epochs|steps)"):
-            go_on(tmp_path, run_spec(), **options)
-        assert contents(tmp_path) == before, options
+            go_on(folder, run_spec(), keep=2, **options)
+        assert contents(folder) == before, options
 
 
-def test_what_packs_that_are_done_were_trained_with_stays(tmp_path: Path) -> None:
-    interrupted(tmp_path, run_spec(), 6, pack=4, keep=2)
+def test_what_packs_that_are_done_were_trained_with_stays(begun: Callable[[bool], Path]) -> None:
+    folder = begun(False)
     for options, key in (({"max_epochs": 9}, "max_epochs"), ({"max_steps": 50}, "max_steps"), ({"keep": 3}, "keep")):
         with pytest.raises(InputError, match=key):
-            go_on(tmp_path, run_spec(), **({"keep": 2} | options))
-    go_on(tmp_path, run_spec(), keep=2)
+            go_on(folder, run_spec(), **({"keep": 2} | options))
 
 
-def test_one_pack_may_keep_more_when_it_goes_on(tmp_path: Path) -> None:
-    run(tmp_path, run_spec(), keep=2)
-    go_on(tmp_path, run_spec(), keep=5)
-    assert len(model_file.load(tmp_path / "network.safetensors").origins) == 5
+def test_one_pack_may_keep_other_starts_when_it_goes_on(begun: Callable[[bool], Path]) -> None:
+    folder = begun(True)
+    go_on(folder, run_spec(), keep=5)
+    assert len(model_file.load(folder / "network.safetensors").origins) == 5
 
 
 def test_other_packs_than_the_run_has_are_told_to_change_nothing(
     begun: Callable[[bool], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = begun(False)
-    go_on(folder, run_spec(), pack=2)
+    go_on(folder, run_spec(), pack=2, keep=2)
     assert "pack=2 changes nothing" in caplog.text
     assert notes(folder)["packs"] == [4, 4, 2]
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-@pytest.mark.parametrize("finished", [True, False], ids=["finished", "cut"])
+@pytest.mark.parametrize(
+    ("schedule", "finished"), [("constant", True), ("linear", True), ("cosine", False)], ids=["constant", "", "cut"]
+)
 def test_a_longer_schedule_is_told_to_differ(
     tmp_path: Path, schedule: str, finished: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -277,36 +272,30 @@ def test_a_longer_schedule_is_told_to_differ(
 # ---------------------------------------------------------------- more epochs for a finished run
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_a_finished_run_stays_one_until_it_has_its_further_epochs(tmp_path: Path, epochs: int) -> None:
-    run(tmp_path / "whole", run_spec(4), max_epochs=8)
-    run(tmp_path / "run", run_spec(4))
-    before = contents(tmp_path / "run")
-    with pytest.raises(InterruptedError):
-        go_on(tmp_path / "run", run_spec(4), max_epochs=8, more_callbacks=[Interrupt(epochs)])
-    after = contents(tmp_path / "run")
-    assert {name for name in after if after[name] != before[name]} <= {str(LAST), "checkpoints/best.ckpt"}
-    go_on(tmp_path / "run", run_spec(4), max_epochs=8)
-    assert same(tmp_path / "run", tmp_path / "whole")
+def test_a_finished_run_stays_one_until_it_has_its_further_epochs(
+    tmp_path: Path, begun: Callable[[bool], Path]
+) -> None:
+    """Cut by a signal after one of them, and by a power cut after two."""
 
-
-def test_a_signal_leaves_a_finished_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Signal(Interrupt):
+    class Signal(pl.Callback):
         def on_train_epoch_end(self, *args: Any) -> None:
-            self.left -= 1
-            if self.left == 0:
-                raise interrupts.Interrupted(130)
+            raise interrupts.Interrupted(130)
 
-    run(tmp_path, run_spec(4))
-    before = contents(tmp_path)
-    with pytest.raises(SystemExit):
-        go_on(tmp_path, run_spec(4), max_epochs=8, more_callbacks=[Signal(2)])
-    after = contents(tmp_path)
-    assert {name for name in after if after[name] != before[name]} <= {str(LAST), "checkpoints/best.ckpt"}
+    run(tmp_path / "whole", run_spec(), max_epochs=8)
+    folder = begun(True)
+    before = contents(folder)
+    for end, how in ((SystemExit, Signal()), (InterruptedError, Interrupt(2))):
+        with pytest.raises(end):
+            go_on(folder, run_spec(), max_epochs=8, more_callbacks=[how])
+        after = contents(folder)
+        assert {name for name in after if after[name] != before[name]} <= {str(LAST), "checkpoints/best.ckpt"}
+    go_on(folder, run_spec(), max_epochs=8)
+    assert same(folder, tmp_path / "whole")
 
 
-@pytest.mark.parametrize("steps", [38, 44, 50])
-@pytest.mark.parametrize("epochs", [None, 2], ids=["finished", "cut"])
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(None, 38), (2, 44), (None, 50)], ids=["within", "at the end, cut", "behind"]
+)
 def test_a_run_may_go_on_for_so_many_mini_batches(tmp_path: Path, epochs: int | None, steps: int) -> None:
     """33 are done, or 22; the limit lies within the fourth epoch, at its end and behind it."""
     run(tmp_path / "whole", run_spec(3), max_epochs=4, max_steps=steps)
@@ -336,7 +325,7 @@ def test_seconds_of_packs_add_up_over_an_interruption(begun: Callable[[bool], Pa
     folder = begun(False)
     edit(folder / LAST, lambda stored: stored.update(seconds=1000.0 + stored["seconds"]))
     edit(folder / "checkpoints/packs.json", lambda state: state.update(seconds=5000.0 + state["seconds"]))
-    assert 6000 <= go_on(folder, run_spec())["seconds"] < 7000  # not again for the pack after
+    assert 6000 <= go_on(folder, run_spec(), keep=2)["seconds"] < 7000  # not again for the pack after
 
 
 # ---------------------------------------------------------------- runs of version 0.1, and damaged ones
@@ -358,22 +347,21 @@ def as_of_version_0_1(folder: Path) -> None:
     edit(folder / LAST, checkpoint)
 
 
-@pytest.mark.parametrize("pack", [None, 4], ids=["one pack", "packs"])
-def test_a_run_of_version_0_1_goes_on(tmp_path: Path, pack: int | None) -> None:
-    run(tmp_path / "whole", run_spec(), pack=pack)
-    for cut in (2, 6) if pack else (2,):
-        folder = tmp_path / str(cut)
-        interrupted(folder, run_spec(), cut, pack=pack)
-        as_of_version_0_1(folder)
-        with pytest.raises(InputError, match=r"network\.activation"):
-            go_on(folder, begun_as(activation="tanh"))
-        if pack and cut > 4:
-            with pytest.raises(InputError, match=r"trainer\.max_epochs"):
-                go_on(folder, run_spec(), max_epochs=9)
-        with pytest.raises(InterruptedError):
-            go_on(folder, run_spec(), more_callbacks=[Interrupt(1)])
-        go_on(folder, run_spec())
-        assert same(folder, tmp_path / "whole")
+@pytest.mark.parametrize("cut", [2, 6], ids=["in the first pack", "in the second"])
+def test_a_run_of_version_0_1_goes_on(tmp_path: Path, cut: int) -> None:
+    run(tmp_path / "whole", run_spec(), pack=4)
+    folder = tmp_path / "run"
+    interrupted(folder, run_spec(), cut, pack=4)
+    as_of_version_0_1(folder)
+    with pytest.raises(InputError, match=r"network\.activation"):
+        go_on(folder, begun_as(activation="tanh"))
+    if cut > 4:
+        with pytest.raises(InputError, match=r"trainer\.max_epochs"):
+            go_on(folder, run_spec(), max_epochs=9)
+    with pytest.raises(InterruptedError):
+        go_on(folder, run_spec(), more_callbacks=[Interrupt(1)])
+    go_on(folder, run_spec())
+    assert same(folder, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -381,27 +369,31 @@ def test_a_run_of_version_0_1_goes_on(tmp_path: Path, pack: int | None) -> None:
     [
         *({"packs": []}, {"packs": [4, "3", 3]}, {"packs": [0, 10]}, {"packs": [4, 3]}, {"done": 4}, {"done": -1}),
         *({"starts": -1}, {"seconds": -1.0}, {"seconds": "nan"}, {"population": []}, {"keep": {}}, {"run": 7}),
+        *("", "{}", "[1, 2]"),
     ],
     ids=str,
 )
-def test_notes_that_do_not_fit_together_are_refused(begun: Callable[[bool], Path], damage: dict[str, Any]) -> None:
+def test_notes_that_do_not_fit_together_are_refused(
+    begun: Callable[[bool], Path], damage: dict[str, Any] | str
+) -> None:
     folder = begun(False)
-    edit(folder / "checkpoints/packs.json", lambda state: state.update(damage))
+    text = damage if isinstance(damage, str) else json.dumps(notes(folder) | damage)
+    (folder / "checkpoints/packs.json").write_text(text)
     with pytest.raises(InputError, match=r"packs\.json|keep|last\.ckpt"):
-        go_on(folder, run_spec())
+        go_on(folder, run_spec(), keep=2)
 
 
-def test_a_table_that_has_lost_rows_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, run_spec(), pack=4)
-    lines = (tmp_path / "starts.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "starts.csv").write_text("".join(lines[:-1]))
+def test_a_table_that_has_lost_rows_is_refused(begun: Callable[[bool], Path]) -> None:
+    folder = begun(False)
+    lines = (folder / "starts.csv").read_text().splitlines(keepends=True)
+    (folder / "starts.csv").write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match=r"starts\.csv"):
-        go_on(tmp_path, run_spec())
+        go_on(folder, run_spec(), keep=2)
 
 
 def test_a_copy_made_of_hard_links_keeps_what_it_has(begun: Callable[[bool], Path]) -> None:
     folder = begun(False)
     copy = shutil.copytree(folder, folder.with_name("copy"), copy_function=os.link)
     before = contents(copy)
-    go_on(folder, run_spec())
+    go_on(folder, run_spec(), keep=2)
     assert contents(copy) == before

@@ -54,16 +54,12 @@ def same(one: Training, other: Training) -> bool:
 
 
 def test_the_starts_learn(tmp_path: Path) -> None:
-    made = fit(tmp_path, max_epochs=40)
+    made = fit(tmp_path, max_epochs=25)
     assert made.history.figures[-1, :, 2].min() > 0.9
     assert made.history.figures[-1, :, 0].max() < made.history.figures[0, :, 0].min()
 
 
-def test_global_step_counts_mini_batches(tmp_path: Path) -> None:
-    assert fit(tmp_path, max_epochs=3).trainer.global_step == 3 * PER_EPOCH
-
-
-@pytest.mark.parametrize("steps", [1, 7, PER_EPOCH, 2 * PER_EPOCH + 3])
+@pytest.mark.parametrize("steps", [7, 2 * PER_EPOCH + 3])
 def test_max_steps_stops_there(tmp_path: Path, steps: int) -> None:
     made = fit(tmp_path, max_steps=steps, max_epochs=-1)
     assert made.trainer.global_step == steps
@@ -76,12 +72,13 @@ def test_training_by_steps_is_training_by_epochs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("chunk", [1, 4, 1000])
-def test_chunks_do_not_matter(tmp_path: Path, chunk: int, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_matter(tmp_path: Path, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch is one chunk, or one of a block or four and the rest."""
     data = blobs(augment="photo")
-    expected = fit(tmp_path / "one", data=data, momentum=momentum, schedule="linear")
-    monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk * self.pack.block))
-    assert same(fit(tmp_path / "two", data=data, momentum=momentum, schedule="linear"), expected)
+    expected = fit(tmp_path / "whole", data=data, momentum=momentum, schedule="linear")
+    for chunk in (1, 4):
+        monkeypatch.setattr(Training, "chunk_steps", property(lambda self: chunk * self.pack.block))  # noqa: B023
+        assert same(fit(tmp_path / f"{chunk}", data=data, momentum=momentum, schedule="linear"), expected)
 
 
 def test_a_chunk_is_bounded_in_time_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +114,7 @@ def test_cuda_replays_almost_all_mini_batches(
     monkeypatch.setattr(ensemble, "block_at", lambda first, most, *rest: min(most, len(rest[2]) - first))
     monkeypatch.setattr(Tile, "descend", count)
     x, weights = torch.zeros(pictures, 1, device="cuda"), sum(a * b for a, b in itertools.pairwise(sizes))
-    for starts, batch in itertools.product((1, 64, 1024, 4096, 10_000), (1, 10, 32, 128, 500)):
+    for starts, batch in itertools.product((1, 1024, 10_000), (1, 32, 500)):
         pack = StartEnsemble(Network.start([1, 1], [0], device="cuda"), [Hyperparameters(0.5)], pictures, batch)
         monkeypatch.setattr(StartEnsemble, "step_flops", 6 * batch * weights * starts)
         pack.sizes, batches = sizes, -(-pictures // batch)
@@ -214,16 +211,15 @@ def test_a_course_that_does_not_divide_the_training_still_ends_with_it() -> None
     assert SGDConfig(eta=0.1, batch_size=1, milestones=[]).course == "constant"
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_learning_rate_monitor_sees_eta(tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_learning_rate_monitor_sees_eta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Training, "chunk_steps", property(lambda self: 1))
     logger = CSVLogger(tmp_path, name="", version="csv")
     monitor = LearningRateMonitor(logging_interval="step")
-    fit(tmp_path, schedule=schedule, logger=logger, more_callbacks=[monitor], max_epochs=2)
+    fit(tmp_path, schedule="cosine", logger=logger, more_callbacks=[monitor], max_epochs=2)
     seen = [float(cell) for row in rows(tmp_path / "csv/metrics.csv") if (cell := row["lr-ChunkOptimizer"])]
     total = 2 * PER_EPOCH
     # the monitor looks before a step is taken, so that it sees the eta of the step before
-    assert seen[1:] == pytest.approx([0.5 * SCHEDULES[schedule](k / total) for k in range(total - 1)])
+    assert seen[1:] == pytest.approx([0.5 * SCHEDULES["cosine"](k / total) for k in range(total - 1)])
 
 
 def test_schedules_begin_at_eta_and_end_at_nothing() -> None:
@@ -238,19 +234,18 @@ def test_schedules_begin_at_eta_and_end_at_nothing() -> None:
     "descent",
     [
         {},
-        {"momentum": 0.9, "lmbda": 0.1},
         {"momentum": [0.9, 0.5], "nesterov": True, "lmbda": 0.1},
         {"optimiser": torch.optim.Adam, "eta": 0.01},
     ],
-    ids=["plain", "momentum", "nesterov", "adam"],
+    ids=["plain", "nesterov", "adam"],
 )
 def test_resumed_equals_uninterrupted(tmp_path: Path, descent: dict[str, Any]) -> None:
     data = blobs(augment="photo")
-    whole = fit(tmp_path / "whole", data=data, max_epochs=6, **descent)
-    fit(tmp_path / "half", data=data, max_epochs=3, **descent)
-    resumed = fit(tmp_path / "half", data=data, max_epochs=6, resume=tmp_path / "half/checkpoints/last.ckpt", **descent)
+    whole = fit(tmp_path / "whole", data=data, max_epochs=4, **descent)
+    fit(tmp_path / "half", data=data, max_epochs=2, **descent)
+    resumed = fit(tmp_path / "half", data=data, max_epochs=4, resume=tmp_path / "half/checkpoints/last.ckpt", **descent)
     assert same(resumed, whole)
-    assert resumed.trainer.global_step == 6 * PER_EPOCH
+    assert resumed.trainer.global_step == 4 * PER_EPOCH
 
 
 def test_resumed_in_mid_epoch_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,26 +264,17 @@ def test_resumed_in_mid_epoch_equals_uninterrupted(tmp_path: Path, monkeypatch: 
     assert same(resumed, whole)
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    fit(tmp_path, max_epochs=1)
-    with pytest.raises(InputError, match=r"network sizes \[36, 5, 3\]"):
-        trainer(tmp_path).fit(training(hidden=(7,)), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True)
-
-
-@pytest.mark.parametrize(
-    ("other", "named"),
-    [
-        ({"eta": 0.1}, r"\[eta, momentum, lmbda\] \[\[0.5, 0.0, 0.0\]\], this run \[\[0.1"),
-        ({"momentum": 0.9}, r"\[eta, momentum, lmbda\]"),
-        ({"optimiser": torch.optim.Adam}, "the optimiser gradient descent, this run Adam"),
-        ({"momentum": 0.9, "nesterov": True}, "the optimiser gradient descent, this run .*Nesterov"),
-    ],
-)
-def test_a_checkpoint_of_another_descent_is_refused(tmp_path: Path, other: dict[str, Any], named: str) -> None:
+def test_a_checkpoint_of_another_network_or_descent_is_refused(tmp_path: Path) -> None:
     """Else the tables would state for all epochs what was true of the last ones alone."""
     fit(tmp_path, max_epochs=1)
-    with pytest.raises(InputError, match=named):
-        fit(tmp_path, max_epochs=2, resume=tmp_path / "checkpoints/last.ckpt", **other)
+    for other, named in (
+        ({"hidden": (7,)}, r"network sizes \[36, 5, 3\]"),
+        ({"eta": 0.1}, r"\[eta, momentum, lmbda\] \[\[0.5, 0.0, 0.0\]\], this run \[\[0.1"),
+        ({"optimiser": torch.optim.Adam}, "the optimiser gradient descent, this run Adam"),
+        ({"momentum": 0.9, "nesterov": True}, "the optimiser gradient descent, this run .*Nesterov"),
+    ):
+        with pytest.raises(InputError, match=named):
+            trainer(tmp_path).fit(training(**other), ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True)
 
 
 def test_a_grid_is_every_combination_for_every_seed(tmp_path: Path) -> None:
@@ -296,14 +282,11 @@ def test_a_grid_is_every_combination_for_every_seed(tmp_path: Path) -> None:
     trainer(tmp_path).fit(made)
     rolls = [(s.seed, s.hyperparameters.eta, s.hyperparameters.lmbda) for s in made.history.starts]
     assert rolls == [(seed, eta, lmbda) for eta in (0.5, 0.1) for lmbda in (0.0, 3.0) for seed in (0, 1)]
-    for place, (seed, eta, lmbda) in enumerate(rolls):
+    for place, (_, eta, lmbda) in enumerate(rolls[::2]):
         alone = training(2, eta=eta, momentum=0.9, lmbda=lmbda)
         trainer(tmp_path / f"{place}").fit(alone)
-        torch.testing.assert_close(made.history.figures[:, place], alone.history.figures[:, seed], rtol=1e-4, atol=1e-5)
-
-
-def test_the_same_pack_gives_the_same_bits(tmp_path: Path) -> None:
-    assert same(fit(tmp_path / "one", starts=64), fit(tmp_path / "two", starts=64))
+        of_setting = made.history.figures[:, 2 * place : 2 * place + 2]
+        torch.testing.assert_close(of_setting, alone.history.figures, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

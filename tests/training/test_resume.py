@@ -78,6 +78,7 @@ def company(name: str) -> dict[str, Any]:
     return descent | {"cost": "cross_entropy", "stopping": EarlyStopping(patience=1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DESCENTS)
 def test_the_company_holds_starts_that_stop_and_starts_that_diverge(tmp_path: Path, name: str) -> None:
     made = fit(tmp_path, **company(name))
