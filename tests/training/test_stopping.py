@@ -76,9 +76,9 @@ def fit(folder: Path, starts: int, stopping: EarlyStopping | None = None, **opti
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_others_do_not_notice_by_a_bit(tmp_path: Path, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 32 starts, in which every layer of [36,8,3] has whole columns."""
+    """Tiles of 16 starts, in which every layer of [36,8,3] has whole columns."""
     monkeypatch.setattr("hillstart.engine.tiling.TILE_FLOPS", 0)
-    monkeypatch.setattr("hillstart.engine.tiling.TILE_BYTES", 32 * 36 * 8 * 4)
+    monkeypatch.setattr("hillstart.engine.tiling.TILE_BYTES", 16 * 36 * 8 * 4)
     free = fit(tmp_path / "free", 64, eta=3.0, momentum=momentum, max_epochs=8)
     for stopping in (EarlyStopping(patience=1), EarlyStopping(race=2)):
         some = fit(tmp_path / f"{stopping}", 64, stopping, eta=3.0, momentum=momentum, max_epochs=8)
