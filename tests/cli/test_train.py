@@ -151,9 +151,7 @@ def test_starts_descend_in_the_precision_of_the_option(train: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_logger_that_is_not_installed_is_named(
-    name: str, train: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_logger_that_is_not_installed_is_named(name: str, train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(f"lightning.pytorch.loggers.{name}")
     for package in ("MLFLOW", "WANDB"):
         monkeypatch.setattr(module, f"_{package}_AVAILABLE", False, raising=False)

@@ -71,11 +71,10 @@ def test_neighbours_of_a_start_that_explodes(width: int, name: str, activation: 
     assert any(not t[bad].isfinite().all() or t[bad].abs().max() > 1e6 for t in mixed)
 
 
-@pytest.mark.parametrize("spoil", [math.nan, math.inf])
 @pytest.mark.parametrize("name", DESCENTS)
-def test_neighbours_of_a_start_that_holds_no_number(width: int, name: str, spoil: float) -> None:
+def test_neighbours_of_a_start_that_holds_no_number(width: int, name: str) -> None:
     fine, _ = descended([0.5] * S, **DESCENTS[name])
-    mixed, pack = descended([0.5] * S, spoil, **DESCENTS[name])
+    mixed, pack = descended([0.5] * S, math.inf, **DESCENTS[name])  # which becomes nan in a product
     assert pack.block > 1 or name != "plain"
     assert same([s for s in range(S) if s != 4], fine, mixed)
     assert not same([4], fine, mixed)

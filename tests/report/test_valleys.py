@@ -88,8 +88,8 @@ def test_no_other_constant_answer_costs_less_than_guessing(cost: str) -> None:
 def test_a_start_after_a_few_steps_and_one_shuffled_are_in_the_same_valley(layers: int, activation: str) -> None:
     network = Network.start(SIZES[layers], [0], activation, "cross_entropy", "scaled_normal")
     of, step = landscape(network), Momentum(network, 0.9)
-    for _ in range(600):
-        network.descend(of.x, of.y, 0.1, step=step)
+    for _ in range(200):
+        network.descend(of.x, of.y, 0.2, step=step)
     later = network.pick([0])
     for _ in range(5):
         later.descend(of.x[:50], of.y[:50], 0.1)
@@ -205,8 +205,13 @@ def test_the_histogram_is_drawn_for_any_costs(costs: list[float]) -> None:
     assert f"chosen: {valleys.short(costs[0])}" in drawn
 
 
-def test_many_starts_stay_small() -> None:
-    assert len(strict(section_of(classifier(201, sizes=(36, 3, 3))).data)) < 30_000
+def test_many_starts_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their lines have fewer points, and starts beyond OTHERS are left out; here of fewer than in a page."""
+    monkeypatch.setattr(valleys, "OTHERS", 60)
+    monkeypatch.setattr(valleys, "FINE_OTHERS", 30)
+    found = section_of(classifier(71, sizes=(36, 3, 3))).data
+    assert (len(found["starts"]), found["points"]) == (60 + found["control"], valleys.COARSE)
+    assert len(strict(found)) < 160 * 61
 
 
 # ---------------------------------------------------------------- the page, in a browser

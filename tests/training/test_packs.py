@@ -124,12 +124,12 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 def test_packs_change_no_result(packed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, summary = packed
     assert summary["packs"] == 3 and len(table(folder, "history.csv")) == 40
-    for pack, packs in ((None, 1), (3, 4)):
-        other = run(tmp_path / str(packs), run_spec(momentum=0.9), pack=pack, keep=4)
-        assert other["packs"] == packs
+    for pack, count in ((None, 1), (3, 4)):
+        other = run(tmp_path / str(count), run_spec(momentum=0.9), pack=pack, keep=4)
+        assert other["packs"] == count
         for key in ("best_seed", "test_accuracy", "vote_test_accuracy", "kept", "starts", "epochs_trained"):
             assert other[key] == summary[key]
-        assert same_bits(tmp_path / str(packs), folder)
+        assert same_bits(tmp_path / str(count), folder)
 
 
 def same_bits(one: Path, other: Path) -> bool:
