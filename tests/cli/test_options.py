@@ -57,11 +57,11 @@ def test_a_reference_that_leads_nowhere_is_named_by_its_key() -> None:
 
 def test_a_key_misspelt_in_a_sweep_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1", "descent.etta=0.1"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1", "descent.etta=0.1,0.5"])
     with pytest.raises(SystemExit) as end:
         train.train()
     assert end.value.code == (
-        "hillstart: 2 of 2 jobs failed: descent.etta: there is no such key; the nearest is descent.eta."
+        "hillstart: 4 of 4 jobs failed: descent.etta: there is no such key; the nearest is descent.eta."
     )
 
 
