@@ -4,7 +4,6 @@ import logging
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +11,6 @@ from PIL import Image
 from hillstart.data import folder
 from hillstart.data.dataset import PictureSet
 from hillstart.data.images import read_picture
-from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
 
 
@@ -58,17 +56,6 @@ def test_classes_and_splits_from_one_folder(pets: Path) -> None:
     ]
     again, other = folder.load(root=str(pets), size=8), folder.load(root=pets, size=8, seed=1)
     assert torch.equal(made.test.x, again.test.x) and not torch.equal(made.test.x, other.test.x)
-
-
-def test_pictures_are_read_as_for_prediction(pets: Path) -> None:
-    array = np.random.default_rng(0).integers(0, 256, (30, 50, 4), dtype=np.uint8)
-    for path in (pets / "ant").iterdir():
-        Image.fromarray(array).save(path)
-    made = folder.load(root=pets, classes=["cat", "ant"], size=8, background=9, colour=False)
-    expected = read_picture(pets / "ant/000.png", Preprocessing(size=8, channels=1, background=9))
-    assert made.classes == ("cat", "ant")
-    assert (made.train.x[made.train.y == 1] == expected).all() and (made.train.x[made.train.y == 0] >= 50).all()
-    assert read_picture(pets / "ant/000.png", made.preprocessing).equal(expected)
 
 
 def test_other_files_hidden_folders_and_links_are_skipped(pets: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-import torch
 from PIL import Image
 
 from hillstart.data import folder, heif
-from hillstart.data.cache import decode
 from hillstart.data.images import PictureError, read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.system.errors import InputError
@@ -97,11 +95,3 @@ def test_without_the_extra_every_command_says_what_to_install(
         path.unlink()
     with pytest.raises(InputError, match=r"dog: .* 10 HEIC .*hillstart\[heif\]"):
         folder.load(root=tmp_path, cache=False)
-
-
-def test_the_cache_holds_heic_too(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}.heic" for i in range(2)]
-    for i, path in enumerate(paths):
-        path.write_bytes(heic(HALVES.rotate(180 * i)))
-    first, second = decode(paths, COLOUR, "set"), decode(paths, COLOUR, "set")
-    assert not first.errors and torch.equal(first.x, second.x) and first.x[0, 0, 0, 0] > first.x[1, 0, 0, 0]

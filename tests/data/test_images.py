@@ -125,19 +125,6 @@ def test_the_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
         assert (read_picture(path, GREY) == 50).all()
 
 
-def test_arrays() -> None:
-    array = noise(1, 8, 8)
-    assert torch.equal(read_picture(array[..., None], GREY)[0], torch.from_numpy(array))
-    assert torch.equal(read_picture(array > 99, GREY)[0] == 255, torch.from_numpy(array > 99))
-    assert (read_picture(np.zeros((8, 8, 4), np.uint8), COLOUR) == 255).all()
-    for kind, *shape in ((int, 8, 8), (np.uint8, 8), (np.uint8, 8, 8, 5), (np.uint8, 2, 3, 8, 8)):
-        with pytest.raises(InputError, match="the given array"):
-            read_picture(np.zeros(shape, kind), GREY)
-    for source in (Image.new("L", (0, 5)), np.zeros((0, 5), np.uint8), np.zeros((5, 0, 3), np.uint8)):
-        with pytest.raises(InputError, match="holds no pixels"):
-            read_picture(source, GREY)
-
-
 def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path: Path) -> None:
     soft = Image.fromarray(noise(0, 6, 9, 3)).resize((900, 600), Image.Resampling.BICUBIC)
     path = saved(soft, tmp_path / "a.jpg", quality=95)
@@ -390,6 +377,14 @@ def test_shapes_that_are_not_one_picture_are_refused_with_a_hint(shape: tuple[in
     for given, name in ((np.zeros(shape), "array"), (torch.zeros(shape), "tensor")):
         with pytest.raises(InputError, match=rf"^the given {name}: .*{hint}.*\.$"):
             read_picture(given, GREY)
+
+
+def test_arrays_of_two_levels_and_of_none() -> None:
+    array = noise(1, 8, 8) > 99
+    assert torch.equal(read_picture(array, GREY)[0] == 255, torch.from_numpy(array))
+    for source in (Image.new("L", (0, 5)), np.zeros((0, 5), np.uint8), np.zeros((5, 0, 3), np.uint8)):
+        with pytest.raises(InputError, match="holds no pixels"):
+            read_picture(source, GREY)
 
 
 def test_numbers_without_a_known_range_are_refused_with_a_hint() -> None:

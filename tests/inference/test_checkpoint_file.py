@@ -214,9 +214,9 @@ def test_a_changed_checkpoint_takes_no_memory(last: Path, tmp_path: Path) -> Non
 # ---------------------------------------------------------------- damage
 
 
-def test_a_checkpoint_cut_at_any_byte(last: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_cut_anywhere(last: Path, tmp_path: Path) -> None:
     data, path = last.read_bytes(), tmp_path / "cut.ckpt"
-    for length in [*range(0, len(data) - 2000, 97), *range(len(data) - 2000, len(data))]:
+    for length in [*range(0, len(data) - 2000, 97), *range(len(data) - 2000, len(data), 11), len(data) - 1]:
         path.write_bytes(data[:length])
         assert "not a whole checkpoint" in refused(path), length
 
@@ -227,13 +227,13 @@ def test_a_damaged_checkpoint_is_refused_or_the_same(last: Path, tmp_path: Path)
     rng, loaded = random.Random(0), 0
     with zipfile.ZipFile(last) as archive:
         directory = archive.start_dir
-    for k in range(400):
+    for k in range(120):
         path.write_bytes(flipped(data, directory if k % 2 else 0, len(data), rng))
         model = refused_or_sound(path)
         if model is not None:
             assert_same(model, whole)
             loaded += 1
-    assert 0 < loaded < 200
+    assert 0 < loaded < 60
 
 
 def test_every_flip_in_the_pickle_and_in_the_weights_is_noticed(last: Path, tmp_path: Path) -> None:

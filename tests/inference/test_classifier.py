@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,12 +19,14 @@ from hillstart.data import folder
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
+from hillstart.inference import classifier as module
 from hillstart.inference import model_file
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.prediction import Prediction
 from hillstart.inference.voting import Calibration, probabilities
 from hillstart.network import Network
 from hillstart.system.errors import InputError
+from hillstart.training.module import Training
 from made import trainer, training
 from pretended import Device
 
@@ -199,11 +202,13 @@ def test_one_start_alone() -> None:
 
 
 def test_a_stream_is_answered_in_order_in_steady_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "BATCH", 16)
+    monkeypatch.setattr(module, "AHEAD", 2)  # tasks of 16 pictures
     taken = 0
 
     def pictures() -> Iterator[np.ndarray | str]:
         nonlocal taken
-        for i in range(2000):
+        for i in range(200):
             taken += 1
             yield str(tmp_path / "missing.png") if i % 100 == 7 else noise(i, SIZE, SIZE)
 
@@ -213,47 +218,52 @@ def test_a_stream_is_answered_in_order_in_steady_memory(monkeypatch: pytest.Monk
         if i % 100 == 7:
             assert isinstance(answer, InputError) and "missing.png" in str(answer)
         else:
-            (alone,) = classifier.answer(torch.from_numpy(noise(i, 1, 1, SIZE, SIZE).reshape(1, 1, SIZE, SIZE)))
+            (alone,) = classifier.answer(torch.from_numpy(noise(i, 1, 1, SIZE, SIZE)))
             assert isinstance(answer, Prediction) and answer.label == alone.label
-    assert i == 1999
-    assert ahead <= 4 * 256
+    assert i == 199
+    assert ahead <= 4 * 16
 
 
-def test_large_layers_are_fed_fewer_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    monkeypatch.setattr("hillstart.inference.classifier.BATCH_BYTES", 4 * 36 * 10)
-    outputs = Classifier.outputs
-
-    def spy(self: Classifier, pixels: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(pixels))
-        return outputs(self, pixels)
-
-    monkeypatch.setattr(Classifier, "outputs", spy)
+def test_large_layers_are_fed_fewer_pictures_at_a_time(
+    seen: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES", 4 * 36 * 10)
     assert len(model().predict(list(noise(0, 35, SIZE, SIZE)))) == 35
-    assert sizes == [10, 10, 10, 5]
+    assert [len(x) for x in seen] == [10, 10, 10, 5]
 
 
 # ---------------------------------------------------------------- where networks are loaded from
 
 
-def test_a_run_folder_a_model_file_and_a_checkpoint(tmp_path: Path) -> None:
-    fitted = training(3)
-    trainer(tmp_path).fit(fitted)
-    picture, checkpoint = noise(0, SIZE, SIZE), tmp_path / "checkpoints/last.ckpt"
-    early = hillstart.load(tmp_path)  # of a run that has not finished a pack
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training]:
+    """The folder of a training of three starts, with its checkpoints alone."""
+    folder, made = tmp_path_factory.mktemp("fitted"), training(3)
+    trainer(folder).fit(made)
+    return folder, made
+
+
+@pytest.fixture
+def run(fitted: tuple[Path, Training], tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return shutil.copytree(fitted[0], tmp_path / "run")
+
+
+def test_a_run_folder_a_model_file_and_a_checkpoint(run: Path, fitted: tuple[Path, Training]) -> None:
+    picture, checkpoint = noise(0, SIZE, SIZE), run / "checkpoints/last.ckpt"
+    early = hillstart.load(run)  # of a run that has not finished a pack
     assert early.predict(picture) == hillstart.load(str(checkpoint)).predict(picture)
-    assert sorted(early.seeds) == [0, 1, 2] and early.seeds[0] == fitted.history.ranking()[0]
-    model_file.save(tmp_path / "network.safetensors", model())
-    whole = hillstart.load(tmp_path)
-    assert whole.predict(picture) == hillstart.load(tmp_path / "network.safetensors").predict(picture)
+    assert sorted(early.seeds) == [0, 1, 2] and early.seeds[0] == fitted[1].history.ranking()[0]
+    model_file.save(run / "network.safetensors", model())
+    whole = hillstart.load(run)
+    assert whole.predict(picture) == hillstart.load(run / "network.safetensors").predict(picture)
     assert whole.seeds == (0, 1, 2, 3) and whole.calibrated
 
 
 @pytest.fixture
-def multirun(tmp_path: Path) -> Path:
+def multirun(run: Path) -> Path:
     """Two jobs, the second the best, and the checkpoint of the pack that they were trained in."""
-    folder = tmp_path / "multirun"
-    trainer(folder).fit(training(3))
+    folder = run.rename(run.with_name("multirun"))
     for job in range(2):
         (folder / str(job)).mkdir(parents=True)
         model_file.save(folder / str(job) / "network.safetensors", model(job + 1))
@@ -307,9 +317,8 @@ def test_folders_and_files_that_are_no_single_run_are_refused(multirun: Path) ->
             hillstart.load(multirun / "0", device)
 
 
-def test_what_is_not_calibrated_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trainer(tmp_path).fit(training(3))
-    checkpoint = tmp_path / "checkpoints/best.ckpt"
+def test_what_is_not_calibrated_says_so(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = run / "checkpoints/best.ckpt"
     found = hillstart.load(checkpoint)
     assert "best.ckpt: its probabilities are not calibrated" in caplog.text and "; those of" not in caplog.text
     assert not found.calibrated and not found.predict(noise(0, SIZE, SIZE)).calibrated
@@ -317,11 +326,11 @@ def test_what_is_not_calibrated_says_so(tmp_path: Path, caplog: pytest.LogCaptur
     pixels = torch.from_numpy(noise(0, 1, 1, SIZE, SIZE))
     (answer,) = found.answer(pixels)
     assert answer.probability == pytest.approx(float(probabilities(found.outputs(pixels).mean(0)).max()), abs=1e-6)
-    model_file.save(tmp_path / "network.safetensors", model())
+    model_file.save(run / "network.safetensors", model())
     hillstart.load(checkpoint)
-    assert f"; those of {tmp_path} are" in caplog.text
+    assert f"; those of {run} are" in caplog.text
     caplog.clear()
-    found = hillstart.load(tmp_path)
+    found = hillstart.load(run)
     assert found.calibrated and found.predict(noise(0, SIZE, SIZE)).calibrated and not caplog.text
 
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from textwrap import indent
@@ -254,13 +253,13 @@ def test_what_rounding_excuses_has_a_limit(tmp_path: Path) -> None:
     for case, weights, off in ((steep, 100.0, 0.002), (ONE, 1.0, 2e-5), (ONE, 1.0, float("nan"))):
         classifier = load(case.saved(tmp_path, weights))
 
-        def told(pixels: Tensor, off: float = 0.0, classifier: Classifier = classifier) -> list[Tensor]:
-            found, agreed = map(torch.from_numpy, answers(classifier, pixels))
-            return [found + off, agreed]
+        def told(pixels: Tensor, *off: float, classifier: Classifier = classifier) -> list[Tensor]:
+            return [torch.from_numpy(t) + more for t, more in zip(answers(classifier, pixels), off, strict=True)]
 
-        exporting.compare(told, classifier)
-        with pytest.raises(InputError, match="disagrees with hillstart"):
-            exporting.compare(partial(told, off=off), classifier)
+        exporting.compare(lambda pixels: told(pixels, 0, 0), classifier)
+        for wrong in ((off, 0), (0, off)):
+            with pytest.raises(InputError, match="disagrees with hillstart"):
+                exporting.compare(lambda pixels, wrong=wrong: told(pixels, *wrong), classifier)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
@@ -365,46 +364,40 @@ def test_no_class_name_is_run_as_a_formula(tmp_path: Path, monkeypatch: pytest.M
             assert numbers.fullmatch(cell) or not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
-def test_csv_has_the_best_start_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "name", "seed"), [((), "network-csv", 7), (("--start", "8"), "network-start8-csv", 8)]
+)
+def test_csv_of_one_start(
+    words: tuple[str, ...],
+    name: str,
+    seed: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = THREE.saved(tmp_path)
-    export(monkeypatch, model, "--to", "csv")
-    assert files(tmp_path / "network-csv") == ["about.csv", *(f"start1-seed7-layer{l}.csv" for l in (1, 2, 3))]
-    assert "the best of 3 starts, seed 7 (--all" in capsys.readouterr().out
-    alone = load(model).only(7)
+    export(monkeypatch, model, "--to", "csv", *words)
+    assert ("the best of 3 starts, seed 7 (--all" in capsys.readouterr().out) == (not words)
+    assert files(tmp_path / name) == ["about.csv", *(f"start1-seed{seed}-layer{l}.csv" for l in (1, 2, 3))]
+    alone = load(model).only(seed)
     x = pictures(alone, 7)
-    assert np.abs(by_hand(tmp_path / "network-csv", x.numpy()) - answers(alone, x)[0]).max() < 1e-5
-
-
-def test_a_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = THREE.saved(tmp_path)
-    alone = load(model).only(8)
-    x = pictures(alone, 7)
-    export(monkeypatch, model, "--to", "csv", "--start", "8")
-    assert files(tmp_path / "network-start8-csv") == ["about.csv", *(f"start1-seed8-layer{l}.csv" for l in (1, 2, 3))]
-    assert np.abs(by_hand(tmp_path / "network-start8-csv", x.numpy()) - answers(alone, x)[0]).max() < 1e-5
-    export(monkeypatch, model, "--to", "torch", "--start", "8")
-    program, _ = torch_program(tmp_path / "network-start8.pt2", THREE)
-    assert np.abs(program(x)[0] - answers(alone, x)[0]).max() < 1e-5
-    assert "start 5: " in refused(monkeypatch, model, "--to", "torch", "--start", "5")
+    assert np.abs(by_hand(tmp_path / name, x.numpy()) - answers(alone, x)[0]).max() < 1e-5
+    assert "start 5: " in refused(monkeypatch, model, "--to", "csv", "--start", "5")
 
 
 # ---------------------------------------------------------------- whole and right, or not there
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("fault", ["vote", "agreement"])
 def test_a_program_that_answers_otherwise_is_refused(
-    form: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "onnx":
         pytest.importorskip("onnxruntime")
     model = THREE.saved(tmp_path, weights=5)
     earlier = tmp_path / ("network.onnx" if form == "onnx" else "network.pt2")
     earlier.write_text("earlier")
-    wrong = {"vote": lambda outputs: outputs[0], "agreement": lambda outputs: outputs[0, :, 0] * 0 + 1}
-    monkeypatch.setattr(exporting, fault, wrong[fault])
+    monkeypatch.setattr(exporting, "vote", lambda outputs: outputs[0])
     sentence = refused(monkeypatch, model, "--to", form)
     assert "disagrees with hillstart" in sentence
     assert earlier.read_text() == "earlier" and files(tmp_path) == sorted([earlier.name, "network.safetensors"])

@@ -442,12 +442,12 @@ def test_only_a_readable_regular_file_is_opened(tmp_path: Path, name: str) -> No
         os.seteuid(user)
 
 
-def test_a_model_file_cut_at_any_byte(tmp_path: Path) -> None:
+def test_a_model_file_cut_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     model = Classifier(Network.start([1, 2], [0]), (Start(0, Hyperparameters(0.1)),), ("a", "b"), Preprocessing(1, 1))
     model_file.save(path, model)
     data = path.read_bytes()
-    for length in range(len(data)):
+    for length in [*range(0, len(data) - 20, 7), *range(len(data) - 20, len(data))]:
         path.write_bytes(data[:length])
         assert refused(path), length
 
@@ -456,7 +456,7 @@ def test_a_damaged_model_file_is_refused_or_sound(path: Path) -> None:
     rng, data = random.Random(0), path.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     loaded = 0
-    for k in range(400):
+    for k in range(120):
         path.write_bytes(flipped(data, 0, end if k % 4 else len(data), rng))
         loaded += refused_or_sound(path) is not None
-    assert 0 < loaded < 200  # a class may have another name, a start another seed
+    assert 0 < loaded < 60  # a class may have another name, a start another seed

@@ -63,11 +63,13 @@ def test_predictions_are_rows_of_a_data_frame() -> None:
 
 
 def test_a_classifier_tells_its_starts_classes_and_accuracy() -> None:
-    assert repr(whole()) == (
-        "Classifier(networks Network(3 starts of [36, 5, 3], sigmoid, quadratic); classes a, b, c; "
-        "inputs 6 x 6 pixels in grey on the grey level 7; "
-        "validation accuracy 0.9 for the best start, median 0.9)"
-    )
+    for part in (
+        "Network(3 starts of [36, 5, 3]",
+        "classes a, b, c;",
+        "6 x 6 pixels in grey",
+        "accuracy 0.9 for the best",
+    ):
+        assert part in repr(whole())
     assert Cells(whole()._repr_html_()).cells[-1] == "0.9 for the best start, median 0.9"
     assert "validation accuracy 0.8)" in repr(whole().only(10**9 + 1))
     assert "accuracy" not in repr(replace(whole(), val_accuracies=None))

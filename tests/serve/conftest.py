@@ -1,7 +1,6 @@
 """A small model, and the port of a server that answers with it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +11,12 @@ from hillstart.serve.batching import Service
 from serving import Held, running, write_model
 
 
-@pytest.fixture
-def classifier(tmp_path: Path) -> Classifier:
-    return load(write_model(tmp_path / "network.safetensors"))
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return load(write_model(tmp_path_factory.mktemp("served") / "network.safetensors"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def port(classifier: Classifier) -> Iterator[int]:
     with running(Service(classifier, max_bytes=100_000, max_pixels=1_000_000)) as (port, _):
         yield port

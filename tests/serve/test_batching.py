@@ -38,18 +38,18 @@ def test_the_answer_is_that_of_the_classifier(classifier: Classifier, port: int)
 
 
 def test_many_clients_lose_nothing(classifier: Classifier, port: int) -> None:
-    pictures = [picture(seed) for seed in range(1024)]
+    pictures = [picture(seed) for seed in range(128)]
     expected = classifier.predict(pictures)
-    assert len({round(one.probability, 6) for one in expected}) > 1000, "the pictures are to be told apart"
+    assert len({round(one.probability, 6) for one in expected}) > 120, "the pictures are to be told apart"
 
     def client(these: range) -> list[Any]:
         with Client(port) as ask:
             return [ask(pictures[i]) for i in these]
 
-    with ThreadPoolExecutor(64) as clients:
-        answers = list(clients.map(client, [range(k, 1024, 64) for k in range(64)]))
+    with ThreadPoolExecutor(32) as clients:
+        answers = list(clients.map(client, [range(k, 128, 32) for k in range(32)]))
     for k, of_client in enumerate(answers):
-        for (status, _, answer), one in zip(of_client, expected[k::64], strict=True):
+        for (status, _, answer), one in zip(of_client, expected[k::32], strict=True):
             assert (status, answer["label"]) == (200, one.label)
             assert answer["probability"] == pytest.approx(one.probability, abs=1e-6)
 
