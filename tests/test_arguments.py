@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import hillstart
 from hillstart import arguments
 from hillstart.network import Network
 from stored import whole
@@ -101,10 +100,3 @@ def test_a_classifier_says_what_it_takes() -> None:
     classifier = whole()
     assert "(B, 1, 6, 6)" in refused(classifier.outputs, torch.zeros(2, 36))
     assert "unsure_below is 75" in refused(classifier.predict, np.zeros((8, 8)), unsure_below=75)
-
-
-def test_an_option_of_the_estimator_has_its_name_there() -> None:
-    rows, labels = np.random.default_rng(0).random((20, 2)), [0, 1] * 10
-    for wrong in ({"eta": -1}, {"schedule": "cosin"}, {"patience": 0}, {"activation": "sigmod"}):
-        (name,) = wrong
-        assert refused(hillstart.StartsClassifier(**wrong).fit, rows, labels).startswith(f"{name} is ")

@@ -3,8 +3,6 @@
 Examples are the same each time. `fuzz.py` searches further, by hand.
 """
 
-import hashlib
-import json
 import pickletools
 import re
 import signal
@@ -16,11 +14,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
-from safetensors.torch import save
 
 from hostile import OPTIONS, READERS, outcome, plain, tables
 
@@ -103,7 +99,7 @@ def test_a_damaged_file(reader: str, folder: Path) -> None:
     sound = READERS[reader].sound()
     assert [read(reader, data, folder) for data in sound] == [None] * len(sound)
 
-    @examples(250 if reader == "picture" else 80)
+    @examples(80 if reader == "picture" else 30)
     @given(damaged(sound))
     def check(data: bytes) -> None:
         read(reader, data, folder)
@@ -120,50 +116,6 @@ ODD: st.SearchStrategy[Any] = (
     FLAT | st.lists(FLAT, max_size=4) | st.dictionaries(TEXTS, FLAT, max_size=3) | st.lists(st.lists(FLAT), max_size=3)
 )
 
-
-@st.composite
-def replaced(draw: st.DrawFn, value: Any) -> Any:
-    """A value with something odd anywhere in it."""
-    if isinstance(value, list | dict) and value and draw(st.integers(0, 4)):
-        copy: Any = value.copy()
-        key = draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
-        if draw(st.integers(0, 9)):
-            copy[key] = draw(replaced(copy[key]))
-        else:
-            del copy[key]
-        return copy
-    return draw(ODD)
-
-
-@examples(150)
-@given(st.data())
-def test_model_files(folder: Path, data: st.DataObject) -> None:
-    (sound,) = READERS["model"].sound()
-    end = 8 + int.from_bytes(sound[:8], "little")
-    header = json.loads(sound[8:end])
-    if data.draw(st.booleans()):
-        header = data.draw(replaced(header))
-    else:
-        about = data.draw(replaced(json.loads(header["__metadata__"]["hillstart"])))
-        header["__metadata__"]["hillstart"] = json.dumps(about)
-    text = json.dumps(header).encode()
-    read("model", struct.pack("<Q", len(text)) + text + sound[end:], folder)
-
-
-@examples(150)
-@given(st.data())
-def test_caches(folder: Path, data: st.DataObject) -> None:
-    """With a right checksum, so that the rest is checked too."""
-    shape = data.draw(st.sampled_from([(1, 3, 4, 4), (2, 3, 4, 4), (0, 3, 4, 4), (1, 3, 5, 4), (48,), (1, 48)]))
-    kind = data.draw(st.sampled_from([torch.uint8, torch.uint8, torch.float32, torch.bfloat16, torch.bool]))
-    name = READERS["cache"].sound()[0].split(b'\\"')[1].decode()  # the SHA-256 of the picture that is asked for
-    entries = json.dumps(data.draw(replaced([[name, []], ["0" * 64, ["deep"]]])))
-    x = torch.zeros(shape, dtype=kind)
-    pixels = x.view(torch.uint8).numpy().tobytes()
-    about = {"entries": entries, "sha256": hashlib.sha256(entries.encode() + pixels).hexdigest()}
-    read("cache", save({"x": x}, about), folder)
-
-
 OPCODES = [
     *(bytes([byte]) for byte in b"()]}tqQRaeus012.NlGK\x85\x86\x87\x88\x89\x8f\x90\x94"),
     *(b"q\0", b"h\0", b"q\1", b"h\1", b"K\0", b"M\0\1", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 9, b"\x8a\xff"),
@@ -174,7 +126,7 @@ OPCODES = [
 ]
 
 
-@examples(300)
+@examples(100)
 @given(st.data())
 def test_pickles(folder: Path, data: st.DataObject) -> None:
     (sound,) = READERS["pickle"].sound()
@@ -186,17 +138,13 @@ def test_pickles(folder: Path, data: st.DataObject) -> None:
         read("pickle", b"\x80\2" + odd + b".", folder)
 
 
-@examples(150)
+@examples(50)
 @given(st.data())
 def test_bitmaps(folder: Path, data: st.DataObject) -> None:
     kinds = ["|u1", "<f8", "|O", "|V0", "|S0", "<U4", "<M8[ns]", ">i4", "O", "", "x", [("a", "|u1")], [("a", "|O")], 3]
     shapes = st.lists(st.sampled_from([0, 1, 4, 784, -1, 2**31, 2**62, 2**64]), max_size=70)
-    about = data.draw(
-        replaced({"descr": data.draw(st.sampled_from(kinds)), "fortran_order": False, "shape": [4, 784]})
-        | st.fixed_dictionaries({"descr": st.just("|u1"), "fortran_order": st.booleans(), "shape": shapes})
-    )
-    if isinstance(about, dict) and isinstance(about.get("shape"), list):
-        about["shape"] = tuple(about["shape"])
+    entries = {"descr": st.sampled_from(kinds) | ODD, "fortran_order": st.booleans() | ODD}
+    about = data.draw(st.fixed_dictionaries(entries, optional={"shape": shapes.map(tuple) | ODD}))
     text = data.draw(st.just(repr(about)) | st.sampled_from(["(" * 9000, "[" * 300, "-" * 9000, "{}", "\0", "1L"]))
     body = text.encode(errors="surrogatepass") + b"\n"
     version = data.draw(st.sampled_from([1, 2, 3, 4, 0]))
@@ -204,15 +152,7 @@ def test_bitmaps(folder: Path, data: st.DataObject) -> None:
     read("npy", b"\x93NUMPY" + bytes([version, 0]) + length + body + bytes(4 * 784), folder)
 
 
-@examples(150)
-@given(st.data())
-def test_drawings(folder: Path, data: st.DataObject) -> None:
-    odd = replaced({"drawing": [[[0, 9, 255], [0, 9, 7]], [[3], [4]]]})
-    lines = data.draw(st.lists(odd.map(json.dumps) | st.sampled_from(["", "[" * 9999, '{"drawing": 1e9}']), max_size=3))
-    read("ndjson", "\n".join(lines).encode(errors="surrogatepass"), folder)
-
-
-@examples(80)
+@examples(40)
 @given(st.data())
 def test_tables(folder: Path, data: st.DataObject) -> None:
     entries = tables()[0].decode().split(",")
@@ -228,7 +168,7 @@ VALUES = st.sampled_from(
 ) | TEXTS.map(lambda text: re.sub(r"[\r\n]", "", text))
 
 
-@examples(40)
+@examples(15)
 @given(st.lists(st.tuples(st.sampled_from(OPTIONS), VALUES), min_size=1, max_size=3))
 def test_options(folder: Path, words: list[tuple[str, str]]) -> None:
     read("options", "\n".join(f"{key}={value}" for key, value in words).encode(errors="replace"), folder)

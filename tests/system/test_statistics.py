@@ -30,7 +30,3 @@ def test_the_interval_of_an_accuracy_is_wilsons(right: int, n: int) -> None:
     expected = binomtest(right, n).proportion_ci(norm.cdf(1) - norm.cdf(-1), "wilson")
     assert accuracy_interval(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert standard_error(right / n, n) > 0
-
-
-def test_four_of_four_right_is_not_certain() -> None:
-    assert accuracy_interval(1.0, 4) == pytest.approx((0.8, 1.0))
