@@ -57,11 +57,10 @@ def differs(one: Network, other: Network) -> float:
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("lmbda", [0.0, 3.0])
-@pytest.mark.parametrize("most", [2, 4, 6])
-def test_a_block_is_its_mini_batches_one_after_the_other(activation: str, cost: str, lmbda: float, most: int) -> None:
+def test_a_block_is_its_mini_batches_one_after_the_other(activation: str, cost: str, lmbda: float) -> None:
     one, other = (made(torch.float64, activation, cost) for _ in range(2))
     one_by_one(one, 0.5, lmbda)
-    in_blocks(other, 0.5, lmbda, most)
+    in_blocks(other, 0.5, lmbda, 4)  # the last one has two
     assert differs(one, other) < 1e-12
     assert differs(one, made(torch.float64, activation, cost)) > 0.01
 

@@ -1,7 +1,6 @@
 """Replayed descent is the descent, and a fault in what is captured is seen without a GPU."""
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,17 +49,12 @@ def difference(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_replayed_steps_are_the_steps(step: type[GradientDescent], cuda: Device | None) -> None:
-    assert difference(descend(ensemble("cpu", step)), descend(ensemble("cuda", step))) < 1e-11
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_what_came_twice_is_not_computed_from_python(
+def test_replayed_steps_are_the_steps(
     step: type[GradientDescent], monkeypatch: pytest.MonkeyPatch, cuda: Device | None
 ) -> None:
     made = ensemble("cuda", step)
     descend(made)
-    monkeypatch.setattr(made.tiles[0], "descend", None)
+    monkeypatch.setattr(made.tiles[0], "descend", None)  # what came twice is not computed from Python
     assert difference(descend(ensemble("cpu", step), 3), descend(made, 1)) < 1e-11
 
 
@@ -106,23 +100,15 @@ def test_steps_are_not_stored() -> None:
 # ---------------------------------------------------------------- planted faults
 
 
-def fault(monkeypatch: pytest.MonkeyPatch, plant: Callable[[StartEnsemble], None]) -> float:
-    """The distance between the ends of descent with a fault and without it."""
+def faulty(**products: Any) -> float:
+    """The distance between the ends of descent with these products, or another fault, and without."""
     right = descend(ensemble("cpu"))
     with pretended():
         made = ensemble("cuda")
-        plant(made)
+        made.matmul = MatmulBackend(
+            "faulty", **{"forward": TORCH.forward, "add": TORCH.add, "transposed": False} | products
+        )
         return difference(right, descend(made))
-
-
-def multiplied_by(**products: Any) -> Callable[[StartEnsemble], None]:
-    """Plants other products."""
-    backend = MatmulBackend("faulty", **({"forward": TORCH.forward, "add": TORCH.add, "transposed": False} | products))
-    return lambda made: setattr(made, "matmul", backend)
-
-
-def test_without_a_fault_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fault(monkeypatch, multiplied_by()) < 1e-11
 
 
 def test_a_wait_for_the_device_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +117,7 @@ def test_a_wait_for_the_device_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(hillstart.engine.ensemble, "block_at", numbers)
     with pytest.raises(NotCapturable):
-        fault(monkeypatch, multiplied_by())
+        faulty()
 
 
 def test_a_number_that_is_fixed_in_the_graph_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,21 +125,12 @@ def test_a_number_that_is_fixed_in_the_graph_is_seen(monkeypatch: pytest.MonkeyP
         return block_at(first, most, read, batch, [1 - (first + k) / 100 for k in range(len(schedule))], matmul)
 
     monkeypatch.setattr(hillstart.engine.ensemble, "block_at", fixed)
-    assert fault(monkeypatch, multiplied_by()) > 1e-3
+    assert faulty() > 1e-3
 
 
-def test_a_tensor_that_is_replaced_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced = multiplied_by(add=lambda w, xt, d: torch.addmm(w, xt, d))
-    assert not fault(monkeypatch, replaced) < 1e-3
-
-
-def test_a_tensor_of_the_host_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    mixed = multiplied_by(forward=lambda b, x, w: torch.addmm(b, x, w) + torch.zeros(len(x), 1))
+def test_products_that_cannot_be_captured_are_seen() -> None:
+    assert not faulty(add=lambda w, xt, d: torch.addmm(w, xt, d)) < 1e-3, "a tensor that is replaced"
     with pytest.raises(RuntimeError, match="cuda:0 and on cpu"):
-        fault(monkeypatch, mixed)
-
-
-def test_a_number_of_the_host_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    scaled = multiplied_by(forward=lambda b, x, w: torch.addmm(b, x, w) * torch.tensor(1.0))
+        faulty(forward=lambda b, x, w: torch.addmm(b, x, w) + torch.zeros(len(x), 1))
     with pytest.raises(NotCapturable, match="number of the host"):
-        fault(monkeypatch, scaled)
+        faulty(forward=lambda b, x, w: torch.addmm(b, x, w) * torch.tensor(1.0))
