@@ -7,11 +7,12 @@ diverge, and it writes a checkpoint after each epoch, so that many moments lie w
 import json
 import random
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
+from forking import ForkedPopen
 from launching import BOUND, wait_for
 
 OFTEN = (
@@ -26,13 +27,13 @@ OPTIONS = [
 RESULTS = ("starts.csv", "history.csv", "network.safetensors")
 
 
-def process(folder: Path, *options: str) -> "subprocess.Popen[str]":
+def process(folder: Path, *options: str) -> ForkedPopen:
     """A run that has begun in `folder`."""
     command = [sys.executable, "-c", OFTEN, *options]
-    return subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return ForkedPopen(command, cwd=folder.parent, stdout=PIPE, stderr=STDOUT, text=True)
 
 
-def begun(run: "subprocess.Popen[str]", folder: Path) -> None:
+def begun(run: ForkedPopen, folder: Path) -> None:
     """Wait until it has noted its packs: from then on it can be resumed."""
     wait_for(run, (folder / "checkpoints" / "packs.json").is_file)
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from forking import ForkedPopen
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 BOUND = 1200
 """Seconds after which a test takes a process for hung, on however busy a machine."""
@@ -28,7 +30,7 @@ def waiting_in(function: str, when: str = "True") -> dict[str, str]:
     return alone() | {"WAIT_IN": function, "WAIT_WHEN": when}
 
 
-def wait_for(process: "subprocess.Popen[str]", met: Callable[[], Any]) -> None:
+def wait_for(process: "subprocess.Popen[str] | ForkedPopen", met: Callable[[], Any]) -> None:
     """Wait until a condition is met that a process brings about."""
     while not met():
         assert process.poll() is None, process.communicate()

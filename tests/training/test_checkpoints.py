@@ -1,15 +1,15 @@
 """Whatever happens to a run, it goes on from what is there and ends as if nothing had happened."""
 
 import os
-import resource
 import signal
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import DEVNULL, CompletedProcess
 
 import pytest
 
 import hillstart
+from forking import ForkedPopen, run_forked
 from killing import OPTIONS, begun, differences, killed_often, process, resumed_run, whole_run
 from launching import BOUND, wait_for
 
@@ -18,23 +18,12 @@ SMALL = ["data.train=200", "data.test=40", "network.hidden=[6]", "starts=9", "pa
 TRAIN = "from hillstart.cli.train import train; train()"
 
 
-def trained(folder: Path, *options: str, most_bytes: int = -1) -> "subprocess.CompletedProcess[str]":
+def trained(folder: Path, *options: str, most_bytes: int = -1) -> "CompletedProcess[str]":
     """A run in `folder`, no file of which may grow larger than so many bytes."""
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
-
-    command = [sys.executable, "-c", TRAIN, *options, f"hydra.run.dir={folder}"]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=BOUND,
-        check=False,
-        preexec_fn=limited,
-        cwd=folder.parent,
-        env=os.environ | {"PWD": str(folder.parent)},  # as a shell has it
-    )
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most_bytes}, -1)); {TRAIN}"
+    command = [sys.executable, "-c", limited, *options, f"hydra.run.dir={folder}"]
+    env = os.environ | {"PWD": str(folder.parent)}  # as a shell has it
+    return run_forked(command, cwd=folder.parent, env=env, capture_output=True, text=True, timeout=BOUND)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +79,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_sentence(tmp_path: Path) -> 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     options = [*SMALL, "trainer.max_epochs=1", "hydra.run.dir=${own_folder:same}"]
     command = [sys.executable, "-c", TRAIN, *options]
-    runs = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(3)]
+    runs = [ForkedPopen(command, cwd=tmp_path, stdout=DEVNULL) for _ in range(3)]
     assert [run.wait(BOUND) for run in runs] == [0, 0, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["same", "same-2", "same-3"]
     assert all((path / "summary.json").is_file() for path in tmp_path.iterdir())
