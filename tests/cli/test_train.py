@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import made
+from forking import run_forked
 from hillstart.cli import check_gradients
 from hillstart.config.build import build_run_spec, composed_options
 from hillstart.config.conf import conf_folder
@@ -290,7 +291,7 @@ def test_what_is_no_checkpoint_is_refused(run: Path, train: Any) -> None:
 def test_a_batch_size_that_is_no_whole_number(size: str, tmp_path: Path) -> None:
     """In a process of its own: here the types that are checked while tests run would notice it first."""
     command = [sys.executable, TOP / "scripts/train.py", f"descent.batch_size={size}", "data.train=40"]
-    end = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    end = run_forked(command, cwd=tmp_path, capture_output=True, text=True)
     assert end.returncode == 1
     shown = size if size == "2.5" else f"'{size}'"
     assert end.stderr == f"hillstart: descent.batch_size is {shown}; it must be a whole number, 1 or more.\n"
@@ -304,7 +305,7 @@ def test_the_script_is_quiet_without_a_terminal_and_ends_with_a_code() -> None:
     assert good.stderr == ""
     assert "\r" not in good.stdout
     assert "\x1b" not in good.stdout
-    bad = subprocess.run([*script, "descent.eta=fast"], capture_output=True, text=True, check=False)
+    bad = run_forked([*script, "descent.eta=fast"], capture_output=True, text=True)
     assert bad.returncode == 1
     assert bad.stderr.startswith("hillstart: descent.eta is 'fast'; ") and bad.stderr.count("\n") == 1
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from forking import ForkedPopen, run_forked
 from launching import BOUND, PATIENT, TORCHRUN, alone, children, wait_for, waiting_in
 
 SMALL = [
@@ -26,8 +27,8 @@ IN_THE_FIFTH_PACK = waiting_in("hillstart.training.module:Training.training_step
 
 
 def train(folder: Path, *options: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*(launcher or [sys.executable]), PATIENT, *options]
-    return subprocess.run(command, cwd=folder, env=alone(), capture_output=True, text=True, timeout=BOUND, check=False)
+    run, command = subprocess.run if launcher else run_forked, [*(launcher or [sys.executable]), PATIENT, *options]
+    return run(command, cwd=folder, env=alone(), capture_output=True, text=True, timeout=BOUND, check=False)
 
 
 def rows(run: Path) -> list[tuple[str, ...]]:
@@ -92,7 +93,7 @@ def test_a_lost_rank_ends_the_run_and_resume_completes_it(
     (runs / "waiting").unlink(missing_ok=True)
     command = [sys.executable, PATIENT, *MANY, "trainer.devices=2", f"hydra.run.dir={folder}"]
     pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    run = subprocess.Popen(command, cwd=runs, env=IN_THE_FIFTH_PACK, text=True, **pipes)
+    run = ForkedPopen(command, cwd=runs, env=IN_THE_FIFTH_PACK, text=True, **pipes)
     wait_for(run, (runs / "waiting").is_file)
     (second,) = [child for child in children(run.pid) if "RANK=1" in variables(child)]
     os.kill(second, number)

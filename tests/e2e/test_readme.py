@@ -34,6 +34,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from benchmarks.command import SECTIONS
+from forking import ForkedPopen
 from hillstart.config.build import composed_options
 from hillstart.config.conf import conf_folder
 from hillstart.data import lion_duck
@@ -109,8 +110,13 @@ def run(words: list[str], folder: Path, *more: list[str]) -> Done:
     """A command as typed into a shell with .venv activated, and others beside it, of which only the errors count."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     where: Any = {"cwd": folder, "env": alone() | {"PATH": path, "PWD": str(folder)}, "text": True}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    started = [subprocess.Popen(each, **where, **pipes, start_new_session=True) for each in (words, *more)]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    started = [
+        ForkedPopen([sys.executable, *rest], **where, **pipes)
+        if program == "python"
+        else subprocess.Popen([program, *rest], **where, **pipes)
+        for program, *rest in (words, *more)
+    ]
     try:
         said = "" if "scripts/serve.py" not in words else asked(started[0], folder / "my.jpg")
         ended = [process.communicate(timeout=BOUND) for process in started]
@@ -122,7 +128,7 @@ def run(words: list[str], folder: Path, *more: list[str]) -> Done:
     return Done(words, folder, code, said + ended[0][0], "".join(err for _, err in ended))
 
 
-def asked(server: subprocess.Popen[str], picture: Path) -> str:
+def asked(server: subprocess.Popen[str] | ForkedPopen, picture: Path) -> str:
     """What a server, once it listens, answers to a picture, and that it has a page; then Ctrl-C."""
     assert server.stdout
     line = server.stdout.readline()

@@ -10,6 +10,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 import hillstart
+from forking import ForkedPopen
 from hillstart.system import interrupts
 from hillstart.training.module import Training
 from killing import OPTIONS, differences, whole_run
@@ -29,23 +31,23 @@ LONG = ["data.train=200", "data.test=40", "network.hidden=[6]", "trainer.max_epo
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-started: list["subprocess.Popen[str]"] = []
+started: list["subprocess.Popen[str] | ForkedPopen"] = []
 """By this test."""
 
 
 class Command:
-    """A training as a terminal starts it: the first process of a group of its own."""
+    """A training as a terminal starts it: the first process of a group of its own.
 
-    def __init__(self, folder: Path, *command: str, **of: Any):
+    Args:
+        new: start a new interpreter, by `subprocess.Popen`.
+    """
+
+    def __init__(self, folder: Path, *command: str, new: bool = False, **of: Any):
         self.folder = folder
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        self.process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=folder,
-            env=of.pop("env", alone()) | {"PWD": str(folder)},
-            start_new_session=True,
-            **(pipes | {"preexec_fn": _as_a_terminal} | of),
-        )
+        start: Any = partial(subprocess.Popen, preexec_fn=_as_a_terminal) if new else ForkedPopen
+        env = of.pop("env", alone()) | {"PWD": str(folder)}
+        self.process = start([sys.executable, *command], cwd=folder, env=env, start_new_session=True, **(pipes | of))
         started.append(self.process)
 
     def wait_for(self, met: Callable[[], Any]) -> None:
@@ -138,7 +140,7 @@ def test_a_closed_terminal(tmp_path: Path) -> None:
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
     of = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "preexec_fn": controlled}
-    run = Command(tmp_path, PATIENT, *LONG, "hydra.run.dir=run", **of)
+    run = Command(tmp_path, PATIENT, *LONG, "hydra.run.dir=run", new=True, **of)
     os.close(theirs)
     os.set_blocking(ours, False)
 
@@ -157,7 +159,7 @@ def test_a_closed_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_while_torch_is_imported(tmp_path: Path, number: signal.Signals) -> None:
-    run = Command(tmp_path, PATIENT, *LONG)
+    run = Command(tmp_path, PATIENT, *LONG, new=True)
     maps = Path(f"/proc/{run.process.pid}/maps")
     run.wait_for(lambda: "libtorch" in maps.read_text())
     said = run.end_by(number, group=True)
@@ -275,7 +277,7 @@ def test_a_main_thread_that_does_not_notice(tmp_path: Path) -> None:
 def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
     """As under nohup: the signal that ends it is the next one."""
     ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-    run = Command(tmp_path, "-c", _deaf(patience=0.1, twice=1e6), **ignoring)
+    run = Command(tmp_path, "-c", _deaf(patience=0.1, twice=1e6), new=True, **ignoring)
     run.wait_for_file("here")
     run.process.send_signal(signal.SIGHUP)
     assert run.end_by(signal.SIGTERM) == ["hillstart: stopped by SIGTERM; nothing was trained yet."]

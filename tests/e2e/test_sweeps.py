@@ -4,29 +4,27 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE, STDOUT
 
 import pytest
 
+from forking import ForkedPopen
 from launching import BOUND, PATIENT, alone, wait_for
 
 SMALL = ["data.train=60", "data.test=20", "network.hidden=[4],[5]", "trainer.max_epochs=4", "report=false"]
 JOBS = ["-m", "seed=range(0,8)", "pack=3", *SMALL]
 
 
-def started(folder: Path, *options: str, env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(
-        [sys.executable, PATIENT, *options], cwd=folder, env=(env or alone()) | {"PWD": str(folder)}, **pipes
-    )
+def started(folder: Path, *options: str, env: dict[str, str] | None = None) -> ForkedPopen:
+    command, env = [sys.executable, PATIENT, *options], (env or alone()) | {"PWD": str(folder)}
+    return ForkedPopen(command, cwd=folder, env=env, stdout=PIPE, stderr=STDOUT, text=True)
 
 
-def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
+def ended(process: ForkedPopen, code: int = 0) -> str:
     out, _ = process.communicate(timeout=BOUND)
     assert process.returncode == code, out
     return str(out)
@@ -126,7 +124,7 @@ def test_two_processes_do_not_train_one_multirun_or_one_pack(whole: Path, tmp_pa
     holding = "from hillstart.runs.claim import claim; from pathlib import Path; import sys, time\n"
     holding += "with claim(Path(sys.argv[1]), resume=True): Path('held').touch(); time.sleep(1e6)"
     for held in ("sweep", "sweep/packs/0"):
-        holder: Any = subprocess.Popen([sys.executable, "-c", holding, held], cwd=tmp_path, text=True)
+        holder = ForkedPopen([sys.executable, "-c", holding, held], cwd=tmp_path)
         wait_for(holder, (tmp_path / "held").is_file)
         out = ended(started(tmp_path, "resume=sweep"), code=1)
         assert f"{held}: another training writes into it (process {holder.pid} on" in out

@@ -3,14 +3,15 @@
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
+from forking import ForkedPopen
 from hillstart.cli import serve
 from hillstart.serve import app
 from launching import BOUND, ran
@@ -20,9 +21,9 @@ TOP = Path(__file__).parents[2]
 
 
 @contextmanager
-def process(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def process(model: Path, *options: str) -> Iterator[tuple[ForkedPopen, int]]:
     command = [sys.executable, str(TOP / "scripts/serve.py"), str(model), "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+    with ForkedPopen(command, stdout=PIPE, stderr=PIPE, text=True) as started:
         try:
             assert started.stdout is not None
             line = started.stdout.readline()

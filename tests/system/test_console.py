@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from forking import ForkedPopen
 from hillstart.inference import model_file
 from hillstart.runs.summary import figure
 from hillstart.system import console
@@ -32,7 +33,8 @@ def into_nothing(folder: Path, *command: str, stream: str = "stdout", **more: st
     reading, writing = os.pipe()
     os.close(reading)
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writing}
-    run = subprocess.Popen(command, cwd=folder, env=alone() | more, text=True, **streams)
+    start: Any = subprocess.Popen if more else ForkedPopen  # the variables act when an interpreter starts
+    run = start(command, cwd=folder, env=alone() | more, text=True, **streams)
     os.close(writing)
     out, err = run.communicate()
     return run.returncode, out or err or ""
