@@ -62,12 +62,14 @@ def test_a_wheel_finds_its_conf_far_from_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "import hillstart, hillstart.config.conf as c; print(c.__file__, c.conf_folder(), hillstart.__version__, sep='\\n')"
+    code = "import hillstart; from hillstart.config import conf; print(conf.__file__, conf.conf_folder(), sep='\\n'); "
+    code += "print(hillstart.__version__)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    site, version = tmp_path / "site/hillstart", tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+    site = tmp_path / "site/hillstart"
+    version = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
     assert shown == [str(site / "config/conf.py"), str(site / "conf"), version]
     ours = {path.relative_to(TOP / "conf") for path in (TOP / "conf").rglob("*.yaml")}
     carried = {
