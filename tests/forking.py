@@ -204,5 +204,6 @@ def _run(args: list[str], cwd: Path, env: dict[str, str], streams: list[Connecti
     except BaseException:
         sys.excepthook(*sys.exc_info())
         sys.exit(1)
-    finally:
-        atexit._run_exitfuncs()  # multiprocessing ends a process without them
+    finally:  # as an interpreter ends; multiprocessing would wait for joblib's workers first, and do no exit functions
+        threading._shutdown()
+        atexit._run_exitfuncs()
