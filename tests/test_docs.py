@@ -59,7 +59,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def names(rows: list[list[str]]) -> set[str]:
-    """What is in backticks in the first column of a table."""
+    """The words in backticks in the first column of a table."""
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
 
 

@@ -37,7 +37,7 @@ SIZE = {"networks": [[36, 5, 3]], "batches": (50,), "starts": {"cpu": (2,), "cud
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured in new processes, which spend most of their time on imports, is computed in this one."""
+    """Measure in this process, because new ones spend most of their time on imports."""
     for section in (sweep, predicting, serving):
         monkeypatch.setattr(section, "in_new_process", lambda function, *arguments: function(*arguments))
 

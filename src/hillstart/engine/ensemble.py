@@ -421,6 +421,6 @@ class Tile:
     def allocate(self, state: dict[str, list[Tensor]]) -> None:
         """Allocate an optimiser's part of a state, which torch.optim does only at the first step."""
         if self.optimiser is not None:
-            for name in (name for name in state if name != "weights"):  # a set would lose their order
+            for name in [name for name in state if name != "weights"]:  # a set would lose their order
                 for p, like in zip(self.network.parameters, state[name], strict=True):
                     self.optimiser.state[p][name] = torch.zeros_like(p) if like.dim() else like.clone()
