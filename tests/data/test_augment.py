@@ -67,6 +67,7 @@ def test_draws_follow_the_generator_and_fill_their_ranges() -> None:
 
 def test_presets() -> None:
     assert Augment.preset("photo", 32).shift == 4 and Augment.preset("doodle", 28) == Augment(flip=True, shift=2)
+    assert "by up to 1 pixel;" in str(Augment.preset("mirror", 28))
 
 
 def test_the_same_on_cuda(cuda: Device | None) -> None:

@@ -270,16 +270,17 @@ def test_cautions() -> None:
 
 def test_a_sweep_and_a_grid() -> None:
     """A sweep's root has a table with further columns; options and pictures lie with its jobs."""
-    for job, eta in enumerate((0.1, 0.5)):
+    etas = (0.1, 10, 2)
+    for job, eta in enumerate(etas):
         write_run(Path(f"sweep/{job}"), LOW, options=OPTIONS.replace("eta: 0.1", f"eta: {eta}"))
-    jobs = enumerate((0.1, 0.5))
+    jobs = enumerate(etas)
     rows = [[job, s, eta, 3, "finished", 0.1, 0.4, x, s + 1] for job, eta in jobs for s, x in enumerate(LOW)]
     with Path("sweep/starts.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["job", *HEADINGS], *rows])
     both = compare([Path(write_run(Path("a"), LOW)), Path("sweep")])
     (c,) = both.comparisons
-    assert len(both.runs["B"].values) == 20
-    assert c.differing_options == {"descent.eta": ("0.1", "0.1, 0.5")}
+    assert len(both.runs["B"].values) == 30
+    assert c.differing_options == {"descent.eta": ("0.1", "0.1, 2, 10")}
     assert c.other_pictures == [] and not c.paired
     assert "several starts of B have the same seed" in " ".join(sentences(both))
     assert "starts of B differ in more than their seeds" in " ".join(sentences(both))

@@ -46,7 +46,7 @@ class Augment:
     def __str__(self) -> str:
         changes = [
             *["half are mirrored, left against right"] * self.flip,
-            *[f"shifted by up to {self.shift} pixels"] * bool(self.shift),
+            *[f"shifted by up to {self.shift} pixel{'s' * (self.shift > 1)}"] * bool(self.shift),
             *["brightness and contrast change"] * bool(self.brightness or self.contrast),
         ]
         where = "; where left and right tell classes apart, use data.augment=light" if self.flip else ""

@@ -119,12 +119,19 @@ def _finite(value: Any, what: str) -> float:
 
 
 def _joined(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Flattened keys and values as text; different values of one key are joined."""
+    """Flattened keys and values as text; different values of one key are joined, numbers by their size."""
+
+    def order(text: str) -> tuple[float, str]:
+        try:
+            return float(text), text
+        except ValueError:
+            return math.inf, text
+
     values: dict[str, set[str]] = {}
     for node in nodes:
         for key, value in flattened(node):
             values.setdefault(key, set()).add("null" if value is None else str(value))
-    return {key: ", ".join(sorted(found)) for key, found in values.items()}
+    return {key: ", ".join(sorted(found, key=order)) for key, found in values.items()}
 
 
 @dataclass(frozen=True)
