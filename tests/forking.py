@@ -40,7 +40,7 @@ CONTEXT.set_forkserver_preload(LIBRARIES)
 
 
 class ForkedPopen:
-    """A Python script with its arguments, or code after -c, in a process of its own.
+    """A Python script with its arguments, or a module after -m, or code after -c, in a process of its own.
 
     A process that still runs when nothing refers to it any longer is killed.
     """
@@ -195,6 +195,10 @@ def _run(args: list[str], cwd: Path, env: dict[str, str], streams: list[Connecti
             sys.argv = ["-c", *arguments[1:]]
             main = sys.modules["__main__"] = ModuleType("__main__")
             exec(arguments[0], vars(main))
+        elif script == "-m":
+            sys.path.insert(0, "")
+            sys.argv = arguments
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
         else:
             sys.path.insert(0, str(Path(script).resolve().parent))
             sys.argv = [script, *arguments]

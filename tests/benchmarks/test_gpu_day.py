@@ -13,19 +13,25 @@ import torch
 from benchmarks import gpu_day, gpu_steps, speed
 from benchmarks.gpu_day import PARTS, Step
 from benchmarks.timing import Row
+from forking import ForkedPopen
 from hillstart.engine.cuda import CudaGraphs
+from launching import ran
 from pretended import Device
 
 TOP = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_step_runs_in_small_on_the_cpu(part: str, tmp_path: Path) -> None:
-    words = ["--part", part, "--device", "cpu", "--quick", "--out", str(tmp_path), "--seconds", "3000"]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.gpu_day", *words], cwd=TOP, capture_output=True, text=True)
+def test_every_step_runs_in_small_on_the_cpu(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(TOP)
+    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
+    words = ["--part", part, "--device", "cpu", "--quick", "--out", tmp_path, "--seconds", "3000"]
+    done = ran(gpu_day.main, monkeypatch, capsys, *words)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row.get("exit") == 0] == [*PARTS[part]], (tmp_path / "log.txt").read_text()
-    assert done.returncode == 0 and [json.loads(line) for line in done.stdout.splitlines()] == rows
+    assert done.code == 0 and [json.loads(line) for line in done.out.splitlines()] == rows
     assert {row["step"] for row in rows if "exit" not in row} == {*PARTS[part]}
 
 
