@@ -27,8 +27,8 @@ IN_THE_FIFTH_PACK = waiting_in("hillstart.training.module:Training.training_step
 
 
 def train(folder: Path, *options: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    run, command = subprocess.run if launcher else run_forked, [*(launcher or [sys.executable]), PATIENT, *options]
-    return run(command, cwd=folder, env=alone(), capture_output=True, text=True, timeout=BOUND, check=False)
+    command = [*(launcher or [sys.executable]), PATIENT, *options]
+    return run_forked(command, cwd=folder, env=alone(), capture_output=True, text=True, timeout=BOUND)
 
 
 def rows(run: Path) -> list[tuple[str, ...]]:
@@ -124,7 +124,7 @@ def test_processes_that_slurm_started(runs: Path) -> None:
         env = (
             alone() | task | {"SLURM_JOB_NAME": "toy", "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": "0"}
         )
-        tasks.append(subprocess.Popen([sys.executable, PATIENT, *options], cwd=runs, env=env, **pipes))
+        tasks.append(ForkedPopen([sys.executable, PATIENT, *options], cwd=runs, env=env, **pipes))
     printed = [task.communicate(timeout=BOUND)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], printed
     assert json.loads((runs / "slurm/checkpoints/packs.json").read_text())["packs"] == [2, 1]
