@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks import command, first, many_starts, peers, predicting, seeds, serving, speed, sweep
 from benchmarks.runs import Run
 from benchmarks.timing import Part, in_new_process, in_turns, peak_bytes, quiet, spread
+from forking import ForkedPopen, run_forked
 from hillstart.data.batches import MiniBatches
 from hillstart.engine.ensemble import Tile
 from hillstart.engine.starts import Hyperparameters, Start
@@ -40,6 +41,14 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure in this process, because new ones spend most of their time on imports."""
     for section in (sweep, predicting, serving):
         monkeypatch.setattr(section, "in_new_process", lambda function, *arguments: function(*arguments))
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start commands as forks, for the same reason."""
+    forks = SimpleNamespace(Popen=ForkedPopen, run=run_forked, PIPE=subprocess.PIPE)
+    for section in (first, predicting, serving):
+        monkeypatch.setattr(section, "subprocess", forks)
 
 
 @pytest.fixture
@@ -366,7 +375,7 @@ def test_ordinary_seconds_are_scaled_to_all_starts_and_fashion_mnist_is_taken_wh
 
 
 def test_predictions_are_timed_beside_what_they_cannot_do_without(
-    in_this_process: None, monkeypatch: pytest.MonkeyPatch
+    in_this_process: None, forked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bench.py"])
     one, many, memory = predicting.measure(CPU, pictures=12, few=3, repeats=1)
@@ -395,7 +404,7 @@ def test_both_contestants_read_all_pictures(
         predict(tmp_path / "pictures", model)
 
 
-def test_a_first_run_is_measured_import_by_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_run_is_measured_import_by_import(forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first, "IMPORTS", first.IMPORTS[-1:])  # it imports what the others do
     (part,) = first.measure(CPU, 1, ("data.train=120", "data.test=40", "starts=2"))
     assert [row["what"] for row in part.rows] == ["python", *first.IMPORTS, "scripts/train.py, one epoch"]
@@ -406,7 +415,7 @@ def test_a_first_run_is_measured_import_by_import(monkeypatch: pytest.MonkeyPatc
         next(first.measure(CPU, 1))
 
 
-def test_what_a_server_loses_or_gets_wrong_is_counted(tmp_path: Path, in_this_process: None) -> None:
+def test_what_a_server_loses_or_gets_wrong_is_counted(tmp_path: Path, in_this_process: None, forked: None) -> None:
     rates, times = serving.measure(CPU, pictures=70, repeats=1)
     assert (rates.figures["clients"], rates.figures["lost"], rates.figures["wrong"]) == (64, 0, 0)
     assert 0 < times.rows[0]["ms"] <= times.rows[1]["ms"]

@@ -1,11 +1,13 @@
 """`make results`: the recipes run, their table written, and what they and the README state compared with it."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import results
+from forking import run_forked
 from hillstart.config.conf import conf_folder
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +16,7 @@ SMALL = ["data.train=60", "data.test=20", "network.hidden=[3]", "report=false"]
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["results.py", *arguments])
+    monkeypatch.setattr(subprocess, "run", run_forked)
     results.main()
 
 
