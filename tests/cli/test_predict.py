@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import hillstart
+from forking import ForkedPopen
 from hillstart.cli import predict
 from hillstart.inference import model_file
 from hillstart.system import console
@@ -283,9 +284,8 @@ def test_weights_that_overflow_give_no_answer_but_a_sentence(run: Run, photos: P
 # ---------------------------------------------------------------- as a process
 
 
-def process(*arguments: Any, **how: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, TOP / "scripts/predict.py", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+PREDICT = [sys.executable, TOP / "scripts/predict.py"]
+PIPES: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 @pytest.fixture
@@ -301,8 +301,7 @@ def many(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("end", "code"), [("closed pipe", 141), ("Ctrl-C", 130)])
 def test_it_ends_quietly(many: Path, end: str, code: int) -> None:
-    # A shell that starts the tests in the background has Ctrl-C ignored.
-    running = process(many.parent, many, "--csv", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    running = ForkedPopen([*PREDICT, many.parent, many, "--csv"], **PIPES)
     assert running.stdout and running.stderr
     assert running.stdout.readline() == b"path,label,probability,agreement,unsure\n"
     if end == "Ctrl-C":
@@ -322,10 +321,10 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.png").rename(os.fsdecode(name))
     for form in ("--csv", "--json", "--vote"):
         for source in ([name], ["-"]):
-            running = process(tmp_path, *source, form, stdin=subprocess.PIPE, env=os.environ | {"LC_ALL": "C"})
-            out, err = running.communicate(name, timeout=BOUND)
-            assert (err, running.returncode) == (b"", 0)
-            line = out.splitlines()[-1]
+            command, environment = [*PREDICT, tmp_path, *source, form], os.environ | {"LC_ALL": "C"}
+            done = subprocess.run(command, input=name, env=environment, capture_output=True, timeout=BOUND, check=False)
+            assert (done.stderr, done.returncode) == (b"", 0)
+            line = done.stdout.splitlines()[-1]
             if form == "--csv":
                 assert line.startswith(name + b",")
             elif form == "--json":
@@ -347,7 +346,7 @@ def test_a_terminal_has_a_bar_below_the_answers_and_a_pipe_has_none(
     )
     environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
     command = [sys.executable, "-c", code, photos.parent, photos]
-    running = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+    running = ForkedPopen(command, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as screen:  # an error is how its end is told

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from forking import ForkedPopen
 from hillstart.data import cache as module
 from hillstart.data.cache import Decoded, decode
 from hillstart.data.images import read_picture
@@ -168,7 +169,7 @@ def test_two_processes_fill_one_cache(paths: list[Path], cache: Path) -> None:
         "print(hashlib.sha256(x.numpy().data).hexdigest())"
     )
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    two = [subprocess.Popen([sys.executable, "-c", code, *map(str, paths)], text=True, **pipes) for _ in range(2)]
+    two = [ForkedPopen([sys.executable, "-c", code, *paths], text=True, **pipes) for _ in range(2)]
     for process in two:
         assert process.stdin
         process.stdin.write("\n")

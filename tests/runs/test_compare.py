@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as students_t
 
+from forking import run_forked
 from hillstart.cli.compare import main
 from hillstart.runs.compare import Comparison, compare
 from hillstart.runs.findings import sentences
@@ -427,11 +427,11 @@ def test_the_script_reads_what_training_writes(train: Any) -> None:
     for name, eta in (("a", 0.1), ("b", 0.2)):
         train(*SMALL, "starts=3", f"descent.eta={eta}", f"hydra.run.dir={name}")
     script = [sys.executable, str(TOP / "scripts/compare.py"), "a"]
-    good = subprocess.run([*script, "b"], capture_output=True, text=True, check=False)
+    good = run_forked([*script, "b"], capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
     assert "\x1b" not in good.stdout
     assert "same 24 validation pictures" in " ".join(good.stdout.split())
     assert ["descent.eta", "0.1", "0.2"] in [line.split() for line in good.stdout.splitlines()]
-    bad = subprocess.run([*script, "c"], capture_output=True, text=True, check=False)
+    bad = run_forked([*script, "c"], capture_output=True, text=True)
     assert bad.returncode == 1
     assert bad.stderr.startswith("hillstart: c/starts.csv: ") and bad.stderr.count("\n") == 1
