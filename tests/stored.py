@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from forking import run_forked
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
 from hillstart.inference import model_file
@@ -133,7 +133,7 @@ def measured(*paths: Path) -> Iterator[tuple[Path, str | None, int, int]]:
     """Each path, the error message, and the bytes by which loading it grew a process: asked for, and really used."""
     if sys.platform != "linux":
         pytest.skip("only Linux tells the peak memory of a process")
-    run = subprocess.run([sys.executable, "-c", LOAD_ALL, *paths], capture_output=True, text=True, check=True)
+    run = run_forked([sys.executable, "-c", LOAD_ALL, *paths], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     assert [line[0] for line in lines] == [path.name for path in paths], run.stderr
     return ((path, *line[1:]) for path, line in zip(paths, lines, strict=True))

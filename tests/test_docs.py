@@ -6,7 +6,6 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import hillstart
+from forking import run_forked
 from hillstart.cli import check_gradients, report
 from hillstart.config.build import composed_options
 from hillstart.config.conf import conf_folder
@@ -509,7 +509,7 @@ def test_a_hyperparameter_a_column_and_a_section_are_added_to_a_copy(tmp_path: P
     (command,) = lines_to_type("decay.DecayDescent")
     path = f"{tmp_path / 'src'}:{tmp_path}"
     run = [sys.executable, *command[1:], *FEW]
-    done = subprocess.run(run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = run_forked(run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     starts = rows(tmp_path / "run/starts.csv")
     assert sorted(row["decay"] for row in starts) == ["0.0"] * 4 + ["0.01"] * 4

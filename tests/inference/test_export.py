@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -21,6 +20,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from forking import run_forked
 from hillstart.cli.export import main, parser
 from hillstart.data.preprocessing import Preprocessing
 from hillstart.engine.starts import Hyperparameters, Start
@@ -285,7 +285,7 @@ def test_a_torch_program_needs_no_hillstart(tmp_path: Path, monkeypatch: pytest.
         "import json, sys, torch; sys.modules['hillstart'] = None; program = torch.export.load('a.pt2').module();"
         "print(json.dumps(program(torch.full((1, 3, 4, 4), 200, dtype=torch.uint8))[0].tolist()))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    shown = run_forked([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = answers(load(model), torch.full((1, 3, 4, 4), 200, dtype=torch.uint8))[0]
     assert np.abs(np.array(json.loads(shown.stdout)) - expected).max() < 1e-5
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from forking import ForkedPopen
+from forking import ForkedPopen, run_forked
 from hillstart.inference import model_file
 from hillstart.runs.summary import figure
 from hillstart.system import console
@@ -82,7 +82,7 @@ def test_output_without_a_reader(photos: Path) -> None:
 
 @pytest.mark.slow
 def test_closed_streams_leave_the_exit_code(photos: Path) -> None:
-    code = in_shell(photos.parent, "", *command("audit", "photos"))[0]
+    code = run_forked(command("audit", "photos"), cwd=photos.parent, capture_output=True).returncode
     for redirection in (">&-", ">&- 2>&-", "<&- >&- 2>&-"):
         assert in_shell(photos.parent, redirection, *command("audit", "photos")) == (code, "", "")
 
@@ -121,8 +121,8 @@ def test_a_sweep_outlives_its_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("choice", ["none", "disabled"])
 def test_a_run_without_logs(choice: str, tmp_path: Path) -> None:
     words = ["report=false", "hydra.run.dir=run", f"hydra/job_logging={choice}", f"hydra/hydra_logging={choice}"]
-    code, _, said = in_shell(tmp_path, "", *command("train", *SMALL, *words))
-    assert (code, said) == (0, "")
+    done = run_forked(command("train", *SMALL, *words), cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run/summary.json").is_file() and not (tmp_path / "run/train.log").exists()
 
 
@@ -148,9 +148,7 @@ def test_csv_gives_every_name_back(photos: Path) -> None:
         Image.fromarray(noise(0, 8, 8, 3)).save(folder / "a.png")
         (folder / "a.png").rename(folder / os.fsdecode(name))
     names = [os.fsdecode(name) for name in NAMES]
-    done = subprocess.run(
-        command("predict", "network.safetensors", *names, "--csv"), cwd=folder, capture_output=True, check=False
-    )
+    done = run_forked(command("predict", "network.safetensors", *names, "--csv"), cwd=folder, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     text = io.StringIO(done.stdout.decode(errors="surrogateescape"), newline="")
     assert [row["path"] for row in csv.DictReader(text)] == names

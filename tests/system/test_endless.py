@@ -6,7 +6,6 @@ Each is read in a process of its own, since a signal cannot stop what hangs with
 import gzip
 import json
 import struct
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forking import run_forked
 from hostile import READERS, headed, heif_files, plain
 from launching import BOUND
 
@@ -158,7 +158,7 @@ def test_small_files_that_would_be_large_or_endless(tmp_path: Path) -> None:
     limits = map(str, (SECONDS, LARGE, OBJECTS, LINE))
     command = [sys.executable, "-c", READ_ALL, tmp_path / "files", tmp_path / "read", *limits]
     tests = Path(__file__).parents[1]
-    run = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=True, timeout=BOUND)
+    run = run_forked(command, cwd=tests, capture_output=True, text=True, check=True, timeout=BOUND)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
     assert sorted(name for name, *_ in lines) == sorted(ENDLESS), run.stderr
     for name, error, memory in lines:
