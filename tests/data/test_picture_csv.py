@@ -75,6 +75,14 @@ def test_names_of_files_beside_a_folder(tmp_path: Path, heading: str) -> None:
         folder.load(root=path, cache=False)
 
 
+def test_a_picture_that_is_named_several_times_is_told_with_the_count(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("L", (9, 9)).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("id,label\na,pug\nb,collie\na,pug\na,pug\n")
+    with pytest.raises(InputError, match=r"a\.png: is named 3 times in .*labels\.csv"):
+        folder.load(root=tmp_path / "labels.csv", cache=False)
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [

@@ -23,7 +23,7 @@ from hillstart.data.images import find_pictures, read_picture, skipped_as
 from hillstart.data.layout import Layout, Refuse, check_enough, class_names
 from hillstart.data.preprocessing import MAX_SIZE, Preprocessing
 from hillstart.data.split_names import named_like_splits
-from hillstart.data.table import LABELS, LONGEST_LABEL, in_order, opened_csv
+from hillstart.data.table import LABELS, in_order, is_name, opened_csv
 from hillstart.system.errors import InputError
 from hillstart.system.machine import parallel_map
 from hillstart.system.untrusted import briefly
@@ -31,7 +31,7 @@ from hillstart.system.untrusted import briefly
 
 @dataclass(frozen=True)
 class PictureCsv:
-    """A csv file of pictures; `label` and `columns`: the places of the label, and of the pixels or the file name."""
+    """A csv file of pictures; `label`, `columns`: indices of the label, and of the pixels or file name, in a row."""
 
     path: Path
     headed: bool
@@ -66,7 +66,7 @@ def find_tables(root: str | Path | None) -> dict[str, Path]:
 def read_tables(
     paths: dict[str, Path], classes: Sequence[str | int] | None, preprocessing: Preprocessing, refuse: Refuse
 ) -> tuple[Layout, Decoded | None]:
-    """The layout of the pictures that csv files label; of those that hold pixels also the pictures.
+    """The layout of the pictures that csv files label, and the pictures themselves if the files hold their pixels.
 
     Raises InputError if a file is damaged or labels no pictures.
     """
@@ -95,7 +95,7 @@ def read_tables(
         else:
             labelled += _read_names(table, split, by_name, refuse)
     known = tuple(sorted({p.label for p in labelled}, key=in_order))
-    if wrong := [name for name in known if not name or not name.isprintable() or len(name) > LONGEST_LABEL]:
+    if wrong := [name for name in known if not is_name(name)]:
         raise InputError(f"{paths['train']}: the label {briefly(wrong[0])!r:.60} is no name of a class; mend it.")
     if sorted({p.label for p in labelled if p.split == "train"}) != sorted(known):
         refuse(paths["train"], "lacks a class that another split has; add it there.")
@@ -114,7 +114,7 @@ def read_tables(
 
 
 def _by_name(folder: Path, pictures: Sequence[Path]) -> dict[str, Path]:
-    """The pictures by their path below folder, and those with a name of their own by it, with and without suffix."""
+    """The pictures by their path below folder, and by their file name, with and without suffix, where it is unique."""
     found = defaultdict[str, set[Path]](set)
     for path in pictures:
         for name in (path.relative_to(folder).as_posix(), path.name, path.stem):
@@ -174,6 +174,7 @@ def _read_names(table: PictureCsv, split: str, by_name: dict[str, Path], refuse:
             table.path, f"names {len(missing)} pictures that are not there, or twice (first: {first}); complete them."
         )
     found = [LabelledPicture(by_name[name], split, label) for name, label in named if name in by_name]
-    if twice := [path for path, n in Counter(p.path for p in found).items() if n > 1]:
-        refuse(twice[0], f"is named {len(twice) + 1} times in {table.path}; name each picture once.")
+    if twice := [(path, n) for path, n in Counter(p.path for p in found).items() if n > 1]:
+        path, n = twice[0]
+        refuse(path, f"is named {n} times in {table.path}; name each picture once.")
     return found
