@@ -49,8 +49,8 @@ KINDS = {
 }
 """Weight (training refuses it, it spoils the measurement, or it is good to know) and heading of each kind."""
 
-
 UNREAD = {kind: KINDS[kind][1] for kind in ("heif", "format")}
+"""Pictures that are skipped although they are pictures: their kinds and headings."""
 
 
 @dataclass

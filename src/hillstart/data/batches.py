@@ -25,8 +25,8 @@ class MiniBatches:
     The order of an epoch and the augmentation of each picture depend on `seed` and the number of the epoch alone, not
     on the device, the size of the chunks or the starts that are trained; so training can continue at any position.
 
-    `balance`: `none` shows every picture once in an epoch; `sampling` shows each class equally often, in as many
-    pictures altogether: of a rare class all in turn, again and again, of a frequent one as many, others in each epoch.
+    `balance`: `none` shows every picture once in an epoch; `sampling` shows as many pictures, equally many of each
+    class: the pictures of a rare class several times each, and only some of a frequent class, others in each epoch.
     Cost and gradient stay those of plain mini-batches, for every kind of step; weights in the cost would change both.
 
     `batch_size`: pictures in a mini-batch, except the last one of an epoch, which may be smaller. Raises InputError if

@@ -18,6 +18,7 @@ from hillstart.system.errors import InputError
 from hillstart.system.schema import one_of
 
 Preset = Annotated[str, *one_of(PRESETS)]  # the name of a kind of augmentation
+Balance = Annotated[str, *one_of(("none", "sampling"))]  # as in `batches.MiniBatches`
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from hillstart.data import audit
 from hillstart.data.audit import Finding
 from hillstart.data.cache import Decoded, decode
-from hillstart.data.dataset import PictureSet, Preset, Split, assemble, stratified
+from hillstart.data.dataset import Balance, PictureSet, Preset, Split, assemble, stratified
 from hillstart.data.layout import Layout, Refuse, check_enough, read_layout
 from hillstart.data.picture_csv import find_tables, read_tables
 from hillstart.data.preprocessing import Grey, Preprocessing, Size
@@ -36,7 +36,7 @@ def load(
     seed: Seed = 0,
     bad_files: Annotated[str, *one_of(("fail", "skip"))] = "fail",
     cache: Flag = True,
-    balance: Annotated[str, *one_of(("none", "sampling"))] = "none",
+    balance: Balance = "none",
 ) -> PictureSet:
     """Load the pictures under root/CLASS, or under root/train/CLASS, root/test/CLASS and, if wanted, root/val/CLASS.
 

@@ -14,19 +14,17 @@ from jaxtyping import Int64, Real, UInt8
 from torch import Tensor
 
 from hillstart.data.arrays import as_numpy, from_array
-from hillstart.data.dataset import PictureSet, Preset, Split, assemble, assemble_drawn, stratified
+from hillstart.data.dataset import Balance, PictureSet, Preset, Split, assemble, assemble_drawn, stratified
 from hillstart.data.images import read_picture
 from hillstart.data.preprocessing import MAX_SIZE, Preprocessing, Size, Standardisation
 from hillstart.data.table import FEWEST, is_name, number
 from hillstart.system.errors import InputError
 from hillstart.system.machine import parallel_map
-from hillstart.system.schema import Flag, Seed, Share, checked, one_of, whole
+from hillstart.system.schema import Flag, Seed, Share, checked, whole
 from hillstart.system.untrusted import briefly
 
 FORMS = "(X, y), ((X, y), (X_test, y_test)) or a PictureSet"
 SOURCE = "arrays from Python"
-
-Balance = Annotated[str, *one_of(("none", "sampling"))]
 
 _given: ContextVar[Any] = ContextVar("given", default=None)
 

@@ -166,7 +166,7 @@ def _decoded(
     beginning = file.read(16)
     file.seek(0)
     if heif.is_heif(beginning) and not heif.installed():
-        raise PictureError(f"{name}: is a HEIC picture, of which none is read; {heif.INSTALL}.")
+        raise PictureError(f"{name}: is a HEIC picture, which is not read; {heif.INSTALL}.")
     try:
         with _reading_header, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd headers; the checks below decide

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from hillstart.data.dataset import PictureSet, Preset, Split, assemble, pick_classes, resized, stratified
+from hillstart.data.dataset import PictureSet, Preset, Split, assemble_drawn, pick_classes, resized
 from hillstart.data.preprocessing import Preprocessing, Size
 from hillstart.system.console import ProgressBar
 from hillstart.system.errors import InputError
@@ -65,13 +65,11 @@ def load(
     preprocessing = Preprocessing(size=size, channels=1)
     drawings = [torch.from_numpy(_read(file, per_class, unrecognised)).unsqueeze(1) for file in files]
     y = torch.cat([torch.full((len(x),), k) for k, x in enumerate(drawings)])
-    everything = Split(resized(torch.cat(drawings), preprocessing), y)
-    rest, test = stratified(y, test_fraction, seed, "data.test_fraction")
-    train, val = stratified(y[rest], val_fraction, seed)
-    return assemble(
-        train=everything.take(rest[train]),
-        val=everything.take(rest[val]),
-        test=everything.take(test),
+    return assemble_drawn(
+        Split(resized(torch.cat(drawings), preprocessing), y),
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        seed=seed,
         classes=names,
         preprocessing=preprocessing,
         augment=augment,
@@ -95,7 +93,7 @@ def _found(root: Path) -> dict[str, Path]:
     return {re.sub("^full(_|%2F)(simplified|numpy_bitmap)(_|%2F)", "", path.stem): path for path in files}
 
 
-def _read(path: Path, per_class: int, unrecognised: bool = False) -> np.ndarray:
+def _read(path: Path, per_class: int, unrecognised: bool) -> np.ndarray:
     """The first drawings of a file: uint8 (N, 28, 28), dark on white."""
     if path.suffix == ".ndjson":
         drawings = read_drawings(path, per_class, unrecognised)

@@ -17,11 +17,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from hillstart.arguments import nearest
-from hillstart.data.dataset import PictureSet, Split, assemble_drawn
+from hillstart.data.dataset import Balance, PictureSet, Split, assemble_drawn
 from hillstart.data.preprocessing import Standardisation
 from hillstart.system.errors import InputError
 from hillstart.system.files import open_regular
-from hillstart.system.schema import Location, Names, Says, Seed, Share, checked, one_of
+from hillstart.system.schema import Location, Names, Says, Seed, Share, checked
 from hillstart.system.untrusted import briefly
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def load(
     test_fraction: Share = 0.2,
     val_fraction: Share = 0.2,
     seed: Seed = 0,
-    balance: Annotated[str, *one_of(("none", "sampling"))] = "none",
+    balance: Balance = "none",
 ) -> PictureSet:
     """Read the csv file root, a row per line; inputs are standardised by the training rows.
 
