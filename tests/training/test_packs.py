@@ -283,14 +283,14 @@ def test_a_plan_that_cannot_be_noted_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a disk that is full just when a pack is halved."""
-    note, notes = RunFolder._note, iter(range(100))
+    note, notes = RunFolder._write_state, iter(range(100))
 
     def full(self: RunFolder) -> None:
         if next(notes) == 1:  # after that of the beginning
             raise WritingError("no space")
         note(self)
 
-    monkeypatch.setattr(RunFolder, "_note", full)
+    monkeypatch.setattr(RunFolder, "_write_state", full)
     assert run(tmp_path, run_spec(), more_callbacks=[OutOfMemory(5)])["packs"] == 2
     assert "no space" in caplog.text
 
@@ -404,18 +404,18 @@ def test_an_interrupted_run_ends_with_the_table_of_an_uninterrupted_one(
 def test_what_was_written_but_not_noted_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop between the rows of a pack and the word that the pack is done."""
     run(tmp_path / "whole", run_spec(), pack=4, keep=3)
-    note, notes = RunFolder._note, iter(range(100))
+    note, notes = RunFolder._write_state, iter(range(100))
 
     def dying(self: RunFolder) -> None:
         if next(notes) == 2:  # of the beginning, of pack 1, and then of pack 2
             raise InterruptedError
         note(self)
 
-    monkeypatch.setattr(RunFolder, "_note", dying)
+    monkeypatch.setattr(RunFolder, "_write_state", dying)
     with pytest.raises(InterruptedError):
         run(tmp_path / "cut", run_spec(), pack=4, keep=3)
     assert len(table(tmp_path / "cut")) == 8
-    monkeypatch.setattr(RunFolder, "_note", note)
+    monkeypatch.setattr(RunFolder, "_write_state", note)
     run(tmp_path / "cut", run_spec(), keep=3, checkpoint=tmp_path / "cut/checkpoints/last.ckpt")
     assert_same_files(tmp_path / "cut", tmp_path / "whole")
 

@@ -32,7 +32,7 @@ BESIDE = (
     *("train.log", "csv/version_*/metrics.csv", "csv/version_*/hparams.yaml"),
     *("tensorboard/version_*/events.out.tfevents.*", "tensorboard/version_*/hparams.yaml"),
 )
-"""Files of a run that there may be before it has begun, or without which it can be known."""
+"""Other files of a run, some of them written before it begins: its folder is not recognised by them."""
 
 LOCK, LEASE = ".lock", ".lease"
 LEASE_SECONDS, LEASE_WAIT = 30.0, 45.0
@@ -47,7 +47,7 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False, sweep:
     Args:
         resume: the run in it goes on; else there must be none.
         overwrite: remove the files of the run that it holds first, and no others.
-        sweep: it is the root of a multirun, whose jobs lie in folders within.
+        sweep: it is the root of a multirun, whose jobs have folders in it.
 
     Raises:
         InputError: a link in it leads elsewhere, another process holds it, or it holds a run.
@@ -58,7 +58,7 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False, sweep:
     check_links(folder)
     with _locked(folder):
         if overwrite and not resume:
-            # Hydra numbers the jobs of a sweep; of a folder with another name nothing tells whose it is.
+            # Hydra numbers the jobs of a sweep; a folder with another name may belong to something else.
             jobs = [path for path in folder.iterdir() if path.name.isdecimal()] if sweep else []
             for place in (*jobs, *folder.glob("packs/*"), folder):
                 remove_run(place)
@@ -136,7 +136,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if path.name == LOCK:  # while it is held, so that whoever has opened it by now notices and begins again
+        if path.name == LOCK:  # while it is held: a process that has opened it by then notices, and opens a new one
             with suppress(OSError):
                 path.unlink()
         lock.release()

@@ -286,9 +286,9 @@ def _check_different(starts: Sequence[Start]) -> None:
     seen: set[Start] = set()
     for start in starts:
         if start in seen:
-            rolls = ", ".join(f"{name} {value:g}" for name, value in asdict(start.hyperparameters).items())
+            point = ", ".join(f"{name} {value:g}" for name, value in asdict(start.hyperparameters).items())
             raise InputError(
-                f"seed {start.seed} ({rolls}) is in two jobs of the sweep; with starts=k a job trains the seeds seed, "
+                f"seed {start.seed} ({point}) is in two jobs of the sweep; with starts=k a job trains the seeds seed, "
                 "seed + 1, ..., seed + k - 1, so step by k, as in seed=range(0,100,k)."
             )
         seen.add(start)

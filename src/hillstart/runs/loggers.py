@@ -23,7 +23,7 @@ from hillstart.system.untrusted import briefly
 log = logging.getLogger(__name__)
 
 PARENT = "mlflow_run_id.txt"
-"""File at the root of a multirun: the id of its run in MLflow, below which its jobs have theirs."""
+"""File at the root of a multirun: the id of its run in MLflow, the parent of the runs of its jobs."""
 
 NOT_LOGGED = ("logger", "resume", "overwrite")
 WRITERS = ("log_hyperparams", "log_metrics", "save", "finalize")
@@ -71,7 +71,7 @@ def log_results(logger: Logger, folder: Path, batch_size: int, curves: int = 0) 
 
     Args:
         batch_size: pictures in a mini-batch; the step of a metric is the number of mini-batches so far.
-        curves: of how many best starts the training and validation curves are logged, as `rank_1/val_cost` ...
+        curves: number of best starts whose curves are logged too, as `rank_1/val_cost` ...
     """
     record = RunRecord(folder)
     summary, rows = record.summary, sorted(record.starts, key=lambda row: row.rank or 0)
@@ -95,7 +95,7 @@ def log_results(logger: Logger, folder: Path, batch_size: int, curves: int = 0) 
 
 
 def begin_parent(logger: Logger | None, root: Path) -> Logger | None:
-    """Begin the run of a multirun in MLflow, below which its jobs have theirs, or go on with it; None without MLflow.
+    """Begin or resume the run of a multirun in MLflow, the parent of the runs of its jobs; None without MLflow.
 
     Raises:
         InputError: as `log_options`.

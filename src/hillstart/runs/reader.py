@@ -189,7 +189,7 @@ class RunRecord:
 
     @cached_property
     def jobs(self) -> list["RunRecord"]:
-        """The jobs of a multirun that have results, in their order; of a run the run itself."""
+        """The jobs of a multirun that have results, in their order; for a run, the run itself."""
         if (self.folder / OPTIONS).parent.is_dir():
             return [self]
         files = (path for name in ("summary.json", "starts.csv") for path in self.folder.glob(f"**/{name}"))

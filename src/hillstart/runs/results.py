@@ -30,6 +30,7 @@ then move 25 times slower. For the sigmoid these are activations below 0.01 or a
 relu exactly 0."""
 
 PICTURES = 1000
+"""Validation pictures on which saturation is checked."""
 NOTABLE = 0.05
 """Share of saturated nodes from which a run warns: no network that learned well had as many."""
 
@@ -117,7 +118,7 @@ class RunResult:
             model_file.save(path, self.classifier(data))
 
     def classifier(self, data: PictureSet) -> Classifier:
-        """The kept starts as one that predicts; there must be some."""
+        """The kept starts as a classifier; there must be some."""
         assert self.network is not None
         origins = tuple(row.start for row in self.kept)
         is_pictures = isinstance(data.preprocessing, Preprocessing)

@@ -31,8 +31,8 @@ class RunFolder:
     replace those of before, and then `checkpoints/packs.json` says that the pack is done and how long the tables are.
     What cannot be written stays in memory and is tried again with the next pack; only at the end it is an error.
 
-    A finished run that goes on for more epochs stays as it is until these are done: till then they are in its
-    checkpoint alone.
+    A finished run that goes on for more epochs stays as it is until these are done; until then only its checkpoint
+    holds them.
 
     Args:
         keep: how many of the best starts are kept; None: as many as `RunResult` keeps.
@@ -41,9 +41,9 @@ class RunFolder:
     Attributes:
         run: the id of this run, which its checkpoints name; None in runs of version 0.1.
         packs: starts in each pack.
-        done: how many packs are.
-        checkpoint: where the next pack was left, if it was begun.
-        seconds: for how long that pack was trained, as far as the folder knows.
+        done: number of packs that are done.
+        checkpoint: of the next pack, if it was begun.
+        seconds: for how long that pack was trained, if the folder tells.
     """
 
     def __init__(self, folder: Path, spec: RunSpec, keep: int | None, length: tuple[int, int]):
@@ -68,7 +68,7 @@ class RunFolder:
             sweep_up(path)
 
     def begin(self, packs: Sequence[int]) -> None:
-        """A new run.
+        """Begin a new run.
 
         Raises:
             InputError: the folder holds a run already.
@@ -77,13 +77,13 @@ class RunFolder:
         self.packs = list(packs)
         check_free(self.folder)
         self.run = uuid.uuid4().hex
-        self._note()
+        self._write_state()
 
     def go_on(self, checkpoint: Path) -> None:
-        """An earlier run, which left `checkpoint` in this folder's `checkpoints`, or had not come to write it.
+        """Go on with an earlier run, from `checkpoint` in this folder's `checkpoints` if it was written.
 
         Raises:
-            InputError: what lies in the folder is damaged, or of a run with other options than `spec`.
+            InputError: the files in the folder are damaged, or belong to a run with other options than `spec`.
         """
         state, there = self._read(), checkpoint.is_file()
         self._check_alike(state["population"], self._described)
@@ -115,7 +115,7 @@ class RunFolder:
                 self.checkpoint = checkpoint
 
     def add(self, trained: FitResult) -> None:
-        """A pack is done."""
+        """Add a pack that is done, and write it down."""
         self.outcome.add(trained, range(len(trained.rows)))
         self.done += 1
         self._unwritten.append((trained.rows, trained.history))
@@ -126,14 +126,14 @@ class RunFolder:
                 log.warning(f"pack {self.done} is held in memory, to be written with the next one: {error}")
 
     def halved(self) -> None:
-        """A pack was halved in `packs`: note it before there is a checkpoint of a half, which fits no other plan."""
+        """Write down that a pack was halved in `packs`, before a checkpoint of a half, which fits no other plan."""
         try:
-            self._note()
+            self._write_state()
         except WritingError as error:
             log.warning(f"that a pack was halved is held in memory, to be written when a pack is done: {error}")
 
     def leave(self, trained: FitResult) -> None:
-        """A signal met this pack: write down how its starts stand, for whoever looks; to go on needs none of it."""
+        """Write the results so far of an interrupted pack, for the user alone; resuming does not need them."""
         if self._was_finished:
             return
         so_far, history = RunResult(2 * self.outcome.most), trained.history
@@ -145,7 +145,7 @@ class RunFolder:
             so_far.save(self.model, self.spec.data)
 
     def end(self) -> None:
-        """All packs are done.
+        """Write what is left to write when all packs are done, and the ranked table.
 
         Raises:
             WritingError: what is done cannot be written.
@@ -161,7 +161,7 @@ class RunFolder:
                 self.tables.add(rows, history, range(len(rows)))
             self.tables.sync()
             self.outcome.save(self.model, self.spec.data)
-            self._note()
+            self._write_state()
         except WritingError:
             self.tables.sizes = before
             raise
@@ -173,7 +173,7 @@ class RunFolder:
         described: dict[str, Any] = json.loads(json.dumps(self.spec.described()))
         return described
 
-    def _note(self) -> None:
+    def _write_state(self) -> None:
         starts, history = self.tables.sizes
         state = {
             "run": self.run,
