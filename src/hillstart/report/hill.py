@@ -34,11 +34,11 @@ WORK = 5e10
 SIGMOID = 20
 """Floating-point operations that one sigmoid counts as."""
 
-GRID = 41
-FRAMES = 41
-BALLS = 3
-VALUES = 41
-WEIGHTS = 10
+GRID = 41  # points on each side of a plane
+FRAMES = 41  # recorded points that are shown, about
+BALLS = 3  # the best kept starts that are shown
+VALUES = 41  # points on the line along a weight
+WEIGHTS = 10  # that can be chosen for such a line
 REACHES = (1.5, 2.5, 4.0, 6.0)
 """Half the length of a line along a weight, in widths of its path: the first at which both ends rise by `RISE`."""
 RISE = 1.3
@@ -62,10 +62,10 @@ def section(run: FinishedRun, patience: float) -> Section:
     seconds = summary["seconds"] * len(pack or shown) / summary["starts"]
     paths, why_none = None, ""
     if summary["ranks"] > 1:
-        why_none = f"The ways downhill are not shown: the starts were shared by {summary['ranks']} devices."
+        why_none = f"The paths downhill are not shown: the starts were shared by {summary['ranks']} devices."
     elif seconds > patience:
         why_none = (
-            f"The ways downhill are not shown, for taking them anew lasts about {seconds:.0f} seconds; "
+            f"The paths downhill are not shown, because training again takes about {seconds:.0f} seconds; "
             f"python scripts/report.py RUN --patience {2 * seconds:.0f} does it."
         )
     else:
@@ -84,7 +84,7 @@ def section_of(classifier: Classifier, paths: Paths | None, data: PictureSet, wh
     origins, kept = classifier.origins[:BALLS], flat(classifier.network)[:BALLS]
     landscape = _landscape(classifier, data)
     if paths is not None and not paths.weights.isfinite().all():
-        paths, why_no_paths = None, "Trained once more, but not in the same company, a start diverged."
+        paths, why_no_paths = None, "No paths are shown: trained again without its pack, a start diverged."
     path = drift = None
     if paths is None:
         epochs, best, points = [""], [0] * len(kept), kept[None]

@@ -1,4 +1,4 @@
-"""Sections as one HTML file: text, pictures and scripts, opened without a network, and no script but its own is run.
+"""Sections as one HTML file of text, pictures and scripts; it needs no connection and runs no script but its own.
 
 Names that users gave, of classes and files, reach the page as text alone: the templates escape them, the data of the
 scripts is JSON in which no tag can begin, and the page's policy lets no other script run than the one whose hash it

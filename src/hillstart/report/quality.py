@@ -23,7 +23,9 @@ from hillstart.runs.summary import temperature_effect
 from hillstart.system.statistics import accuracy_interval
 
 MISTAKES = 12
+"""Wrong answers that are shown, the surest first."""
 PICTURES_OF_CELL, PIXELS_IN_ALL = 12, 1_500_000
+"""Limits of the pictures behind a cell of the confusion matrix, and of the numbers in those of all cells."""
 COLUMNS = 24
 """Pictures side by side in the image that holds all of them."""
 DIAGRAMS = {"before": "outputs as they are", "after": "with the temperature"}

@@ -22,6 +22,7 @@ from hillstart.system.untrusted import yaml_text
 from hillstart.training.packs import RunSpec
 
 MOST_COMPARED = 1000
+"""Kept starts of a multirun that are compared with each other."""
 NEEDED = (
     *("starts", "kept", "epochs", "epochs_trained", "test_accuracy", "vote_test_accuracy", "calibration"),
     *("pictures", "seconds", "device", "ranks", "versions", "commit"),

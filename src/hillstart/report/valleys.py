@@ -34,8 +34,9 @@ LOOK = "Look at the hill between two starts: is it still there once the hidden n
 PICTURES = 1000
 """Training pictures on which the cost along a line is measured."""
 OTHERS, FINE_OTHERS = 1000, 300
-"""Starts that are compared with the chosen one, and the number above which lines have fewer points: less data."""
+"""Starts that are compared with the chosen one; with more than the second number, lines have fewer points."""
 FINE, COARSE = 21, 11
+"""Points on a line."""
 
 SAME, RENUMBERED, ANOTHER = range(3)
 VERDICTS = ("same valley", "same valley, renumbered", "another valley")

@@ -85,5 +85,5 @@ def _about(of: run.FinishedRun, noun: str) -> str:
         return f"{began} It has {nodes}, and this page opens it."
     seed = of.classifier.origins[0].seed
     chosen = f"The one with the lowest cost on {count['val']} others, seed {seed} with {nodes}, is opened here."
-    others = f" The page is of these; {of.omitted} more have costs of another kind." if of.omitted else ""
+    others = f" The page shows these; {of.omitted} more have costs of another kind." if of.omitted else ""
     return f"{began} {chosen}{others}"
