@@ -24,7 +24,7 @@ NAMES = {
 
 
 def chart(bench: dict[str, Any]) -> Figure:
-    """A bar for each contestant and size of a mini-batch, with how many times as fast as it hillstart is.
+    """A bar for each contestant and mini-batch size, labelled with how many times faster hillstart is.
 
     A bar is a median; a line on it leads from the slowest repeat to the fastest.
 

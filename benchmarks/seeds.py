@@ -1,8 +1,8 @@
 """Many starts together against an ordinary Lightning run for each seed.
 
-Ours and the ordinary runs validate, log, and write checkpoints. Of ours the median is shown, of the others the mean,
-also scaled to as many starts. At worst: the fastest of theirs against the slowest of ours. On Fashion-MNIST, or on
-noise of its shape where it is not installed (Debian: dataset-fashion-mnist).
+Ours and the ordinary runs validate, log, and write checkpoints. Ours are shown by their median, the others by their
+mean, also scaled to as many starts. At worst: the fastest of theirs against the slowest of ours. On Fashion-MNIST, or
+on noise of its shape where it is not installed (Debian: dataset-fashion-mnist).
 """
 
 from collections import defaultdict

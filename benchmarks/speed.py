@@ -159,7 +159,7 @@ class Match:
         return float(((cost - expected).abs() / expected).max())
 
     def best(self, name: str, candidates: Sequence[int]) -> tuple[int, Contestant, Row]:
-        """The number of starts at which a contestant is fastest, itself with so many, warm, and its memory on CUDA."""
+        """The number of starts at which a contestant is fastest, it with so many, warmed up, and its memory on CUDA."""
         if self.makers[name].single:
             candidates = (1,)
         rates: dict[float, int] = {}

@@ -1,4 +1,4 @@
-"""Evaluate a network on labelled pictures: `python scripts/evaluate.py MODEL FOLDER`; `--help` lists the options."""
+"""Evaluate a network on pictures or rows: `python scripts/evaluate.py MODEL FOLDER`; `--help` lists the options."""
 
 from hillstart.cli.main import evaluate
 

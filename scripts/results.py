@@ -1,4 +1,4 @@
-"""The table of docs/results.md anew: `python scripts/results.py [--only NAME ...] [--photos FOLDER]`."""
+"""Measure the table of docs/results.md again: `python scripts/results.py [--only NAME ...] [--photos FOLDER]`."""
 
 from hillstart.system.console import command
 

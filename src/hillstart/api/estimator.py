@@ -68,7 +68,7 @@ class StartsClassifier(ClassifierMixin, BaseEstimator):
         lmbda: strength of the L2 term lmbda/(2n) sum w^2.
         batch_size: rows in a mini-batch; fewer if there are fewer rows.
         epochs: passes over the training rows.
-        schedule: of eta over the epochs.
+        schedule: of eta over the epochs: constant, linear or cosine.
         patience: end a start after so many epochs without a lower validation cost; None: never.
         race: after so many epochs the better half of the starts goes on, and so on (successive halving); None: no race.
         val_fraction: share of the rows of each class that is held out to choose and to calibrate.

@@ -85,7 +85,7 @@ class OpenedRun:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The kept starts, which predict; of a multirun those of its best job."""
+        """The kept starts, which predict; for a multirun, those of its best job."""
         return load(self.folder)
 
     @cached_property

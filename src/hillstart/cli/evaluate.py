@@ -101,7 +101,7 @@ def _evaluate(classifier: Classifier, options: Namespace) -> bool:
     else:
         for line in _table(about | found, noun):
             lines.show(line)
-    if options.csv:  # last: if it cannot be written, the figures are told all the same
+    if options.csv:  # last: if it cannot be written, the figures have been printed
         headings = [
             "file",
             "true_label",
@@ -165,7 +165,7 @@ def _notes(layout: Layout, missing: Sequence[str], unknown: Sequence[str]) -> It
 
 
 def _table(found: dict[str, Any], noun: str) -> Iterator[str]:
-    """Lines that fit a narrow terminal; only into a pipe is the confusion matrix as wide as it is."""
+    """Lines that fit a narrow terminal, except the confusion matrix in a pipe."""
     starts, (low, high), most = len(found["seeds"]), found["interval"], found["majority"]
     who = f"vote of {starts} starts" if starts > 1 else f"start {found['seeds'][0]}"
     yield f"{who}, {found['pictures']} {noun}s of {found['folder']}"

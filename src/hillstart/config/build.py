@@ -112,7 +112,7 @@ def starting_points(options: RunOptions, sizes: Sequence[int]) -> Begin:
 
 
 def _picked(seeds: Sequence[int], *, model: Classifier, activation: str, cost: str) -> Network:
-    """A copy of the networks with these seeds; of several with one seed, the best."""
+    """A copy of the networks with these seeds; the best one where several have the same seed."""
     network = model.network.pick([model.seeds.index(seed) for seed in seeds])
     return Network(network.w, network.b, activation, cost)
 
@@ -121,7 +121,7 @@ def _check_fits(options: RunOptions, model: Classifier, data: PictureSet) -> Non
     """Refuse networks that cannot begin with these options and pictures."""
     there, here = model.preprocessing, data.preprocessing
     for what, before, now, advice in (
-        ("inputs", str(there), str(here), "give such by the options of data"),
+        ("inputs", str(there), str(here), "give the same by the options of data"),
         ("classes", list(model.classes), list(data.classes), "give the same classes in the same order"),
         ("network.hidden", model.network.sizes[1:-1], options.network.hidden, "give the same"),
         ("network.activation", model.network.activation, options.network.activation, "give the same"),
@@ -151,7 +151,8 @@ def trainer_maker(
     Raises:
         InputError: a device that is not there.
     """
-    began, accelerator = cache(time.monotonic), check_devices(of)
+    began = cache(time.monotonic)  # the time of its first call, when the first trainer is made
+    accelerator = check_devices(of)
     writes: list[pl.Callback] = [Checkpoints(folder / "checkpoints")] if checkpoints and ranks.size == 1 else []
     bar = of.enable_progress_bar and ranks.is_first
 

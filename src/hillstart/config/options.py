@@ -1,7 +1,7 @@
 """The options of a run: one schema for the command line and for the options stored in a run's folder.
 
 The command line may name the user's own code, as `_target_`. The folder of a run is untrusted: its options are plain
-data, and of the code that they name only what conf names too is imported.
+data, and code that they name is imported only if conf names it too.
 """
 
 import re
@@ -241,7 +241,8 @@ def _recipe(group: str, kind: type[Any], options: Plain, trusted: Collection[str
     check_trusted(group, target, trusted)
     made = located(group, target)
     if not (isinstance(made, type) and issubclass(made, kind)):
-        raise InputError(f"{group}._target_ is {target!r}; it must be {_name(kind)} or a subclass of it.")
+        wanted = f"{kind.__module__}.{kind.__qualname__}"
+        raise InputError(f"{group}._target_ is {target!r}; it must be {wanted} or a subclass of it.")
     return called(group, made, plain)
 
 
@@ -285,10 +286,6 @@ def _check_callbacks(options: Any, trusted: Collection[str]) -> None:
             raise InputError(f"callbacks.{name} has no _target_; give +callbacks.{name}._target_=MODULE.CLASS.")
         for target in targets(of_one):
             check_trusted(f"callbacks.{name}", target, trusted, sign="+")
-
-
-def _name(kind: type[Any]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def read_stored_options(folder: Path, named: Sequence[str] = ()) -> RunOptions:

@@ -215,4 +215,4 @@ class Server(uvicorn.Server):
             loop.default_exception_handler(context)
         elif loop.time() > self._last_report + 60:
             self._last_report = loop.time()
-            print(f"hillstart: no connection can be accepted ({error.strerror}); trying on.", file=sys.stderr)
+            print(f"hillstart: no connection can be accepted ({error.strerror}); trying again.", file=sys.stderr)
