@@ -15,6 +15,7 @@ from hillstart.data.dataset import Balance, PictureSet, Preset, Split, assemble,
 from hillstart.data.layout import Layout, Refuse, check_enough, read_layout
 from hillstart.data.picture_csv import find_tables, read_tables
 from hillstart.data.preprocessing import Grey, Preprocessing, Size
+from hillstart.system.console import visible
 from hillstart.system.errors import InputError
 from hillstart.system.schema import Flag, Location, Names, Says, Seed, Share, checked, one_of
 
@@ -135,7 +136,7 @@ def _without(layout: Layout, decoded: Decoded, bad_files: str) -> Layout:
             f"{first} ({n} {files} of {total} cannot be used; python scripts/audit.py {layout.root} lists all that is "
             "wrong, data.bad_files=skip leaves them out)."
         )
-    log.warning("left out %d %s of %d that cannot be used (first: %s)", n, files, total, audit.visible(first))
+    log.warning("left out %d %s of %d that cannot be used (first: %s)", n, files, total, visible(first))
     usable = replace(layout, pictures=[layout.pictures[i] for i in decoded.good])
     for split, counts in usable.counts().items():
         for name, count in counts.items():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import HYPERPARAMETERS
+from hillstart.engine.starts import COSTS, HYPERPARAMETERS
 from hillstart.runs.claim import remove_run
 from hillstart.runs.reader import RunRecord, stored_overrides
 from hillstart.runs.summary import (
@@ -22,7 +22,7 @@ from hillstart.runs.summary import (
     spread_line,
     uncertain,
 )
-from hillstart.runs.tables import COSTS, STARTS, StartRow, write_starts
+from hillstart.runs.tables import STARTS, StartRow, write_starts
 from hillstart.system.console import print_table
 from hillstart.system.errors import InputError
 from hillstart.system.files import read_text, relative, replacing
