@@ -266,7 +266,7 @@ def whole_run(
     epochs: Sequence[int] = (1, 4),
     sizes: Sequence[int] = SIZES,
 ) -> Iterator[Row]:
-    """Seconds of runs: descent, evaluation, and what a run adds; the host's work an epoch is the growth of the last."""
+    """Seconds of runs: descent, evaluation, and what a run adds, which grows by the host's work with each epoch."""
     for batch, of in product(batches, epochs):
         size = (f"starts={starts}", f"descent.batch_size={batch}", f"trainer.max_epochs={of}")
         run = Run(noise_options(device, sizes, pictures, others, *size, *PLAIN), device)

@@ -131,7 +131,7 @@ def straight_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float,
 
 
 def memory(device: torch.device, remembered: Sequence[int], pictures: int = 1000) -> Part:
-    """Peak memory of processes that train so many starts, on CUDA the device's too; the last by the first."""
+    """Peak memory of processes that train so many starts, and on CUDA of the device; `ratio`: last to first."""
     peaks = [in_new_process(peaks_of_run, starts, pictures, device) for starts in remembered]
     rows = [{"starts": starts} | peak for starts, peak in zip(remembered, peaks, strict=True)]
     ratio = peaks[-1]["peak_mib"] / peaks[0]["peak_mib"]

@@ -79,7 +79,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def device_peak(device: torch.device) -> Iterator[Row]:
-    """Filled at the end with `device_mib`, by how much torch's memory on a CUDA device rose; empty on the CPU."""
+    """A row that gets `device_mib` at the end: how much torch's memory on a CUDA device rose; empty on the CPU."""
     found: Row = {}
     if device.type != "cuda":
         yield found

@@ -19,7 +19,7 @@ BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
 INSTALL = "pip install 'hillstart[heif]' brings what reads them"
 MAX_BYTES = 2**28
 """Largest file in bytes: it is held in memory. A picture of 108 million pixels has about 30 million."""
-GRID_BYTES = 12
+GRID_BYTES = 12  # the longest description of a grid
 MOST_ITEMS, MOST_PARTS = 1000, 32
 """libheif's limits of the pictures and metadata in a file, and of the parts of each."""
 

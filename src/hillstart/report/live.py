@@ -21,7 +21,7 @@ WEIGHTS = 300_000
 STARTS = 4
 """The number of starts to begin with."""
 ETA = 0.1
-"""The learning rate to begin with where the run's own is one of an optimiser of torch."""
+"""The learning rate to begin with if the run used an optimiser of torch, whose rate fits no plain step."""
 
 
 def sections(spec: RunSpec, kept: Sequence[Start]) -> list[Section]:

@@ -18,7 +18,7 @@ from hillstart.training.module import Training
 from hillstart.training.packs import RunSpec
 
 PATH_BYTES = 256 << 20
-"""Memory for all recorded weights; of longer paths only every k-th epoch is recorded."""
+"""Memory for all recorded weights; longer paths are recorded in every k-th epoch only."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hillstart.system.untrusted import yaml_text
 from hillstart.training.packs import RunSpec
 
 MOST_COMPARED = 1000
-"""Kept starts of a multirun that are compared with each other."""
+"""The best kept starts of a multirun, whose valleys are compared."""
 NEEDED = (
     *("starts", "kept", "epochs", "epochs_trained", "test_accuracy", "vote_test_accuracy", "calibration"),
     *("pictures", "seconds", "device", "ranks", "versions", "commit"),
