@@ -46,7 +46,7 @@ within it.
 |---|---|---|---|---|---|---|---|---|---|---|---|
 """  # noqa: E501
 PHOTOS = """
-`photos` is run by `make results PHOTOS=FOLDER`; what its stated range is of, its file tells.
+`photos` is run by `make results PHOTOS=FOLDER`; its file tells on which photos its stated range was measured.
 """
 
 

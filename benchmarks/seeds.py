@@ -8,7 +8,6 @@ on noise of its shape where it is not installed (Debian: dataset-fashion-mnist).
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean
 
 import torch
@@ -20,7 +19,7 @@ from benchmarks.runs import Run, noise_options, options
 from benchmarks.timing import Part, Row, seconds, spread
 from hillstart.data.batches import one_hot
 from hillstart.data.dataset import Split
-from hillstart.data.idx import DEBIAN, FILES, HOME
+from hillstart.data.idx import found
 
 SIZES, BATCH, ETA = [784, 30, 10], 32, 0.1
 WARM = 64
@@ -99,10 +98,8 @@ def chosen_options(starts: int, device: torch.device) -> DictConfig:
 
 def fashion_mnist() -> list[str]:
     """The options that choose Fashion-MNIST; none where it is not found."""
-    for root in (HOME, DEBIAN["fashion_mnist"]):
-        if any(root.glob(f"FashionMNIST/raw/{FILES[0]}*")) or any(root.glob(f"{FILES[0]}*")):
-            return ["data=fashion_mnist", f"data.root='{Path(root).resolve()}'"]
-    return []
+    folder = found("fashion_mnist")
+    return ["data=fashion_mnist", f"data.root='{folder.resolve()}'"] if folder else []
 
 
 def ordinary_seconds(

@@ -172,8 +172,9 @@ class TrainingTask:
                 spec, make_trainer, folder, options.keep, options.pack, checkpoint, accepted, ranks
             )
         except WritingError as error:
-            onward = f"resume={relative(folder)} goes on with this run when that is mended"
-            raise InputError(f"{onward}: {error}") from error
+            raise InputError(
+                f"{error} When that is mended, resume={relative(folder)} goes on with this run."
+            ) from error
         if summary is None:
             return math.nan
         if options.report and alone:

@@ -54,7 +54,7 @@ def load(
     then the folder of Debian's package, and else downloaded into ./data.
     """
     names = pick_classes(CLASSES[name], classes)
-    folder = _found_or_downloaded(name) if root is None else _folder(name, Path(root))
+    folder = found(name) or _downloaded(name) if root is None else _folder(name, Path(root))
     if folder is None:
         raise InputError(f"data.root: {root} does not hold {FILES[0]} or {FILES[0]}.gz; give the folder of both.")
     return assemble_official(
@@ -71,6 +71,12 @@ def load(
     )
 
 
+def found(name: str) -> Path | None:
+    """The folder with the files of this data set: one downloaded before, or that of Debian's package; None if none."""
+    roots = filter(None, (HOME, DEBIAN.get(name)))
+    return next(filter(None, (_folder(name, root) for root in roots)), None)
+
+
 def _folder(name: str, root: Path) -> Path | None:
     """The folder, at or below root, that holds the files."""
     folders = (root, root / "raw", root / FOLDER[name] / "raw")
@@ -83,10 +89,7 @@ def _file(folder: Path, name: str) -> Path | None:
     return next((path for path in map(folder.joinpath, names) if path.is_file()), None)
 
 
-def _found_or_downloaded(name: str) -> Path | None:
-    for root in (HOME, DEBIAN.get(name)):
-        if root and (folder := _folder(name, root)):
-            return folder
+def _downloaded(name: str) -> Path | None:
     import torchvision  # type: ignore[import-untyped]
 
     try:

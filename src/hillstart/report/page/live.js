@@ -13,7 +13,7 @@ function work(hillstart, self, POINTS) {
   const { generator, begun, shuffled, descend, measured } = hillstart.descent;
   const TOLD = 250; // milliseconds
   const of = {};
-  let nets, first, g, order, place, epochs, goal, rolls, last;
+  let nets, first, g, order, place, epochs, goal, running, last;
 
   const now = () => epochs + place / of.train.length;
 
@@ -27,15 +27,15 @@ function work(hillstart, self, POINTS) {
     epochs += 1;
   }
 
-  function roll() {
+  function advance() {
     const until = Date.now() + TOLD;
     while (now() < goal) {
       step();
       if (place === 0 || Date.now() > until) break;
     }
-    rolls = now() < goal;
+    running = now() < goal;
     tell();
-    if (rolls) setTimeout(roll);
+    if (running) setTimeout(advance);
   }
 
   function tell() {
@@ -47,7 +47,7 @@ function work(hillstart, self, POINTS) {
       return { cost: train.cost, right: train.right, along: train.along, unseen: val.right, unseenCost: val.cost };
     });
     const weights = Float32Array.from(net.w[0], (w, k) => (of.change ? w - first[of.shown][k] : w));
-    self.postMessage({ kind: "told", begun: of.begun, last, epoch: now(), rolls, found, weights, shown: of.shown, change: of.change, line });
+    self.postMessage({ kind: "told", begun: of.begun, last, epoch: now(), running, found, weights, shown: of.shown, change: of.change, line });
   }
 
   // The weight of the last layer, to its first node, from the shown node or, in a deeper network, from one like it.
@@ -74,7 +74,7 @@ function work(hillstart, self, POINTS) {
     },
     to({ epoch }) {
       goal = epoch;
-      if (!rolls) roll();
+      if (!running) advance();
     },
     step() {
       goal = 0;
@@ -83,7 +83,7 @@ function work(hillstart, self, POINTS) {
     },
     set(given) {
       Object.assign(of, given);
-      if (!rolls) tell();
+      if (!running) tell();
     },
     give({ start }) {
       const { w, b, sizes } = nets[start];
@@ -248,7 +248,7 @@ section("live", (root, data) => {
       if (path.at(-1)?.epoch !== found.epoch) path.push({ epoch: found.epoch, cost, unseenCost });
       if (s === found.shown) Object.assign(path.at(-1), { i: found.line.i, w: found.line.w });
     });
-    if (playing && !found.rolls && found.last >= going) {
+    if (playing && !found.running && found.last >= going) {
       setPlaying(false);
       at("said").textContent = `Stopped at ${words()}. ${found.found.map(({ cost }, s) => `Seed ${seeds[s]}: cost ${number(cost, 3)}`).join(". ")}.`;
     }
