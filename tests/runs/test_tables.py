@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hillstart.engine.starts import STOPPED, VAL_COST, History, Hyperparameters, Start, ranking_key
-from hillstart.runs.tables import COSTS, Tables
+from hillstart.runs.tables import FIGURES, Tables
 from hillstart.system.errors import InputError
 from made import rows
 
@@ -99,7 +99,7 @@ def test_the_epochs_of_a_grid_join_their_starts(tmp_path: Path) -> None:
         if index == 3:
             assert row["best_epoch"] == "0"
         else:
-            assert {name: epochs[row["start"], row["best_epoch"]][name] for name in COSTS}.items() <= row.items()
+            assert {name: epochs[row["start"], row["best_epoch"]][name] for name in FIGURES}.items() <= row.items()
     assert {row["best_epoch"] for row in rows(tables.starts)} == {"0", "1", "2"}
 
 

@@ -20,7 +20,7 @@ from hillstart.config.build import trainer_maker
 from hillstart.config.options import MOST_STARTS, NetworkOptions, Seeds, TrainerOptions, seeds_of_starts
 from hillstart.data.dataset import Split, assemble, stratified
 from hillstart.data.preprocessing import Standardisation
-from hillstart.engine.starts import COSTS, History, Start, StartResult, ranking_key
+from hillstart.engine.starts import FIGURES, History, Start, StartResult, ranking_key
 from hillstart.inference import model_file
 from hillstart.inference.classifier import Classifier
 from hillstart.inference.voting import probabilities, vote
@@ -277,7 +277,7 @@ def _epochs(history: History) -> pd.DataFrame:
     figures = history.figures.transpose(0, 1)  # (S, epochs, 3)
     parts = []
     for start, epochs, of in zip(history.starts, history.epochs.tolist(), figures, strict=True):
-        part = pd.DataFrame(of[:epochs].numpy(), columns=list(COSTS))
+        part = pd.DataFrame(of[:epochs].numpy(), columns=list(FIGURES))
         part.insert(0, "epoch", range(1, epochs + 1))
         parts.append(part.assign(seed=start.seed, **asdict(start.hyperparameters)))
     return pd.concat(parts, ignore_index=True)

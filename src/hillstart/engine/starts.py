@@ -28,7 +28,7 @@ class Hyperparameters:
 
 HYPERPARAMETERS = tuple(field.name for field in fields(Hyperparameters))
 
-COSTS = ("train_cost", "val_cost", "val_accuracy")
+FIGURES = ("train_cost", "val_cost", "val_accuracy")
 """The measurements of each start after each epoch."""
 TRAIN_COST, VAL_COST, VAL_ACCURACY = range(3)
 
@@ -37,7 +37,7 @@ STATUS = ("finished", "stopped", "diverged")
 """The ways in which a start ends: after the last epoch, earlier by `stop`, or with a cost that exploded."""
 
 ACTIVE = "active"
-"""Status in the tables of an interrupted run of a start that had not ended."""
+"""In the tables of an interrupted run, the status of a start that had not ended."""
 
 VOTERS = 16
 """The number of best starts that are kept and vote together by default."""
@@ -147,7 +147,7 @@ class History:
         return best, self.figures[best, torch.arange(len(self.starts))]
 
     def ranking(self) -> list[int]:
-        """Indices of the starts in the order of `ranking_key`, without a row for each."""
+        """Indices of the starts in the order of `ranking_key`, found without a `StartResult` for each."""
         starts = self.starts
         by_start = np.array(sorted(range(len(starts)), key=lambda s: (starts[s].seed, starts[s].hyperparameters)), int)
         costs = np.full(len(starts), math.inf)
@@ -155,7 +155,7 @@ class History:
             costs = self._of_best_epoch()[1][:, VAL_COST].numpy()
             costs = np.where(np.isfinite(costs), costs, math.inf)
         diverged = self.status.numpy() == DIVERGED
-        # The last key counts first; where both are equal, the order stays.
+        # lexsort is stable, and its last key counts first.
         return by_start[np.lexsort((costs[by_start], diverged[by_start]))].tolist()
 
     def rows(self) -> list[StartResult]:
@@ -186,9 +186,9 @@ def progress(figures: Float[Tensor, "epochs S 3"], sound: Bool[Tensor, " S"]) ->
     if figures[:, :, VAL_COST].isfinite().any():
         best = figures.flatten(0, 1)[figures[:, :, VAL_COST].nan_to_num(nan=math.inf).argmin()]
         metrics |= {"val_cost": float(best[VAL_COST]), "val_accuracy": float(best[VAL_ACCURACY])}
-    for name, values in zip(COSTS, last.T.tolist(), strict=True):
+    for name, values in zip(FIGURES, last.T.tolist(), strict=True):
         spread = quantiles(values)
-        metrics |= {f"{of}_{name}": spread[of] for of in ("lower_quartile", "median", "upper_quartile") if of in spread}
+        metrics |= {f"{q}_{name}": spread[q] for q in ("lower_quartile", "median", "upper_quartile") if q in spread}
     return metrics
 
 

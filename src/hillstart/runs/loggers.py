@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 
-from hillstart.engine.starts import COSTS, progress
+from hillstart.engine.starts import FIGURES, progress
 from hillstart.runs.reader import Plain, RunRecord, flattened
 from hillstart.system.errors import InputError
 from hillstart.system.files import WritingError, replacing, writing
@@ -85,7 +85,7 @@ def log_results(logger: Logger, folder: Path, batch_size: int, curves: int = 0) 
         named = {
             f"rank_{rank}/{name}": value
             for rank, values in enumerate(best, 1)
-            for name, value in zip(COSTS, values, strict=True)
+            for name, value in zip(FIGURES, values, strict=True)
             if not math.isnan(value)  # it had ended
         }
         logger.log_metrics({**named, "epoch": epoch}, step=epoch * per_epoch)

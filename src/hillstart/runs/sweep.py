@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hillstart.engine.starts import COSTS, HYPERPARAMETERS
+from hillstart.engine.starts import FIGURES, HYPERPARAMETERS
 from hillstart.runs.claim import remove_run
 from hillstart.runs.reader import RunRecord, stored_overrides
 from hillstart.runs.summary import (
@@ -238,7 +238,7 @@ def _show(rows: Sequence[StartRow], swept: Sequence[str]) -> None:
     title = f"the {SHOWN} best of {len(rows)} starts" if len(rows) > SHOWN else None
     names = ("rank", "job", "seed", "eta", *swept, "epochs", "status")
     lines = [
-        [short(row.cells[name]) for name in names] + [figure(getattr(row.result, name)) for name in COSTS]
+        [short(row.cells[name]) for name in names] + [figure(getattr(row.result, name)) for name in FIGURES]
         for row in rows[:SHOWN]
     ]
-    print_table([heading(name) for name in (*names, *COSTS)], lines, title, SPARE)
+    print_table([heading(name) for name in (*names, *FIGURES)], lines, title, SPARE)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hillstart.engine.starts import (
-    COSTS,
+    FIGURES,
     HYPERPARAMETERS,
     STATUS,
     History,
@@ -31,7 +31,7 @@ STARTS = ("seed", "eta", *(field.name for field in RESULT if field.name not in T
 """Columns of `starts.csv`, the results as in `StartResult`; other hyperparameters that vary, `start` and `TEST` follow
 them."""
 
-HISTORY = ("seed", "epoch", *COSTS)
+HISTORY = ("seed", "epoch", *FIGURES)
 """Columns of `history.csv`; hyperparameters that vary and `start` follow them."""
 
 
@@ -119,7 +119,7 @@ def read_history(path: Path) -> Iterator[tuple[dict[str, str], int, list[float]]
         with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             for number, cells in enumerate(csv.DictReader(file), 1):
                 try:
-                    yield cells, int(cells["epoch"]), [float(cells[name]) for name in COSTS]
+                    yield cells, int(cells["epoch"]), [float(cells[name]) for name in FIGURES]
                 except (KeyError, TypeError, ValueError) as error:
                     raise InputError(
                         f"{path}: row {number} is not an epoch of a start; is the file damaged?"
