@@ -8,11 +8,13 @@ from functools import cache
 
 import torch
 
+from hillstart.network import VECTORS
+
 TILE_BYTES = 3 << 20
 """First-layer weights of a tile: wide enough for the product, small enough to stay in cache between mini-batches."""
 
 TILE_FLOPS = 15e6
-"""A step with less work than this is over before handing it to another core has paid."""
+"""Floating-point operations of a step for each core; with fewer, one core is faster than several."""
 
 # Where a start may be in a tile without a change of its bits, measured with MKL 2024.2 and oneDNN on AMD EPYCs, for
 # networks from [2,3,1] to [3072,64,2] and batches from 1 to 1,000, on one thread. MKL's products of the upper layers,
@@ -20,11 +22,9 @@ TILE_FLOPS = 15e6
 # product is computed in another way for fewer than NARROWEST columns, or for a number that LANES does not divide.
 LANES = 4
 NARROWEST = 16
-COLUMNS = 32
-"""Tiles are fastest where each layer has a multiple of this many numbers for a picture (`network.in_whole_vectors`)."""
 
 PADDING = 1.125
-"""Largest ratio of the work of tiles of such a width to that of tiles cut evenly."""
+"""Largest ratio of the work with tiles of a faster kind (whole vectors, or starts that agree) to the least work."""
 
 
 class Tiling:
@@ -73,9 +73,12 @@ class Tiling:
         return -(-starts // self.period) * self.period
 
     def _cache_sized(self, S: int, cores: int, room: int) -> int:
-        """The width of tiles of about `room` starts at most."""
+        """The width of tiles of about `room` starts at most.
+
+        Tiles are fastest where each layer has whole vectors of numbers for a picture (`network.in_whole_vectors`).
+        """
         widest = max(1, room)
-        unit = max(self.period, *(COLUMNS // math.gcd(COLUMNS, n) for n in self._sizes[1:]))
+        unit = max(self.period, *(VECTORS // math.gcd(VECTORS, n) for n in self._sizes[1:]))
         widths = range(widest // unit * unit, max(0, widest // 2 - 1), -unit)
         work = {width: -(-S // (width * cores)) * width * cores for width in widths}
         if work and min(work.values()) <= PADDING * S:
