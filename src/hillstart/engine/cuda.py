@@ -1,5 +1,5 @@
 """CUDA graphs: many mini-batches are captured once and replayed, because launching the kernels of a small step one by
-one from Python takes longer than the step. And which starts descend by the kernel of `kernel.py` in place of graphs.
+one from Python takes longer than the step. Also the check whether starts can descend by `kernel.py` instead of graphs.
 
 A graph is fixed when it is captured. Everything that differs between replays (pictures, wanted outputs, learning-rate
 multipliers) is in input tensors of the graph.
@@ -64,7 +64,9 @@ class CudaGraphs:
 FILLED = 16
 """Nodes of a layer are filled up to a power of two of at least this, as tensor cores multiply them."""
 MOST_NODES = 32
+"""Nodes of a layer after the inputs, at most."""
 WARPS = (1, 2, 4, 8)
+"""Warps that may share a start."""
 INPUTS = 16
 """Inputs of a warp are filled up to a multiple of this."""
 KERNEL_ACTIVATIONS = ("sigmoid", "tanh", "relu")

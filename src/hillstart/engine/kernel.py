@@ -24,17 +24,18 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from hillstart.engine import cuda
 from hillstart.engine.cuda import KERNEL_ACTIVATIONS, KERNEL_COSTS, Pixels, filled, slices
 from hillstart.network import GradientDescent, Momentum, Nesterov, Network, PerStart
 
-SIGMOID, TANH, RELU = map(tl.constexpr, range(3))  # their places in KERNEL_ACTIVATIONS
+SIGMOID, TANH, RELU = map(tl.constexpr, range(3))  # indices in KERNEL_ACTIVATIONS
 QUADRATIC, CROSS_ENTROPY, LOG_LIKELIHOOD = map(tl.constexpr, range(3))  # in KERNEL_COSTS
 PLAIN, MOMENTUM, NESTEROV = 0, 1, 2
 PICTURES = 16
 """Pictures that are multiplied at a time (T), the fewest that tensor cores take."""
 STAGES = 2
 """Loads of pictures in flight; three need more shared memory than an H100 has."""
-INPUTS = tl.constexpr(16)
+INPUTS = tl.constexpr(cuda.INPUTS)
 """Inputs of a warp that are multiplied at a time."""
 
 
@@ -177,7 +178,7 @@ def _parts(d, W: tl.constexpr, N: tl.constexpr, T: tl.constexpr):
 
 @triton.jit
 def _move(parameter, v, downhill, mu, STEP: tl.constexpr):
-    """The parameter and its velocity after a step: `GradientDescent`, `Momentum`, `Nesterov` of network.py."""
+    """The parameter and its velocity after a step of network.py: STEP is `PLAIN`, `MOMENTUM` or `NESTEROV`."""
     if STEP == 0:
         parameter += downhill
     else:
