@@ -26,7 +26,7 @@ STEPS = [GradientDescent, Momentum, Nesterov]
 
 @pytest.fixture(autouse=True)
 def short_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", CAPTURED)
+    monkeypatch.setattr(hillstart.engine.ensemble, "CAPTURED", CAPTURED)
 
 
 def ensemble(device: str, step: type[GradientDescent] = GradientDescent) -> StartEnsemble:

@@ -47,7 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def short_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of four mini-batches in chunks of eight: an epoch has whole graphs, a rest and a smaller batch."""
-    monkeypatch.setattr(hillstart.engine.ensemble, "REPLAYED", CAPTURED)
+    monkeypatch.setattr(hillstart.engine.ensemble, "CAPTURED", CAPTURED)
     monkeypatch.setattr(Training, "chunk_steps", property(lambda self: 2 * CAPTURED))
 
 

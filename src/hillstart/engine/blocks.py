@@ -131,7 +131,7 @@ def descend(
 
 
 def _add_sum(b: Float[Tensor, "S n_1"], steps: Float[Tensor, "R wide"]) -> Tensor:
-    """Add the sum of the rows. As a product, for a column's bits in torch's own sum depend on the column's place."""
+    """Add the sum of the rows to b. As a product: in torch's sum the bits of a column depend on its place."""
     b.view(-1).addmv_(steps.t(), steps.new_ones(len(steps)))
     return b
 

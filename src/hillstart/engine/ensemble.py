@@ -18,7 +18,7 @@ from hillstart.engine.tiling import Tiling, workers
 from hillstart.engine.traced import TracedDescent
 from hillstart.network import GradientDescent, Momentum, Nesterov, Network, PerStart, apart, together
 
-REPLAYED = 64
+CAPTURED = 64
 """Mini-batches in a CUDA graph, rounded down to whole blocks."""
 
 MAX_DECAY = 0.1
@@ -34,7 +34,7 @@ class Way(NamedTuple):
 
     Attributes:
         step: what moves it.
-        block: mini-batches in a block: one unless it descends plainly.
+        block: mini-batches in a block: one unless the step is plain gradient descent.
         decays: it has an L2 term.
     """
 
@@ -135,7 +135,7 @@ class StartEnsemble:
     @property
     def captured(self) -> int:
         """Mini-batches in a CUDA graph where a chunk holds as many, in whole blocks."""
-        return max(1, REPLAYED // self.block) * self.block
+        return max(1, CAPTURED // self.block) * self.block
 
     # ------------------------------------------------------------ training
 
@@ -159,6 +159,7 @@ class StartEnsemble:
             return [*itertools.chain(*self._map(lambda some: [*map(block, some)], shares))]
 
         blocks = {most: gathered(most) for most in {tile.block for tile in self.tiles}}
+        # A new kind of block is recorded after the first, so that the rest of the chunk runs the recording.
         for some in (slice(1), slice(1, None)):
             self._map(lambda tile, some=some: tile.descend(blocks[tile.block][some], self.matmul), self.tiles)  # type: ignore[misc]
             self._traced.record()
@@ -212,7 +213,7 @@ class StartEnsemble:
                 way.block,
                 self._pixels,
             )
-            if tile.step:  # a checkpoint has the same tensors for every start
+            if tile.step:  # also where a tile's own step needs none: a checkpoint has the same tensors for every start
                 tile.step.state = {name: starts.map(torch.zeros_like) for name in self._step.states}
             self.tiles.append(tile)
         self._set_order()
@@ -415,8 +416,8 @@ class Tile:
         if self.step is not None:
             return state | {name: network.parameters for name, network in self.step.state.items()}
         assert self.optimiser is not None
-        of = self.optimiser.state
-        return state | {name: [of[p][name] for p in state["weights"]] for name in of[state["weights"][0]]}
+        kept = self.optimiser.state
+        return state | {name: [kept[p][name] for p in state["weights"]] for name in kept[state["weights"][0]]}
 
     def allocate(self, state: dict[str, list[Tensor]]) -> None:
         """Allocate an optimiser's part of a state, which torch.optim does only at the first step."""
