@@ -1,4 +1,4 @@
-"""The machine: its cores, device, versions and commit, and choices that are measured once and cached for the user."""
+"""The machine: cores, memory, device, versions, commit, and choices that are measured once and cached for the user."""
 
 import errno
 import json
@@ -102,6 +102,11 @@ def processor() -> str:
             first.setdefault(name, value)
     names = [first[name] for name in ("model name", "cpu family", "model") if first.get(name)]
     return " ".join(names) or platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int:
+    """The memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def device_name(device: torch.device) -> str:

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hillstart.engine.starts import HYPERPARAMETERS, History, Start, StartResult
 from hillstart.network import Network
 from hillstart.system import interrupts
 from hillstart.system.errors import InputError
+from hillstart.system.machine import memory_bytes
 from hillstart.training.distributed import Ranks
 from hillstart.training.module import Begin, Training
 from hillstart.training.optimizer import COURSE, SGDConfig
@@ -32,7 +32,7 @@ CUDA_SHARE = 0.4
 CUDA_STARTS = 65_535
 """Largest pack there: the upper layers are batched products, one for each start, and a grid of CUDA has no more."""
 EVEN = 64
-"""Larger packs have a multiple of this many starts, so that tiles come out even."""
+"""Packs of at least twice as many starts have a multiple of this, so that tiles come out even."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class RunSpec:
             },
             "data.background": getattr(preprocessing, "background", None),
             # Rounded: the same pictures may have means that differ in the last bit on another processor.
-            "data.normalise": [[round(v, 6) for v in of] for of in (preprocessing.mean, preprocessing.std)],
+            "data.normalise": [[round(v, 6) for v in values] for values in (preprocessing.mean, preprocessing.std)],
             "data.augment": asdict(data.augment),
             "data.balance": data.balance,
         }
@@ -131,14 +131,9 @@ class RunSpec:
         even = -(-S // packs)
         size = even if even < 2 * EVEN or most else min(fit, -(-even // EVEN) * EVEN)
         rest = S - size * (S // size)
-        if rest and 2 * rest < size:
+        if rest and 2 * rest < size:  # rather packs of almost the same size than a small last one
             return [S * (k + 1) // packs - S * k // packs for k in range(packs)]
         return [size] * (S // size) + [rest] * bool(rest)
-
-
-def memory_bytes() -> int:
-    """The memory of the machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
