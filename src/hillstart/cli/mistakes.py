@@ -15,7 +15,7 @@ from hillstart.arguments import nearest
 from hillstart.cli.words import no_such_key, quoted
 from hillstart.config.conf import choices, conf_keys
 from hillstart.system.errors import InputError
-from hillstart.system.files import of_the_disk, reason, relative
+from hillstart.system.files import DISK_ADVICE, reason, relative
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, InputError)
 """The errors that a wrong option raises; any other is a fault of the program."""
@@ -33,7 +33,7 @@ def one_sentence() -> Iterator[None]:
     except USER_ERRORS as error:
         sys.exit(f"hillstart: {explain(error)}")
     except OSError as error:  # for example of a file that Hydra writes
-        if not of_the_disk(error):
+        if error.errno not in DISK_ADVICE:
             raise
         what = relative(Path(error.filename)) if error.filename else "a file of the run"
         sys.exit(f"hillstart: {what} cannot be written: {reason(error)}.")

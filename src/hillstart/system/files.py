@@ -176,11 +176,6 @@ def relative(path: Path) -> Path:
     return path.relative_to(start) if path.is_relative_to(start) else path
 
 
-def of_the_disk(error: OSError) -> bool:
-    """True if the cause is a disk or a folder rather than the program."""
-    return error.errno in DISK_ADVICE
-
-
 def reason(error: OSError) -> str:
     """The message of the system, and what the user can do."""
     advice = (DISK_ADVICE | FOLDER_ADVICE).get(error.errno or 0, "check its disk")
