@@ -54,7 +54,7 @@ def check(
         differences = [abs(_slope(network, p, at, x, y, lmbda / (2 * n)) - hand[at].item()) for at in elements]
         errors = ((hand - auto).abs().max().item(), max(differences))
         checks.append(Check(i % layers + 1, "wb"[i // layers], largest, *(error / largest for error in errors)))
-    return sorted(checks, key=lambda c: (c.layer, -ord(c.parameter)))
+    return sorted(checks, key=lambda c: c.layer)
 
 
 def autograd(
@@ -89,12 +89,12 @@ def autograd(
     return list(torch.autograd.grad(total, [*w, *b]))
 
 
-def _slope(network: Network, p: Tensor, at: tuple[int, ...], x: Tensor, y: Tensor, decay: float) -> float:
-    """The central difference (C(w + h) - C(w - h)) / 2h for the element `at` of the parameter p."""
+def _slope(network: Network, p: Tensor, at: tuple[int, ...], x: Tensor, y: Tensor, l2: float) -> float:
+    """(C(w + h) - C(w - h)) / 2h for the element `at` of the parameter p, where C = mean cost + l2 sum w^2."""
     before, s, costs = p[at].item(), at[0], list[float]()
     for value in (before + STEP, before - STEP):
         p[at] = value
         squares = sum(float(w[s].square().sum()) for w in network.w)
-        costs.append(float(network.evaluate(x, y)[0][s].mean()) + decay * squares)
+        costs.append(float(network.evaluate(x, y)[0][s].mean()) + l2 * squares)
     p[at] = before
     return (costs[0] - costs[1]) / (2 * STEP)
