@@ -1,4 +1,4 @@
-"""Checks of what is passed to the networks from Python, so that a mistake is told before torch meets it."""
+"""Checks of the arguments that users pass to networks from Python: an error names the argument and a valid value."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def named(argument: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def check_start(sizes: Any, seeds: Any, dtype: Any) -> None:
-    """Raise ValueError unless these are sizes, seeds and the type of networks."""
+    """Raise ValueError unless sizes, seeds and dtype describe networks."""
     if not _whole(sizes, 1) or len(sizes) < 2:
         raise ValueError(f"sizes is {sizes!r}; give the nodes of two or more layers, such as [784, 30, 10].")
     if not _whole(seeds) or not len(seeds):

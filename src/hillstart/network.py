@@ -57,18 +57,18 @@ PerStart = float | Float[Tensor, " S"] | Float[Tensor, ""]
 
 
 VECTORS = 32
-"""The numbers that torch computes together on the CPU: 4 vectors of AVX2 or 2 of AVX-512."""
+"""Numbers that torch computes at once on the CPU: 4 vectors of AVX2 or 2 of AVX-512."""
 
 
 def in_whole_vectors(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """An element-wise function whose result for a number does not depend on the number's place in the tensor.
+    """Make an element-wise function give a number the same bits wherever it is in the tensor.
 
-    Torch's own rounds the rest of a tensor, behind the last whole vector, in another way on the CPU; so that a start
-    has the same bits in any company, the tensor is filled up.
+    On the CPU torch rounds the numbers after the last whole vector in another way. The tensor is filled up to whole
+    vectors, so that a start has the same bits in any company.
     """
 
     def filled_up(z: Tensor) -> Tensor:
-        # Asked first, because an exported program takes any number of pictures.
+        # is_compiling comes first: in an exported program the number of pictures, and so of elements, is not known.
         if torch.compiler.is_compiling() or z.device.type != "cpu" or not (rest := -z.numel() % VECTORS):
             return function(z)
         strides = torch.empty_like(z).stride()  # those of z, unless it has gaps
@@ -246,7 +246,7 @@ class Network:
         return Network(list(map(function, self.w)), list(map(function, self.b)), self.activation, self.cost)
 
     def to(self, device: torch.device | str) -> "Network":
-        """The same starts on another device; this network itself if it is there already. Raises ValueError for none."""
+        """The same starts on another device; this network itself if it is there already. Raises as `known_device`."""
         device = known_device(device)
         return self if self.w[0].device == device else self.map(lambda p: p.to(device))
 
@@ -257,7 +257,7 @@ class Network:
 
     @property
     def starts(self) -> int:
-        """S."""
+        """S, the number of starts."""
         return self.w[0].shape[0]
 
     @property
@@ -356,7 +356,7 @@ class Network:
             step: how the gradient moves the parameters of this network; None: plain gradient descent.
 
         Raises:
-            ValueError: x does not fit the first layer, or y the last, or a hyperparameter is no number.
+            ValueError: x does not fit the first layer, or y the last, or a hyperparameter is not a number.
         """
         check_rows(self.w, x, y)
         check_step(self.starts, n, eta=eta, lmbda=lmbda)
@@ -368,7 +368,7 @@ class Network:
     # -------------------------------------------------------- starts in and out
 
     def pick(self, starts: Sequence[int]) -> "Network":
-        """A copy of some of the starts, by their indices, in this order; raises ValueError if there is no such one."""
+        """A copy of some of the starts, by their indices, in this order; raises ValueError if one does not exist."""
         check_indices(starts, self.starts)
         i = torch.as_tensor(starts, dtype=torch.long, device=self.w[0].device)
         first = self.w[0].transpose(0, 1).index_select(1, i).transpose(0, 1)  # in memory order: many times faster
