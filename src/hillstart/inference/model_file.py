@@ -48,7 +48,7 @@ def save(path: Path, classifier: Classifier) -> None:
         "activation": network.activation,
         "cost": network.cost,
         "seeds": [start.seed for start in classifier.origins],
-        "rolls": [list(astuple(start.hyperparameters)) for start in classifier.origins],
+        "rolls": [list(astuple(start.hyperparameters)) for start in classifier.origins],  # as version 0.1 calls them
         "classes": list(classifier.classes),
         "preprocessing": classifier.preprocessing.as_dict(),
         "calibration": calibration and {"vote": calibration.vote, "starts": list(calibration.starts)},

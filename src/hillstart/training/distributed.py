@@ -31,7 +31,7 @@ PATIENCE = timedelta(days=7)
 BEAT, LIMIT = 2.0, 20.0
 """Seconds between two signs of life of a process, and without one until it counts as lost."""
 _ended = threading.Event()
-"""Set when this process needs the others no more."""
+"""Set when this process no longer needs the others."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Ranks:
         return self.rank == 0
 
     def end(self) -> None:
-        """Tell this process that it needs the others no more."""
+        """Tell this process that it no longer needs the others."""
         _ended.set()
 
     def share(self, n: int) -> slice:
@@ -122,7 +122,7 @@ def connect(devices: int, nodes: int) -> Ranks:
         os.environ.update({name: str(value) for name, value in numbers.items()})
     try:
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-        store.set(str(rank), "")  # so that one which is slow to begin is silent, not missing
+        store.set(str(rank), "")  # `_beat` of the others finds a value, even if this process is slow to begin its own
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except RuntimeError as error:
         raise InputError(
@@ -135,8 +135,9 @@ def connect(devices: int, nodes: int) -> Ranks:
 
 
 def _beat(store: dist.Store, ranks: Ranks) -> None:
-    """Show that this process runs, and end it with a sentence when the first one, or of the first any other, does not.
+    """Show that this process runs, and end it with a sentence when another is lost.
 
+    The first process watches all others; each of the others watches the first.
     Silence is counted in beats of this process, so that a run that is suspended as a whole may be continued.
     """
     seen = dict.fromkeys(range(1, ranks.size) if ranks.is_first else (0,), (b"", 0))

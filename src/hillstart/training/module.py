@@ -155,9 +155,9 @@ class Training(pl.LightningModule):
         metrics = progress(self.history.figures, self.history.status != DIVERGED)
         best = {name: metrics.get(name, math.nan) for name in ("val_cost", "val_accuracy")}
         self.log_dict(best, logger=False, batch_size=1)
-        if self.logger:  # of one pack among several alone; those of all starts follow at the end of the run
-            of = f"pack_{self.number}/" if self.packs > 1 else ""
-            named = {name if name == "epoch" else f"{of}{name}": value for name, value in metrics.items()}
+        if self.logger:  # the metrics of this pack; those of all starts follow at the end of the run
+            prefix = f"pack_{self.number}/" if self.packs > 1 else ""
+            named = {name if name == "epoch" else f"{prefix}{name}": value for name, value in metrics.items()}
             self.logger.log_metrics(named, step=self.global_step)
 
     def on_train_start(self) -> None:
@@ -262,7 +262,7 @@ class Training(pl.LightningModule):
             "activation": self.best.activation,
             "cost": self.best.cost,
             "seeds": [start.seed for start in self.history.starts],
-            "rolls": [list(astuple(start.hyperparameters)) for start in self.history.starts],
+            "rolls": [list(astuple(s.hyperparameters)) for s in self.history.starts],  # as version 0.1 calls them
             "optimiser": self.descent.optimiser_name,
             "classes": list(self.data.classes),
             "preprocessing": self.data.preprocessing.as_dict(),

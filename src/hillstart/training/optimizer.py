@@ -121,7 +121,7 @@ class SGDConfig:
             return (step + 1) / warm
         t, T = min(step, total) - warm, total - warm
         drops = sum(t >= round(m * T) for m in self.milestones)
-        # In units of which T_0 has T, so that all numbers are whole and a cycle begins exactly where it should.
+        # Both times sum(g^i), which makes T_0 = T: all numbers are whole, and a cycle begins exactly where it should.
         position, length = t * sum(self.cycle_growth**i for i in range(self.cycles)), T
         for _ in range(self.cycles - 1):
             if position < length:
