@@ -55,7 +55,7 @@ def sum_lines(inputs: Sequence[int], weights: Sequence[int], bias: int, z: int) 
     """The products of a node and their sum in one line; the next line adds the bias: `1.28 + 1 = 2.28`.
 
     Args:
-        z: of the exact numbers, then rounded.
+        z: the weighted input, computed from the exact numbers and then rounded.
     """
     order = written(inputs, weights)
     terms = [f"{_factor(inputs[i], first=not k)} × {_factor(weights[i])}" for k, i in enumerate(order)]

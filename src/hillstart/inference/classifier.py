@@ -245,13 +245,13 @@ class Classifier:
             InputError: x does not fit the networks, or an output is not a finite number, as weights that are finite but
                 far too large can make it.
         """
-        of = self.preprocessing
-        one = (of.channels, of.size, of.size) if isinstance(of, Preprocessing) else (of.inputs,)
-        if not isinstance(x, Tensor) or tuple(x.shape[1:]) != one:
-            kind = "a uint8 tensor" if isinstance(of, Preprocessing) else "a tensor"
-            raise InputError(f"x is {described(x)}; give {kind} (B, {', '.join(map(str, one))}).")
+        p = self.preprocessing
+        shape = (p.channels, p.size, p.size) if isinstance(p, Preprocessing) else (p.inputs,)
+        if not isinstance(x, Tensor) or tuple(x.shape[1:]) != shape:
+            kind = "a uint8 tensor" if isinstance(p, Preprocessing) else "a tensor"
+            raise InputError(f"x is {described(x)}; give {kind} (B, {', '.join(map(str, shape))}).")
         x = (255 - x if self.invert else x).to(self.network.w[0].device)
-        outputs = self.network.forward(self.preprocessing.normalise(x).to(self.network.w[0].dtype))[-1]
+        outputs = self.network.forward(p.normalise(x).to(self.network.w[0].dtype))[-1]
         if not outputs.isfinite().all():
             raise InputError("an output of the networks is not a finite number; give a model file as a run wrote it.")
         return outputs

@@ -20,7 +20,7 @@ from hillstart.system.files import writing
 from hillstart.system.machine import versions
 
 OUR_TABLES = re.compile(r"about\.csv|start\d+-seed\d+-layer\d+\.csv")
-FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and the wide ones of East Asia
+FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 FORMULAS = {
     "sigmoid": "1 / (1 + exp(-z))",
     "tanh": "tanh(z)",
@@ -37,7 +37,9 @@ PREDICTION = (
 
 
 def write(classifier: Classifier, folder: Path) -> str:
-    """about.csv, and a table for each start and layer: a row for each node before and one of biases, a column a node.
+    """Write about.csv, and a table for each start and layer.
+
+    A table has a row for each node of the layer before and one for the biases, and a column for each node.
 
     Raises:
         InputError: what was written does not read back as the same numbers.
@@ -77,7 +79,7 @@ def _about(classifier: Classifier) -> Iterator[tuple[str, object]]:
 
 
 def _write(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    # Without the mark at its beginning, Excel reads another alphabet. A name from a folder need not be text.
+    # Excel needs the byte-order mark to read UTF-8. Classes are named by folders, whose names may not be UTF-8.
     with path.open("w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         csv.writer(file).writerows(rows)
 

@@ -154,7 +154,7 @@ def print_table(
 
     def fits() -> bool:
         lines = ([line for cell in columns[head] for line in cell.split("\n")] for head in kept)
-        return sum(2 + max(map(cell_len, of)) for of in lines) - 2 <= most  # two spaces between columns
+        return sum(2 + max(map(cell_len, column)) for column in lines) - 2 <= most  # two spaces between columns
 
     if not fits():
         for head, column in columns.items():

@@ -33,7 +33,7 @@ _deferring = 0  # nesting depth of `deferred`
 _noticed = threading.Event()
 _is_listening = False
 _printing = threading.Lock()
-_advice: Callable[[], str] = "nothing was trained yet.".__str__
+_advice: Callable[[], str] = lambda: "nothing was trained yet."  # noqa: E731
 
 
 class Interrupted(SystemExit):
