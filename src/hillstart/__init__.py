@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hillstart.network import Network as Network
     from hillstart.system.errors import InputError as InputError
 
-# Brought when first asked for, so that a command catches signals before torch is imported.
+# Imported on first access, so that a command catches signals before torch is imported.
 _HOMES = {
     "train": "api.train",
     "open_run": "api.opened",
