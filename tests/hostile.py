@@ -249,7 +249,7 @@ READERS = {
     ),
     "idx": Reader("train", lambda path: idx.read_idx(path, 3), idx_files),
     "gzip": Reader("train.gz", lambda path: idx.read_idx(path, 3), lambda: list(map(gzip.compress, idx_files()))),
-    "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100), npy_files),
+    "npy": Reader("a.npy", lambda path: quickdraw._read(path, 100, False), npy_files),
     "ndjson": Reader("a.ndjson", lambda path: quickdraw.read_drawings(path, 100), drawings),
     "labelled pictures": Reader(
         "train.csv", lambda path: picture_csv.read_tables({"train": path}, None, SMALL, picture_folder._raise), labelled
