@@ -21,6 +21,7 @@ from benchmarks import command, first, many_starts, peers, predicting, seeds, se
 from benchmarks.runs import Run
 from benchmarks.timing import Part, in_new_process, in_turns, peak_bytes, quiet, spread
 from forking import ForkedPopen, run_forked
+from hillstart.data import idx
 from hillstart.data.batches import MiniBatches
 from hillstart.engine.ensemble import Tile
 from hillstart.engine.starts import Hyperparameters, Start
@@ -353,8 +354,8 @@ def test_ordinary_seconds_are_scaled_to_all_starts_and_fashion_mnist_is_taken_wh
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(seeds, "SIZES", [36, 5, 3])
-    monkeypatch.setattr(seeds, "HOME", tmp_path / "none")
-    monkeypatch.setattr(seeds, "DEBIAN", {"fashion_mnist": tmp_path})
+    monkeypatch.setattr(idx, "HOME", tmp_path / "none")
+    monkeypatch.setattr(idx, "DEBIAN", {"fashion_mnist": tmp_path})
     monkeypatch.setattr(seeds, "WARM", 2)
     (part,) = seeds.measure(CPU, starts=4, repeats=2, seeds=3, pictures=100)
     assert (part.figures["data"], part.figures["pictures"]) == ("noise", 100)
