@@ -123,9 +123,10 @@ def _joined(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
 
     def order(text: str) -> tuple[float, str]:
         try:
-            return float(text), text
+            number = float(text)
         except ValueError:
-            return math.inf, text
+            number = math.nan
+        return (math.inf if math.isnan(number) else number), text  # nan has no order
 
     values: dict[str, set[str]] = {}
     for node in nodes:
