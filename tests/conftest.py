@@ -1,5 +1,6 @@
 """Shapes and types of public functions are checked while tests run; tests of CUDA pretend a device if there is none."""
 
+import gc
 import logging
 import multiprocessing.process
 import os
@@ -59,6 +60,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Files of slow tests come first, so that no worker is left with one when the others have finished.
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # else each collection would walk millions of objects of the libraries, a second each time
 
 
 @pytest.hookimpl(wrapper=True)

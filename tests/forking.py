@@ -6,6 +6,7 @@ options like -W, and PYTHON* variables other than PYTHONPATH. Start such command
 """
 
 import atexit
+import gc
 import os
 import runpy
 import signal
@@ -169,6 +170,7 @@ def _kill(process: BaseProcess) -> None:
 
 def _run(args: list[str], cwd: Path, env: dict[str, str], streams: list[Connection], start_new_session: bool) -> None:
     """Become, in the forked process, what a new interpreter with these arguments would be."""
+    gc.freeze()  # else each collection would walk, and so copy, what the fork server has imported
     if start_new_session:
         os.setsid()
     os.chdir(cwd)
