@@ -42,7 +42,7 @@ bench: $(READY) ## how fast: ours and the machine's own limit, in one run
 docs: $(READY) ## pages of the Python interface, from its docstrings: build/docs/hillstart.html
 	$(BIN)/python scripts/docs.py
 
-results: $(READY) ## the recipes of conf/experiment run, their table written: some minutes; PHOTOS=FOLDER too
+results: $(READY) ## the recipes of conf/experiment run, their table written: half an hour; PHOTOS=FOLDER too
 	$(BIN)/python scripts/results.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 soak: $(READY) ## an hour of runs killed at random moments and resumed: make soak SECONDS=3600
