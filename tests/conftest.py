@@ -66,6 +66,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # else each collection would walk millions of objects of the libraries, a second each time
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # Hypothesis, if it is imported as late as for the summary, looks for what refers to an object
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Keep the fast suite fast: a test that starts a process or a browser must be marked `slow`."""
