@@ -172,9 +172,9 @@ def test_a_narrow_encoding(encoding: str, words: tuple[str, ...], photos: Path) 
 
 
 @pytest.mark.slow
-def test_a_backend_of_a_notebook_is_not_taken_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["module://no_such_module.backend", "none"])  # refused when used, when imported
+def test_a_backend_of_a_notebook_is_not_taken_over(backend: str, tmp_path: Path) -> None:
     words = command("train", *SMALL, "hydra.run.dir=run")
-    backend = "module://no_such_module.backend"
     assert in_shell(tmp_path, "> /dev/null", *words, MPLBACKEND=backend) == (0, "", "")
     assert (tmp_path / "run/report.html").is_file()
 
