@@ -14,7 +14,7 @@ from scipy.stats import t as students_t
 
 from forking import run_forked
 from hillstart.cli.compare import main
-from hillstart.runs.compare import Comparison, compare
+from hillstart.runs.compare import Comparison, _joined, compare
 from hillstart.runs.findings import sentences
 from hillstart.runs.significance import difference_of_means, difference_of_medians, holm, p_value, superiority
 from launching import refused
@@ -266,6 +266,12 @@ def test_cautions() -> None:
     outlier = write_run(Path("outlier"), [*LOW[:-1], 0.0])
     more = write_run(Path("c"), [x + 0.02 for x in LOW])
     assert "The means of A and B do not show a difference" in said(outlier, more)
+
+
+def test_values_of_an_option_stand_by_their_size() -> None:
+    for most in range(2, 20):
+        found = _joined({"eta": value} for value in (math.nan, "auto", *range(most)))
+        assert found == {"eta": ", ".join([*map(str, range(most)), "auto", "nan"])}
 
 
 def test_a_sweep_and_a_grid() -> None:
